@@ -1,0 +1,40 @@
+"""One exception family: every message names the thing, what was found, and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class EinSortError(Exception):
+    """Root of all errors a user can cause or repair; commands print it without a traceback."""
+
+
+class UsageError(EinSortError):
+    """A request that can never work: an unknown name, a rate outside its range."""
+
+
+class CheckpointError(EinSortError):
+    """A file or folder on disk is missing, damaged, or of another kind than asked for."""
+
+
+class NumericsError(EinSortError):
+    """A number that cannot be coded: NaN, infinity, or beyond the range of the format."""
+
+
+class ShapeError(EinSortError):
+    """A tensor has another shape than its spec, checkpoint or caller says."""
+
+
+class MissingDependency(EinSortError):
+    """An optional library is absent; the message holds the command that installs it."""
+
+
+class SimulatorError(EinSortError):
+    """The simulator could not be started or reached a state that cannot be used."""
+
+
+def unknown_name(kind: str, found: str, valid: Iterable[str]) -> UsageError:
+    """The error for a name that is not in a closed list, with the closest valid one."""
+    names = sorted(valid)
+    close = get_close_matches(found, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return UsageError(f"unknown {kind} {found!r}.{hint} Valid: {', '.join(names)}.")

@@ -1,0 +1,203 @@
+"""LeRobot policies behind the project's policy protocol: preprocess, predict, postprocess."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
+from policies.protocol import Observation
+
+VLM_FOLDER = "vlm"  # tokenizer and configuration of the backbone, beside the weights
+_PREPROCESSOR = "policy_preprocessor.json"
+_NOISE_STRIDE = 10_000  # more chunks than any episode has: noise of two episodes never overlaps
+
+
+class LeRobotPolicy:
+    """One LeRobot policy with its saved processors, on CPU or GPU."""
+
+    def __init__(self, module: Any, preprocess: Any, postprocess: Any) -> None:
+        self.module, self._preprocess, self._postprocess = module, preprocess, postprocess
+        self.chunk_size: int = module.config.chunk_size
+        self.n_action_steps: int = module.config.n_action_steps
+        self._queue: deque[np.ndarray] = deque()
+        self._seed = self._n_chunks = 0
+
+    @property
+    def camera_keys(self) -> list[str]:
+        """The picture keys this policy was trained with."""
+        return list(self.module.config.image_features)
+
+    def reset(self, seed: int) -> None:
+        self.module.reset()
+        self._queue.clear()
+        self._seed, self._n_chunks = seed, 0
+
+    def predict_action_chunk(self, observation: Observation) -> np.ndarray:
+        """(chunk_size, action_dim) float32; the flow's noise depends on seed and chunk number only.
+
+        Raises:
+            UsageError: the observation lacks a camera the policy was trained with.
+        """
+        batch = self._preprocess(self._to_tensors(observation))
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            torch.manual_seed(self._seed * _NOISE_STRIDE + self._n_chunks)
+            chunk = self.module.predict_action_chunk(batch)
+        self._n_chunks += 1
+        return self._postprocess(chunk)[0].float().numpy()
+
+    def select_action(self, observation: Observation) -> np.ndarray:
+        if not self._queue:
+            self._queue.extend(self.predict_action_chunk(observation)[: self.n_action_steps])
+        return self._queue.popleft()
+
+    def _to_tensors(self, observation: Observation) -> dict[str, Any]:
+        if missing := [key for key in self.camera_keys if key not in observation]:
+            have = ", ".join(k for k in observation if ".images." in k) or "none"
+            raise UsageError(
+                f"the policy needs the cameras {', '.join(missing)}; the environment has {have}."
+            )
+        tensors: dict[str, Any] = {"task": observation["task"]}
+        for key, value in observation.items():
+            if ".images." in key:
+                tensors[key] = torch.from_numpy(value).permute(2, 0, 1).float() / 255
+            elif key != "task":
+                tensors[key] = torch.from_numpy(value)
+        return tensors
+
+
+def load(path_or_hub_id: str, device: str = "cpu") -> LeRobotPolicy:
+    """A dense policy from a LeRobot checkpoint folder or hub id, in float32, strictly loaded.
+
+    Raises:
+        CheckpointError: the folder is missing, incomplete, damaged, or of an unknown type.
+        MissingDependency: lerobot is not installed.
+    """
+    folder = resolve_folder(path_or_hub_id)
+    config = read_config(folder)
+    with quiet_lerobot():
+        module = build(config, folder, device)
+        load_weights(module, folder / "model.safetensors")
+        return wrap(module.float().eval(), folder)
+
+
+def resolve_folder(path_or_hub_id: str) -> Path:
+    """The local folder of a checkpoint; a hub id is fetched, an unknown path is an error."""
+    folder = Path(path_or_hub_id)
+    if folder.exists():
+        return folder
+    looks_like_hub_id = path_or_hub_id.count("/") == 1 and path_or_hub_id[0] not in "./~"
+    if not looks_like_hub_id:
+        raise CheckpointError(f"the policy folder {folder} does not exist.")
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(path_or_hub_id))
+    except Exception as error:
+        raise CheckpointError(
+            f"{path_or_hub_id!r} is neither a folder here nor a hub model that can be reached "
+            f"({type(error).__name__})."
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint folder, as plain data."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; a policy is a folder with a config.json.")
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+            raise CheckpointError(f"{folder} is not a policy: no {name} in it (found: {found}).")
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'config.json'} is not valid JSON: {error}") from error
+
+
+def build(config: dict[str, Any], folder: Path, device: str) -> Any:
+    """The policy module that `config` describes, with weights not loaded yet."""
+    draccus, configs, factory = _import_lerobot()
+    known = configs.PreTrainedConfig.get_known_choices()
+    kind = config.get("type")
+    if kind not in known:
+        raise CheckpointError(
+            f"{folder} holds a policy of type {kind!r}, which LeRobot does not know. "
+            f"Known: {', '.join(sorted(known))}."
+        )
+    fields = {key: value for key, value in config.items() if key != "type"}
+    fields["device"] = device
+    if (folder / VLM_FOLDER).is_dir():
+        fields["vlm_model_name"] = str(folder / VLM_FOLDER)
+    if "load_vlm_weights" in fields:
+        fields["load_vlm_weights"] = False  # they are in the checkpoint itself
+    try:
+        settings = draccus.decode(known[kind], fields)
+        return factory.get_policy_class(kind)(settings)
+    except Exception as error:
+        raise CheckpointError(f"{folder}: its config.json cannot be used: {error}") from error
+
+
+def load_weights(module: torch.nn.Module, file: Path) -> None:
+    """Load a safetensors file; every tensor must be there, none may be left over."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    try:
+        load_model(module, str(file), strict=True)
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is damaged or truncated: {error}") from error
+    except RuntimeError as error:
+        raise CheckpointError(f"{file} does not fit its config.json: {error}") from error
+
+
+def wrap(module: Any, folder: Path) -> LeRobotPolicy:
+    """Join a loaded module with the processors saved in its folder."""
+    _import_lerobot()
+    from lerobot.policies.factory import make_pre_post_processors
+
+    if not (folder / _PREPROCESSOR).is_file():
+        raise CheckpointError(f"{folder} has no {_PREPROCESSOR}: its normalization is unknown.")
+    overrides: dict[str, Any] = {"device_processor": {"device": module.config.device}}
+    if (folder / VLM_FOLDER).is_dir():
+        overrides["tokenizer_processor"] = {"tokenizer_name": str(folder / VLM_FOLDER)}
+    preprocess, postprocess = make_pre_post_processors(
+        module.config, pretrained_path=str(folder), preprocessor_overrides=overrides
+    )
+    return LeRobotPolicy(module, preprocess, postprocess)
+
+
+@contextlib.contextmanager
+def quiet_lerobot() -> Iterator[None]:
+    """Hold back the notices LeRobot and Transformers print while a policy is built."""
+    root = logging.getLogger()
+    level = root.level
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        root.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            root.setLevel(level)
+
+
+def _import_lerobot() -> tuple[Any, Any, Any]:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        import draccus
+        import lerobot.configs as configs
+        import lerobot.policies.factory as factory
+    except ImportError as error:
+        raise MissingDependency(
+            f"lerobot cannot be imported ({error}). Install it with: uv sync --extra lerobot"
+        ) from error
+    return draccus, configs, factory

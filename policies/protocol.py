@@ -1,0 +1,32 @@
+"""What every policy offers to a rollout, whatever library it comes from."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+Observation = dict[str, Any]
+"""LeRobot's keys: observation.images.* (H, W, 3) uint8, observation.state (n,) float32, task str."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A policy that predicts chunks of actions.
+
+    `chunk_size` actions are predicted, the first `n_action_steps` are executed before the policy
+    looks again.
+    """
+
+    chunk_size: int
+    n_action_steps: int
+
+    def reset(self, seed: int) -> None:
+        """Forget the past; `seed` fixes all noise until the next reset."""
+        ...
+
+    def predict_action_chunk(self, observation: Observation) -> np.ndarray:
+        """(chunk_size, action_dim) float32 actions in the units of the environment."""
+        ...
+
+    def select_action(self, observation: Observation) -> np.ndarray:
+        """(action_dim,): the next action; predicts a chunk when the last one is used up."""
+        ...

@@ -1,0 +1,1 @@
+"""The reference policy: a small SmolVLA trained from scratch on scripted demonstrations."""

@@ -1,0 +1,213 @@
+"""Demonstrations of the scripted expert, one .npz file each, written by worker processes.
+
+Every scene is a fresh random reset with all objects displaced; the benchmark's stored initial
+states are never touched. The executed action is noisy and the label is the clean one (DART,
+Laskey et al. 2017, arXiv:1703.09327), so that the data holds recoveries.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.benchmark import load_task
+from envs.expert import PickAndPlaceExpert
+from envs.protocol import load_protocol
+from envs.observation import observe
+from envs.simulator import CAMERAS, Simulator
+from policies.protocol import Policy
+
+MAX_STEPS = 240
+LOOK_EVERY, LOOK_EVERY_CLOSING = 3, 2  # control steps between recorded pictures
+STEPS_AFTER_SUCCESS = 6
+TAKE_OVER_AT = (10, 90)  # control steps
+MISSED_GAP_M = 0.006  # fingers closed on nothing
+LOST_DISTANCE_M = 0.09  # closing this far from the target cannot end well
+MISSES_BEFORE_TAKEOVER = 12  # control steps in a row
+
+
+@dataclass(frozen=True)
+class SceneSpread:
+    """How far scenes go from the task's own placement."""
+
+    displacement_m: float = 0.05
+    undisplaced_share: float = 0.15
+
+
+@dataclass(frozen=True)
+class ActionNoise:
+    """Disturbance of executed actions; labels stay clean."""
+
+    burst_probability: float = 0.03  # per step while reaching or carrying
+    burst_steps: tuple[int, int] = (3, 8)
+    burst_size: tuple[float, float] = (0.3, 1.0)
+    position_std: float = 0.1
+    rotation_std: float = 0.03
+
+
+class Recorder:
+    """Collects one episode: pictures at some steps, state and label at all of them."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+        self.pictures: list[np.ndarray] = []
+        self.look_steps: list[int] = []
+        self.states: list[np.ndarray] = []
+        self.actions: list[np.ndarray] = []
+        self.places: list[np.ndarray] = []
+
+    def record(self, action: np.ndarray, look: bool) -> None:
+        s = self._simulator
+        if look:
+            self.pictures.append(np.stack([s.render(c) for c in CAMERAS]))
+            self.look_steps.append(len(self.actions))
+        self.states.append(s.proprioception())
+        self.actions.append(action.astype(np.float32))
+        self.places.append(np.concatenate([s.position(s.target), s.position(s.goal)]))
+
+    def save(self, path: Path) -> None:
+        """Write atomically: pictures (n_looks, 2, H, W, 3) uint8, the rest per step."""
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(
+                file,
+                pictures=np.stack(self.pictures),
+                look_steps=np.array(self.look_steps),
+                states=np.stack(self.states),
+                actions=np.stack(self.actions),
+                places=np.stack(self.places).astype(np.float32),
+                task=self._simulator.task.language,
+            )
+        os.replace(partial, path)
+
+
+def random_scene(simulator: Simulator, rng: np.random.Generator, spread: SceneSpread) -> None:
+    """A fresh scene at rest; never one of the stored initial states."""
+    simulator.reset(rng)
+    simulator.settle()
+    if rng.random() >= spread.undisplaced_share:
+        simulator.displace(rng, spread.displacement_m)
+    simulator.settle()
+
+
+def record_expert(
+    simulator: Simulator,
+    recorder: Recorder,
+    rng: np.random.Generator,
+    noise: ActionNoise,
+    max_steps: int = MAX_STEPS,
+) -> bool:
+    """Let the expert act from the present state; True if it succeeded within `max_steps`."""
+    expert = PickAndPlaceExpert(simulator)
+    disturb = _Disturbance(noise, rng)
+    after_success = 0
+    for step in range(max_steps):
+        action = expert.act()
+        every = LOOK_EVERY_CLOSING if expert.phase == "close" else LOOK_EVERY
+        recorder.record(action, look=step % every == 0)
+        simulator.step(disturb(action, expert.phase))
+        after_success += after_success > 0 or simulator.is_success()
+        if after_success > STEPS_AFTER_SUCCESS:
+            return True
+    return False
+
+
+def let_policy_act(
+    simulator: Simulator, policy: Policy, rng: np.random.Generator, take_over_at: tuple[int, int]
+) -> bool:
+    """Run a policy until a random step or until it grasps at nothing; True if it succeeded."""
+    policy.reset(int(rng.integers(2**31)))
+    queue: list[np.ndarray] = []
+    misses = 0
+    for _ in range(int(rng.integers(*take_over_at))):
+        if not queue:
+            queue = list(policy.predict_action_chunk(observe(simulator))[: policy.n_action_steps])
+        action = np.clip(queue.pop(0), -1, 1)
+        simulator.step(action)
+        if simulator.is_success():
+            return True
+        distance = np.linalg.norm(
+            simulator.hand_position() - simulator.position(simulator.target)
+        )
+        closing = action[6] * simulator.protocol.gripper_open < 0
+        missed = simulator.finger_gap() < MISSED_GAP_M or distance > LOST_DISTANCE_M
+        misses = misses + 1 if closing and missed else 0
+        if misses > MISSES_BEFORE_TAKEOVER:
+            return False
+    return False
+
+
+class _Disturbance:
+    def __init__(self, noise: ActionNoise, rng: np.random.Generator) -> None:
+        self._noise, self._rng = noise, rng
+        self._remaining, self._direction = 0, np.zeros(3)
+
+    def __call__(self, action: np.ndarray, phase: str) -> np.ndarray:
+        noise, rng = self._noise, self._rng
+        moving = phase in ("reach", "carry")
+        if not self._remaining and moving and rng.random() < noise.burst_probability:
+            self._remaining = int(rng.integers(*noise.burst_steps))
+            direction = rng.normal(size=3)
+            self._direction = direction * rng.uniform(*noise.burst_size) / np.linalg.norm(direction)
+        disturbed = action.copy()
+        if self._remaining:
+            self._remaining -= 1
+            disturbed[:3] = 0.3 * disturbed[:3] + self._direction
+        disturbed[:3] += rng.normal(size=3) * noise.position_std
+        disturbed[3:6] += rng.normal(size=3) * noise.rotation_std
+        return np.clip(disturbed, -1, 1)
+
+
+def collect_task(
+    suite: str,
+    task_id: int,
+    folder: Path,
+    n: int,
+    seed: int,
+    policy: Policy | None = None,
+    report: Callable[[str], Any] = print,
+) -> None:
+    """Write demonstrations of one task; those already in the folder are kept.
+
+    Without a policy: `n` successful demonstrations of the expert alone. With one: `n` scenes in
+    which the policy starts and the expert takes over and is recorded (takeover, after DAgger, Ross
+    et al. 2011); scenes the policy solves by itself give no file.
+    """
+    simulator = Simulator(load_task(suite, task_id), load_protocol())
+    kind = "expert" if policy is None else "takeover"
+    counts = {"recorded": 0, "solved": 0, "failed": 0}
+    wanted, scene = n, 0
+    while wanted > 0 and scene < 2 * n + 10:
+        path = folder / f"{suite}_{task_id}_{kind}{seed}_{scene:03d}.npz"
+        rng = np.random.default_rng([seed, task_id, scene])
+        outcome = _finished(path) or _record_scene(simulator, path, rng, policy)
+        counts[outcome] += 1
+        wanted -= outcome == "recorded" or policy is not None
+        scene += 1
+    report(f"{suite} task {task_id}: " + ", ".join(f"{v} {k}" for k, v in counts.items()))
+    simulator.close()
+
+
+def _finished(path: Path) -> str | None:
+    """The outcome of a scene an earlier run has finished, from the file it left."""
+    outcomes = {"recorded": path, "failed": path.with_suffix(".failed")}
+    outcomes["solved"] = path.with_suffix(".solved")
+    return next((name for name, file in outcomes.items() if file.exists()), None)
+
+
+def _record_scene(
+    simulator: Simulator, path: Path, rng: np.random.Generator, policy: Policy | None
+) -> str:
+    random_scene(simulator, rng, SceneSpread())
+    if policy is not None and let_policy_act(simulator, policy, rng, TAKE_OVER_AT):
+        path.with_suffix(".solved").touch()
+        return "solved"
+    recorder = Recorder(simulator)
+    if record_expert(simulator, recorder, rng, ActionNoise()):
+        recorder.save(path)
+        return "recorded"
+    path.with_suffix(".failed").touch()
+    return "failed"

@@ -1,0 +1,210 @@
+"""Training of the reference policy: resumable, on one GPU or on several CPU processes."""
+
+import copy
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from policies.reference.data import Batch, Demonstrations, augment, tokenize
+from policies.reference.model import Shape, build_policy, build_vlm_folder
+from policies.reference.objective import PlaceHead, flow_loss
+
+STATE_FILE = "train_state.pt"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Recipe; `batch` is per process, `steps` the length of the whole schedule."""
+
+    steps: int = 3600
+    batch: int = 32
+    n_draws: int = 3
+    learning_rate: float = 1e-3
+    final_share: float = 0.02  # of the learning rate, at the last step
+    warmup_steps: int = 60
+    weight_decay: float = 0.02
+    ema_decay: float = 0.998
+    place_weight: float = 0.3
+    state_noise: float = 0.02
+    max_shift_px: int = 1
+    save_every: int = 100
+    seed: int = 0
+
+
+def train(work: Path, shape: Shape, settings: TrainSettings, until: int, n_processes: int) -> None:
+    """Go on with the schedule up to step `until`; state is kept in `work` and resumed from there."""
+    if not (work / "vlm" / "config.json").exists():
+        build_vlm_folder(work / "vlm", shape)
+    if n_processes == 1:
+        _Trainer(work, shape, settings, 0, 1).run(until)
+        return
+    port = 29500 + os.getpid() % 1000
+    torch.multiprocessing.spawn(
+        _worker, (work, shape, settings, until, n_processes, port), n_processes
+    )
+
+
+def _worker(
+    rank: int, work: Path, shape: Shape, settings: TrainSettings, until: int, world: int, port: int
+) -> None:
+    torch.set_num_threads(1)
+    store = dist.TCPStore("127.0.0.1", port, world, is_master=rank == 0)
+    dist.init_process_group("gloo", rank=rank, world_size=world, store=store)
+    _Trainer(work, shape, settings, rank, world).run(until)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+class _Trainer:
+    def __init__(
+        self, work: Path, shape: Shape, settings: TrainSettings, rank: int, world: int
+    ) -> None:
+        from transformers import AutoTokenizer
+
+        self.work, self.settings, self.rank, self.world = work, settings, rank, world
+        self.device = torch.device("cuda" if torch.cuda.is_available() and world == 1 else "cpu")
+        self.data = Demonstrations(work / "demos", shape)
+        torch.manual_seed(settings.seed)
+        self.policy = build_policy(work / "vlm", shape).to(self.device).train()
+        self.head = PlaceHead(self.policy).to(self.device)
+        self.ema = copy.deepcopy(self.policy).requires_grad_(False)
+        modules = (self.policy, self.head)
+        self.parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+        self.optimizer = _optimizer(self.parameters, settings)
+        self.statistics = self.data.statistics()
+        self.step = 0
+        self._resume()
+        tokenizer = AutoTokenizer.from_pretrained(work / "vlm")
+        self.tokens, self.mask = tokenize(tokenizer, self.data.tasks, shape)
+
+    def run(self, until: int) -> None:
+        """Train up to step `until`, saving on the way and at the end."""
+        torch.manual_seed(self.settings.seed + 1000 * self.step + self.rank)
+        rng = np.random.default_rng([self.settings.seed, self.step, self.rank])
+        started, first, losses = time.monotonic(), self.step, []
+        while self.step < until:
+            losses.append(self._update(self.data.draw(rng, self.settings.batch, self.statistics)))
+            self.step += 1
+            if self.step % 20 == 0 and self.rank == 0:
+                pace = (time.monotonic() - started) / (self.step - first)
+                flow, place = np.mean(losses[-100:], axis=0)
+                print(
+                    f"step {self.step}/{self.settings.steps}  flow {flow:.4f}  place {place:.4f}  "
+                    f"{self.data.n_files} demonstrations, {len(self.data)} looks  "
+                    f"{self.settings.batch * self.world / pace:.0f} samples/s  "
+                    f"to step {until}: {pace * (until - self.step) / 60:.0f} min",
+                    flush=True,
+                )
+            if self.rank == 0 and (self.step % self.settings.save_every == 0 or self.step == until):
+                self._save()
+
+    def _update(self, batch: Batch) -> tuple[float, float]:
+        s, device = self.settings, self.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, s)
+        pictures = augment(batch.pictures.to(device), s.max_shift_px)
+        state = batch.state + torch.randn_like(batch.state) * s.state_noise
+        errors = flow_loss(
+            self.policy.model, pictures, self.tokens[batch.task].to(device),
+            self.mask[batch.task].to(device), state.to(device), batch.actions.to(device), s.n_draws,
+        )  # fmt: skip
+        flow, place = errors.mean(), self.head.loss(batch.places.to(device)).mean()
+        self.optimizer.zero_grad(set_to_none=False)
+        (flow + s.place_weight * place).backward()
+        self._average_gradients()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        decay = min(s.ema_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for kept, now in zip(self.ema.parameters(), self.policy.parameters(), strict=True):
+                kept.lerp_(now, 1 - decay)
+        return flow.item(), place.item()
+
+    def _average_gradients(self) -> None:
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        if self.world == 1:
+            return
+        flat = torch.cat([p.grad.flatten() for p in self.parameters])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for parameter, part in zip(
+            self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True
+        ):
+            parameter.grad.copy_(part.view_as(parameter))
+
+    def _save(self) -> None:
+        partial = self.work / f"{STATE_FILE}.partial"
+        state = {
+            "policy": self.policy.state_dict(),
+            "head": self.head.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "statistics": self.statistics,
+            "step": self.step,
+        }
+        torch.save(state, partial)
+        os.replace(partial, self.work / STATE_FILE)
+
+    def _resume(self) -> None:
+        file = self.work / STATE_FILE
+        if not file.exists():
+            return
+        state = torch.load(file, weights_only=True, map_location=self.device)
+        for name in ("policy", "head", "ema", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        # Those of the first stage stay: weights are trained to them.
+        self.statistics, self.step = state["statistics"], state["step"]
+
+
+def learning_rate(step: int, settings: TrainSettings) -> float:
+    """Warm-up, then a cosine to `final_share`."""
+    share = 0.5 * (1 + math.cos(math.pi * min(1.0, step / settings.steps)))
+    warm = min(1.0, (step + 1) / settings.warmup_steps)
+    return settings.learning_rate * warm * (settings.final_share + (1 - settings.final_share) * share)
+
+
+def _optimizer(parameters: list[Tensor], settings: TrainSettings) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
+
+
+def export(work: Path, destination: Path, shape: Shape) -> None:
+    """Write the averaged weights as an ordinary LeRobot checkpoint folder, in bfloat16."""
+    import shutil
+
+    from lerobot.policies.factory import make_pre_post_processors
+
+    state = torch.load(work / STATE_FILE, weights_only=True, map_location="cpu")
+    policy = build_policy(work / "vlm", shape)
+    policy.load_state_dict(state["ema"])
+    destination.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(work / "vlm", destination / "vlm", dirs_exist_ok=True)
+    policy.config.vlm_model_name = "vlm"
+    pre, post = make_pre_post_processors(
+        _with_path(policy.config, work / "vlm"), dataset_stats=state["statistics"]
+    )
+    for step in pre.steps:
+        if hasattr(step, "tokenizer_name"):
+            step.tokenizer_name = "vlm"
+    policy.to(torch.bfloat16).save_pretrained(destination)
+    pre.save_pretrained(destination)
+    post.save_pretrained(destination)
+
+
+def _with_path(config: Any, vlm: Path) -> Any:
+    located = copy.deepcopy(config)
+    located.vlm_model_name = str(vlm)
+    return located
