@@ -1,0 +1,1 @@
+"""LIBERO on the real simulator, as a gymnasium environment; knows no policy."""

@@ -7,6 +7,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -187,6 +188,20 @@ class Simulator:
             pose[:2] += shift
             self._domain.sim.data.set_joint_qpos(joint, pose)
         self._domain.sim.forward()
+
+    @contextlib.contextmanager
+    def shown_elsewhere(self, shifts: dict[str, np.ndarray]) -> Iterator[None]:
+        """Objects stand shifted while pictures are taken; the physics does not notice."""
+        positions = np.array(self.data.qpos)
+        self.shift(shifts)
+        try:
+            yield
+        finally:
+            self.data.qpos[:] = positions
+            self._domain.sim.forward()
+
+    def movable_objects(self) -> list[str]:
+        return list(self._domain.objects_dict)
 
     def _room_beside_target(self) -> float:
         """1 or more where the open hand can come down on the target, less where it is crowded."""

@@ -1,0 +1,1 @@
+"""Policies behind one protocol, and the recipe of the reference policy."""

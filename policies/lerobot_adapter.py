@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import logging
 import os
 import warnings
@@ -13,8 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model
 
+from einsort_vla.checkpoint import TYPE_PREFIX, read, read_config
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
+from einsort_vla.layers import load_
 from policies.protocol import Observation
 
 VLM_FOLDER = "vlm"  # tokenizer and configuration of the backbone, beside the weights
@@ -75,8 +78,13 @@ class LeRobotPolicy:
         return tensors
 
 
-def load(path_or_hub_id: str, device: str = "cpu") -> LeRobotPolicy:
-    """A dense policy from a LeRobot checkpoint folder or hub id, in float32, strictly loaded.
+def load(path_or_hub_id: str, device: str = "cpu", backend: str = "dense") -> LeRobotPolicy:
+    """A policy, dense or compressed, from a folder or hub id; in float32, strictly loaded.
+
+    Args:
+        path_or_hub_id: a LeRobot checkpoint folder, or one that `einsort-vla compress` wrote.
+        device: a torch device.
+        backend: how coded weights are multiplied; a dense policy does not use it.
 
     Raises:
         CheckpointError: the folder is missing, incomplete, damaged, or of an unknown type.
@@ -84,20 +92,28 @@ def load(path_or_hub_id: str, device: str = "cpu") -> LeRobotPolicy:
     """
     folder = resolve_folder(path_or_hub_id)
     config = read_config(folder)
+    is_compressed = config["type"].startswith(TYPE_PREFIX)
+    config["type"] = config["type"].removeprefix(TYPE_PREFIX)
+    weights = folder / "model.safetensors"
     with quiet_lerobot():
-        module = build(config, folder, device)
-        load_weights(module, folder / "model.safetensors")
-        return wrap(module.float().eval(), folder)
+        module = _build(config, folder, device).float()
+        if is_compressed:
+            load_(module, read(weights), backend)
+        else:
+            _load_dense(module, weights)
+        return _wrap(module.to(device).eval(), folder)
 
 
 def resolve_folder(path_or_hub_id: str) -> Path:
-    """The local folder of a checkpoint; a hub id is fetched, an unknown path is an error."""
+    """The local folder of a checkpoint; a hub id is fetched.
+
+    Raises:
+        CheckpointError: it is neither a folder here nor a model on the hub.
+    """
     folder = Path(path_or_hub_id)
-    if folder.exists():
-        return folder
     looks_like_hub_id = path_or_hub_id.count("/") == 1 and path_or_hub_id[0] not in "./~"
-    if not looks_like_hub_id:
-        raise CheckpointError(f"the policy folder {folder} does not exist.")
+    if folder.exists() or not looks_like_hub_id:
+        return folder
     try:
         from huggingface_hub import snapshot_download
 
@@ -109,25 +125,11 @@ def resolve_folder(path_or_hub_id: str) -> Path:
         ) from error
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a checkpoint folder, as plain data."""
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is a file; a policy is a folder with a config.json.")
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-            raise CheckpointError(f"{folder} is not a policy: no {name} in it (found: {found}).")
-    try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{folder / 'config.json'} is not valid JSON: {error}") from error
-
-
-def build(config: dict[str, Any], folder: Path, device: str) -> Any:
+def _build(config: dict[str, Any], folder: Path, device: str) -> Any:
     """The policy module that `config` describes, with weights not loaded yet."""
     draccus, configs, factory = _import_lerobot()
     known = configs.PreTrainedConfig.get_known_choices()
-    kind = config.get("type")
+    kind = config["type"]
     if kind not in known:
         raise CheckpointError(
             f"{folder} holds a policy of type {kind!r}, which LeRobot does not know. "
@@ -146,11 +148,8 @@ def build(config: dict[str, Any], folder: Path, device: str) -> Any:
         raise CheckpointError(f"{folder}: its config.json cannot be used: {error}") from error
 
 
-def load_weights(module: torch.nn.Module, file: Path) -> None:
+def _load_dense(module: torch.nn.Module, file: Path) -> None:
     """Load a safetensors file; every tensor must be there, none may be left over."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_model
-
     try:
         load_model(module, str(file), strict=True)
     except SafetensorError as error:
@@ -159,7 +158,7 @@ def load_weights(module: torch.nn.Module, file: Path) -> None:
         raise CheckpointError(f"{file} does not fit its config.json: {error}") from error
 
 
-def wrap(module: Any, folder: Path) -> LeRobotPolicy:
+def _wrap(module: Any, folder: Path) -> LeRobotPolicy:
     """Join a loaded module with the processors saved in its folder."""
     _import_lerobot()
     from lerobot.policies.factory import make_pre_post_processors

@@ -1,0 +1,42 @@
+# Every target first installs what is missing; a second call installs nothing.
+SHELL := /bin/bash
+UV := $(shell command -v uv || echo .tools/bin/uv)
+PYTHON := .venv/bin/python
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-slow check lint reference-policy setup gl
+
+demo: setup ## the main job: dense and compressed reference policy on LIBERO
+	$(PYTHON) eval/libero.py --rate 0.5
+
+test: setup
+	$(PYTHON) -m pytest -m "not slow"
+
+test-slow: setup
+	$(PYTHON) -m pytest -m slow
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+	.venv/bin/lint-imports
+
+check: lint test
+
+reference-policy: setup ## trains the shipped policy anew, into outputs/; resumes where it stopped
+	$(PYTHON) -m policies.reference --output outputs/reference-libero
+
+setup: gl .venv/setup-stamp
+
+.venv/setup-stamp: pyproject.toml .python-version
+	@command -v $(UV) >/dev/null || { python3 -m venv .tools && .tools/bin/pip install -q uv; }
+	$(UV) sync --all-extras --all-groups
+	@touch $@
+
+gl: # the software renderer of the simulator
+	@ldconfig -p | grep -q libOSMesa || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -q -y libosmesa6; \
+	  else \
+	    echo "The software renderer is missing. As root: apt-get install libosmesa6"; exit 1; \
+	  fi; }

@@ -1,0 +1,161 @@
+"""A policy folder: config.json, model.safetensors, and side files that travel unchanged."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from einsort_vla.checkpoint import file as checkpoint_file
+from einsort_vla.checkpoint.families import dense_reason
+from einsort_vla.checkpoint.file import Checkpoint
+from einsort_vla.codec import encode
+from einsort_vla.errors import CheckpointError, EinSortError
+from einsort_vla.plan import Plan, allocate
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+TYPE_PREFIX = "einsort_"  # of the policy type: a loader that knows the dense type alone must refuse
+
+
+@dataclass(frozen=True)
+class CompressionSummary:
+    """What a compression did, in the units of every report."""
+
+    plan: Plan
+    dense_bytes: int  # of the source's weight file
+    compressed_bytes: int
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a policy folder, as plain data.
+
+    Raises:
+        CheckpointError: the folder, its config.json or its weights are missing or unreadable.
+    """
+    if not folder.exists():
+        raise CheckpointError(f"the policy folder {folder} does not exist.")
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; a policy is a folder with a {CONFIG}.")
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+            raise CheckpointError(f"{folder} is not a policy: no {name} in it (found: {found}).")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / CONFIG} is not valid JSON: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("type"), str):
+        raise CheckpointError(f"{folder / CONFIG} names no policy type.")
+    return config
+
+
+def compressible_shapes(folder: Path) -> dict[str, tuple[int, int]]:
+    """Name to (out_features, in_features) of all compressible matrices of a dense policy."""
+    policy_type = _dense_type(folder)
+    with _open(folder / WEIGHTS) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return {
+        name: (shape[0], shape[1])
+        for name, shape in shapes.items()
+        if dense_reason(policy_type, name, shape) is None
+    }
+
+
+def compress_folder(
+    source: Path,
+    destination: Path,
+    rate: float,
+    form: str,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> CompressionSummary:
+    """Write a compressed copy of a policy folder.
+
+    The new folder appears under its name when it is whole. `on_progress` is called with weights
+    coded and weights in all.
+
+    Raises:
+        CheckpointError: the source is no dense policy, or the destination exists.
+        UsageError: the rate or the form cannot be met.
+        NumericsError: a weight is not finite.
+    """
+    plan = allocate(compressible_shapes(source), rate, form)
+    if destination.exists():
+        raise CheckpointError(f"{destination} exists already; nothing was written over.")
+    config = read_config(source)
+    partial = destination.with_name(f"{destination.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        coded = _encode_all(source, plan, on_progress)
+        checkpoint_file.write(partial / WEIGHTS, Checkpoint(plan, coded, _remainder(source, plan)))
+        _copy_side_files(source, partial)
+        config["type"] = TYPE_PREFIX + config["type"]
+        (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, destination)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return CompressionSummary(
+        plan, (source / WEIGHTS).stat().st_size, (destination / WEIGHTS).stat().st_size
+    )
+
+
+def summarize(folder: Path) -> Checkpoint:
+    """The content of a compressed policy folder, for `inspect`.
+
+    Raises:
+        CheckpointError: the folder holds no compressed policy.
+    """
+    config = read_config(folder)
+    if not config["type"].startswith(TYPE_PREFIX):
+        raise CheckpointError(f"{folder} holds a dense policy of type {config['type']!r}.")
+    return checkpoint_file.read(folder / WEIGHTS)
+
+
+def _dense_type(folder: Path) -> str:
+    policy_type = read_config(folder)["type"]
+    if policy_type.startswith(TYPE_PREFIX):
+        raise CheckpointError(
+            f"{folder} is already compressed (type {policy_type!r}); give the dense policy instead."
+        )
+    return policy_type
+
+
+def _encode_all(source: Path, plan: Plan, on_progress: Callable[[int, int], None]) -> dict:
+    coded, done = {}, 0
+    with _open(source / WEIGHTS) as file:
+        for name, planned in plan.tensors.items():
+            try:
+                coded[name] = encode(file.get_tensor(name), planned.spec)
+            except EinSortError as error:
+                raise type(error)(f"{name}: {error}") from error
+            done += planned.shape[0] * planned.shape[1]
+            on_progress(done, plan.n_weights)
+    return coded
+
+
+def _remainder(source: Path, plan: Plan) -> dict[str, torch.Tensor]:
+    with _open(source / WEIGHTS) as file:
+        return {n: file.get_tensor(n) for n in file.keys() if n not in plan.tensors}  # noqa: SIM118
+
+
+def _copy_side_files(source: Path, destination: Path) -> None:
+    for item in source.iterdir():
+        if item.is_dir():
+            shutil.copytree(item, destination / item.name)
+        elif item.name not in (WEIGHTS, CONFIG, "README.md"):  # the card describes the dense policy
+            shutil.copy2(item, destination / item.name)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged or truncated: {error}") from error

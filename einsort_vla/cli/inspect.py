@@ -1,0 +1,72 @@
+"""`einsort-vla inspect DIR`: what a compressed policy holds."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from einsort_vla.checkpoint import Checkpoint, summarize
+from einsort_vla.cli.compress import Positional
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Show the code, bits and predicted error of every matrix of a compressed policy."""
+
+    folder: "Positional[Path]"
+    """Folder that `compress` wrote."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self, console: "Console") -> int:
+        content = describe(summarize(self.folder))
+        if self.json:
+            print(json.dumps(content, indent=2))
+        else:
+            _print_table(content, console)
+        return 0
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Rows and totals of a compressed file, as plain data."""
+    plan = checkpoint.plan
+    return {
+        "rate_requested": plan.rate_requested,
+        "rate": plan.rate,
+        "bits_per_weight": plan.bits_per_weight,
+        "predicted_distortion": plan.distortion,
+        "coded_bytes": plan.n_bits // 8,
+        "dense_remainder_bytes": sum(t.nbytes for t in checkpoint.dense.values()),
+        "tensors": [
+            {
+                "name": name,
+                **planned.spec.as_dict(),
+                "shape": planned.shape,
+                "bytes": planned.bits // 8,
+                "bits_per_weight": planned.bits / (planned.shape[0] * planned.shape[1]),
+                "predicted_distortion": planned.distortion,
+            }
+            for name, planned in plan.tensors.items()
+        ],
+    }
+
+
+def _print_table(content: dict[str, Any], console: "Console") -> None:
+    from rich.table import Table
+
+    table = Table("matrix", "code", "shape", "bits a weight", "bytes", "predicted error")
+    for row in content["tensors"]:
+        code = f"{row['form']} d={row['d']} b={row['b']} s={row['s']}"
+        shape = "x".join(map(str, row["shape"]))
+        bits, error = f"{row['bits_per_weight']:.3f}", f"{row['predicted_distortion']:.2e}"
+        table.add_row(row["name"], code, shape, bits, str(row["bytes"]), error)
+    console.print(table)
+    console.print(
+        f"Rate {content['rate']:.4f} (requested {content['rate_requested']}), "
+        f"{content['bits_per_weight']:.3f} bits a weight: {content['coded_bytes']} bytes coded, "
+        f"{content['dense_remainder_bytes']} bytes dense.",
+        highlight=False,
+    )

@@ -1,0 +1,33 @@
+"""What every command shares: parsing, one-line errors, exit codes."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from einsort_vla.errors import EinSortError, MissingDependency
+
+OK, INCOMPLETE, MISUSE = 0, 1, 2
+
+
+def run_command(settings: Any, main: Callable[[Any, Any], int], name: str) -> None:
+    """Parse the command line into `settings`, run `main(settings, console)`, exit.
+
+    Exit code 0: done; 1: a stated gate failed or the run is incomplete; 2: misuse. An error a user
+    can repair is printed as one message without a traceback.
+    """
+    try:
+        import tyro
+        from rich.console import Console
+    except ImportError as error:
+        sys.exit(f"{error}. Install the command line with: uv sync --extra cli")
+    parsed = tyro.cli(settings, prog=name)
+    console = Console(soft_wrap=False)
+    try:
+        sys.exit(main(parsed, console))
+    except EinSortError as error:
+        kind = "Missing" if isinstance(error, MissingDependency) else "Error"
+        print(f"{kind}: {error}", file=sys.stderr)
+        sys.exit(MISUSE)
+    except KeyboardInterrupt:
+        print("Stopped. What is finished is kept; go on with --resume.", file=sys.stderr)
+        sys.exit(INCOMPLETE)

@@ -1,0 +1,55 @@
+"""Backends in plain PyTorch: the definition of the op, and decoding once at load."""
+
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn import functional
+
+from einsort_vla.codec import CompressedTensor, decode
+from einsort_vla.errors import unknown_name
+
+
+class Backend(Protocol):
+    """Multiplies activations by the transpose of one coded matrix."""
+
+    def matmul(self, x: Tensor) -> Tensor:
+        """(..., in_features) to (..., out_features), in the dtype and on the device of `x`."""
+        ...
+
+
+class ReferenceBackend:
+    """Decodes anew at each call: slow, no extra memory, the definition of the result."""
+
+    def __init__(self, compressed: CompressedTensor) -> None:
+        self._compressed = compressed
+
+    def matmul(self, x: Tensor) -> Tensor:
+        return functional.linear(x, decode(self._compressed).to(x))
+
+
+class DenseBackend:
+    """Decodes once; as fast and as large in memory as the uncompressed layer."""
+
+    def __init__(self, compressed: CompressedTensor) -> None:
+        self._weight = decode(compressed)
+
+    def matmul(self, x: Tensor) -> Tensor:
+        self._weight = self._weight.to(x)  # a no-op but after a move
+        return functional.linear(x, self._weight)
+
+
+BACKENDS: dict[str, type[ReferenceBackend] | type[DenseBackend]] = {
+    "reference": ReferenceBackend,
+    "dense": DenseBackend,
+}
+
+
+def make_backend(name: str, compressed: CompressedTensor) -> Backend:
+    """The backend of that name for one matrix.
+
+    Raises:
+        UsageError: there is no such backend.
+    """
+    if name not in BACKENDS:
+        raise unknown_name("backend", name, BACKENDS)
+    return BACKENDS[name](compressed)

@@ -1,0 +1,5 @@
+"""Which code each matrix gets, so that the whole meets a rate."""
+
+from einsort_vla.plan.allocation import MAX_RATE, Plan, PlannedTensor, allocate, check_rate
+
+__all__ = ["MAX_RATE", "Plan", "PlannedTensor", "allocate", "check_rate"]

@@ -1,0 +1,150 @@
+"""report.json of an evaluation, and the summary a person reads on the screen."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from einsort_vla.checkpoint import CompressionSummary
+from envs.benchmark import load_task
+from envs.protocol import Protocol
+from eval.rollout import EpisodeRecord, Scene
+from eval.statistics import pair_counts, paired_difference, wilson
+
+SCHEMA = 1
+DENSE, COMPRESSED = "dense", "compressed"
+
+
+def build_report(
+    records: Sequence[EpisodeRecord],
+    scenes: Sequence[Scene],
+    arms: Sequence[str],
+    protocol: Protocol,
+    rate: float,
+    compression: CompressionSummary | None,
+) -> dict[str, Any]:
+    """The content of report.json, schema 1."""
+    paired = _paired(records) if COMPRESSED in arms else None
+    scene = scenes[0]
+    return {
+        "schema": SCHEMA,
+        "rate_requested": rate,
+        **_compression(compression),
+        "protocol": {
+            **protocol.as_dict(),
+            "initial_states": "stored",
+            "displacement_m": scene.displacement_m,
+            "wrong_pictures": scene.wrong_pictures,
+            "seed": scene.seed,
+        },
+        "arms": {arm: _arm([r for r in records if r.arm == arm]) for arm in arms},
+        "paired": paired,
+        "per_task": [
+            {
+                "suite": suite,
+                "task_id": task_id,
+                "language": load_task(suite, task_id).language,
+                **{
+                    arm: _arm([r for r in records if (r.scene.suite, r.scene.task_id) ==
+                               (suite, task_id) and r.arm == arm])
+                    for arm in arms
+                },
+            }
+            for suite, task_id in dict.fromkeys((s.suite, s.task_id) for s in scenes)
+        ],
+        "complete": len([r for r in records if r.outcome != "error"]) == len(scenes) * len(arms),
+    }  # fmt: skip
+
+
+def _compression(summary: CompressionSummary | None) -> dict[str, Any]:
+    if summary is None:
+        return {"rate_achieved": 0.0, "bits_per_weight": 16.0, "core_kept_fraction": None,
+                "bytes": None}  # fmt: skip
+    return {
+        "rate_achieved": summary.plan.rate,
+        "bits_per_weight": summary.plan.bits_per_weight,
+        "core_kept_fraction": None,  # of tensor networks; this form has no cores
+        "bytes": {DENSE: summary.dense_bytes, COMPRESSED: summary.compressed_bytes},
+    }
+
+
+def _arm(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
+    counted = [r for r in records if r.outcome != "error"]
+    successes = sum(r.outcome == "success" for r in counted)
+    chunk_ms = [ms for r in counted for ms in r.policy_ms]
+    return {
+        "episodes": len(counted),
+        "successes": successes,
+        "errors": len(records) - len(counted),
+        "success_rate": successes / len(counted) if counted else None,
+        "wilson95": wilson(successes, len(counted)),
+        "median_chunk_ms": statistics.median(chunk_ms) if chunk_ms else None,
+        "median_episode_s": statistics.median(r.wall_s for r in counted) if counted else None,
+    }
+
+
+def _paired(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
+    outcomes: dict[Any, dict[str, bool]] = {}
+    for record in records:
+        if record.outcome != "error":
+            outcomes.setdefault(record.scene, {})[record.arm] = record.outcome == "success"
+    pairs = [(o[DENSE], o[COMPRESSED]) for o in outcomes.values() if len(o) == 2]
+    counts = pair_counts(pairs)
+    found = paired_difference(*counts.values())
+    difference, interval = found if found else (None, None)
+    return {**counts, "difference": difference, "difference95": interval}
+
+
+def print_summary(report: dict[str, Any], console: Console) -> None:
+    """The verdict in numbers, on less than a screen."""
+    parts: list[Any] = [_task_table(report)]
+    if report["bytes"]:
+        dense, compressed = report["bytes"][DENSE], report["bytes"][COMPRESSED]
+        parts.append(
+            f"Rate {report['rate_achieved']:.4f} (requested {report['rate_requested']}), "
+            f"{report['bits_per_weight']:.3f} bits a weight; weight file "
+            f"{dense / 1e6:.2f} MB -> {compressed / 1e6:.2f} MB."
+        )
+    paired = report["paired"]
+    if paired and paired["difference95"]:
+        low, high = paired["difference95"]
+        parts.append(
+            f"Compressed minus dense: {100 * paired['difference']:+.1f} points "
+            f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}; paired, Newcombe); "
+            f"only dense succeeded {paired['only_dense']}, only compressed "
+            f"{paired['only_compressed']} times."
+        )
+    if not report["complete"]:
+        parts.append("INCOMPLETE: some episodes are missing or ended in an error; use --resume.")
+    console.print(Group(*[Text(p) if isinstance(p, str) else p for p in parts]))
+
+
+def _task_table(report: dict[str, Any]) -> Table:
+    table = Table(title="Successes on the stored initial states")
+    table.add_column("task")
+    for arm in report["arms"]:
+        table.add_column(arm, justify="right")
+    for task in report["per_task"]:
+        counts = [_count(task[arm]) for arm in report["arms"]]
+        table.add_row(f"{task['suite']} {task['task_id']}  {task['language']}", *counts)
+    table.add_section()
+    table.add_row("all", *[_count(arm) for arm in report["arms"].values()])
+    table.add_row("rate, Wilson 95 %", *[_rate(arm) for arm in report["arms"].values()])
+    ms = [f"{arm['median_chunk_ms'] or 0:.0f} ms" for arm in report["arms"].values()]
+    table.add_row("median time of a chunk", *ms)
+    return table
+
+
+def _count(arm: dict[str, Any]) -> str:
+    errors = f" ({arm['errors']} errors)" if arm["errors"] else ""
+    return f"{arm['successes']}/{arm['episodes']}{errors}"
+
+
+def _rate(arm: dict[str, Any]) -> str:
+    if not arm["wilson95"]:
+        return "no episodes"
+    low, high = arm["wilson95"]
+    return f"{100 * arm['success_rate']:.1f} % ({100 * low:.1f}-{100 * high:.1f})"
