@@ -28,11 +28,13 @@ class Grip:
     carry_clearance: float  # lowest point of the object above the highest of goal and start
     release_clearance: float | None  # the same above the goal's origin; None drops from above
     release_radius: float
+    yaw: float = 0.0  # of the hand about the vertical, rad
 
 
 BODY = Grip((0.0, 0.0), 0.034, 0.06, None, 0.025)
 RIM = Grip((0.0, 0.047), 0.018, 0.05, 0.02, 0.010)
-RIM_IN_DRAWER = Grip((-0.033, 0.033), 0.012, 0.05, 0.02, 0.010)  # clear of the drawer front
+# Clear of the drawer's front, which stands askew: fingers across the rim at 125 degrees.
+RIM_IN_DRAWER = Grip((-0.027, 0.039), 0.024, 0.05, 0.02, 0.010, yaw=0.7)
 
 
 class PickAndPlaceExpert:
@@ -58,7 +60,7 @@ class PickAndPlaceExpert:
         goal, close = self._decide(hand)
         action = np.zeros(7)
         action[:3] = np.clip((goal - hand) * POSITION_GAIN, -1, 1)
-        action[3:6] = np.clip(_axis_angle_to_upright(self.simulator) * ROTATION_GAIN, -0.5, 0.5)
+        action[3:6] = np.clip(_axis_angle_to_upright(self.simulator, self.grip.yaw) * ROTATION_GAIN, -0.5, 0.5)
         opening = self.simulator.protocol.gripper_open
         action[6] = -opening if close else opening
         return action
@@ -137,9 +139,15 @@ def _grip_for(simulator: Simulator) -> Grip:
     return RIM_IN_DRAWER if simulator.is_inside_fixture(simulator.target) else RIM
 
 
-def _axis_angle_to_upright(simulator: Simulator) -> np.ndarray:
+def _axis_angle_to_upright(simulator: Simulator, yaw: float) -> np.ndarray:
+    """(3,) rotation from the present hand to one that points down, turned by `yaw`."""
     from robosuite.utils.transform_utils import mat2quat, quat2axisangle
 
-    x, y, z, w = mat2quat(UPRIGHT @ simulator.hand_rotation().T)
+    x, y, z, w = mat2quat(_about_vertical(yaw) @ UPRIGHT @ simulator.hand_rotation().T)
     quaternion = np.array([x, y, z, w])
     return quat2axisangle(quaternion if w >= 0 else -quaternion)
+
+
+def _about_vertical(yaw: float) -> np.ndarray:
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])

@@ -56,7 +56,7 @@ def encode(weight: Tensor, spec: CodecSpec) -> CompressedTensor:
 
 def decode(compressed: CompressedTensor) -> Tensor:
     """The coded matrix, (out_features, in_features) float32, on the CPU."""
-    return _FORMS[compressed.spec.form].decode(compressed)
+    return _FORMS[compressed.spec.form].decode(compressed).contiguous()
 
 
 def n_bits(spec: CodecSpec, shape: tuple[int, int]) -> int:

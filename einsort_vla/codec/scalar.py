@@ -11,8 +11,9 @@ from einsort_vla.codec.tensor import CompressedTensor
 def encode(weight: Tensor, spec: CodecSpec) -> CompressedTensor:
     """Code a finite float32 matrix, (out_features, in_features)."""
     limit = 2 ** (spec.b - 1) - 1
-    scale = (weight.abs().amax(1) / limit).to(torch.float16)
-    step = scale.float().clamp_min(torch.finfo(torch.float16).tiny)[:, None]
+    # The largest magnitude is stored, not the step: fine steps would be float16 subnormals.
+    scale = weight.abs().amax(1).to(torch.float16)
+    step = scale.float().clamp_min(torch.finfo(torch.float16).tiny)[:, None] / limit
     levels = (weight / step).round().clamp(-limit, limit).to(torch.int64)
     parts = {"indices": pack(levels + limit, spec.b), "scale": scale}
     return CompressedTensor(spec, (weight.shape[0], weight.shape[1]), parts)
@@ -23,7 +24,8 @@ def decode(compressed: CompressedTensor) -> Tensor:
     rows, columns = compressed.shape
     limit = 2 ** (compressed.spec.b - 1) - 1
     levels = unpack(compressed.parts["indices"], rows * columns, compressed.spec.b) - limit
-    return levels.view(rows, columns) * compressed.parts["scale"].cpu().float()[:, None]
+    step = compressed.parts["scale"].cpu().float()[:, None] / limit
+    return levels.view(rows, columns) * step
 
 
 def n_bits(spec: CodecSpec, shape: tuple[int, int]) -> int:

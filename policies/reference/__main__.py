@@ -1,82 +1,8 @@
-"""`python -m policies.reference`: demonstrations, training, takeovers, checkpoint; resumable.
-
-Each stage skips what is already in the work folder, so an interrupted run goes on where it was.
-"""
-
-import multiprocessing
-import os
-import time
-from dataclasses import dataclass, field
-from pathlib import Path
+"""`python -m policies.reference`: makes the reference policy anew."""
 
 import tyro
 
-from policies.reference.demonstrations import collect_task
-from policies.reference.model import Shape
-from policies.reference.train import TrainSettings, export, train
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The whole recipe; the shipped policy was made with the defaults."""
-
-    work: Path = Path("outputs/reference-policy")
-    """Demonstrations and training state; what is there is not made again."""
-    output: Path = Path("policies/checkpoints/reference-libero")
-    """The LeRobot checkpoint folder to write at the end."""
-    suites: tuple[str, ...] = ("libero_object", "libero_spatial")
-    demonstrations_per_task: int = 20
-    takeover_scenes_per_task: int = 8
-    """Scenes per takeover round in which the half-trained policy starts."""
-    takeover_after: tuple[float, ...] = (0.35, 0.65)
-    """Shares of the schedule after which a takeover round is made."""
-    processes: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
-    train: TrainSettings = field(default_factory=TrainSettings)
-
-
-def main(recipe: Recipe) -> None:
-    """Make the reference policy."""
-    demos = recipe.work / "demos"
-    demos.mkdir(parents=True, exist_ok=True)
-    shape = Shape()
-    _collect(recipe, demos, recipe.demonstrations_per_task, seed=1, checkpoint=None)
-    for round_, share in enumerate(recipe.takeover_after):
-        until = round(share * recipe.train.steps)
-        train(recipe.work, shape, recipe.train, until, recipe.processes)
-        checkpoint = recipe.work / f"checkpoint_{until}"
-        if not checkpoint.exists():
-            export(recipe.work, checkpoint, shape)
-        _collect(recipe, demos, recipe.takeover_scenes_per_task, 100 + round_, checkpoint)
-    train(recipe.work, shape, recipe.train, recipe.train.steps, recipe.processes)
-    export(recipe.work, recipe.output, shape)
-    print(f"Wrote {recipe.output}.")
-
-
-def _collect(recipe: Recipe, demos: Path, n: int, seed: int, checkpoint: Path | None) -> None:
-    """One round over all tasks, each in a process of its own: GL contexts do not survive fork."""
-    jobs = [(s, t, demos, n, seed, checkpoint) for t in range(10) for s in recipe.suites]
-    started = time.monotonic()
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(recipe.processes, maxtasksperchild=1) as pool:
-        for done, line in enumerate(pool.imap_unordered(_collect_job, jobs), start=1):
-            remaining = (time.monotonic() - started) / done * (len(jobs) - done)
-            print(f"{line}  ({done}/{len(jobs)}, {remaining / 60:.0f} min left)", flush=True)
-
-
-def _collect_job(job: tuple[str, int, Path, int, int, Path | None]) -> str:
-    suite, task_id, demos, n, seed, checkpoint = job
-    lines: list[str] = []
-    policy = None
-    if checkpoint is not None:
-        import torch
-
-        from policies.lerobot_adapter import load
-
-        torch.set_num_threads(1)
-        policy = load(str(checkpoint))
-    collect_task(suite, task_id, demos, n, seed, policy, lines.append)
-    return lines[0]
-
+from policies.reference.recipe import Recipe, make_reference_policy
 
 if __name__ == "__main__":
-    main(tyro.cli(Recipe))
+    make_reference_policy(tyro.cli(Recipe))

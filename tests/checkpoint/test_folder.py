@@ -1,0 +1,126 @@
+"""A compressed folder is whole or not there; damage is found at loading."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from einsort_vla.checkpoint import compress_folder, compressible_shapes, read, summarize, write
+from einsort_vla.codec import decode
+from einsort_vla.errors import CheckpointError, NumericsError, UsageError
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def compressed(tiny_policy_folder, tmp_path):
+    destination = tmp_path / "compressed"
+    compress_folder(tiny_policy_folder, destination, 0.7, "leader")
+    return destination
+
+
+def test_only_linear_layers_in_use_are_compressible(tiny_policy_folder):
+    assert compressible_shapes(tiny_policy_folder) == {
+        "model.first.weight": (96, 64),
+        "model.second.weight": (33, 96),
+    }
+
+
+def test_the_copy_holds_the_plan_the_code_and_an_untouched_remainder(tiny_policy_folder, compressed):
+    dense = load_file(tiny_policy_folder / WEIGHTS)
+    content = read(compressed / WEIGHTS)
+    assert content.plan.rate >= 0.7
+    stored = sum(c.stored_bits for c in content.coded.values())
+    assert stored == content.plan.n_bits
+    for name, matrix in content.coded.items():
+        error = (decode(matrix) - dense[name].float()).square().mean() / dense[name].float().square().mean()
+        assert error < 0.02  # 4.8 bits a weight
+    assert content.dense.keys() == dense.keys() - content.coded.keys()
+    assert all(torch.equal(tensor, dense[name]) for name, tensor in content.dense.items())
+
+
+def test_config_type_is_never_the_dense_one_and_side_files_travel(compressed):
+    assert json.loads((compressed / "config.json").read_text()) == {
+        "type": "einsort_smolvla",
+        "chunk_size": 8,
+    }
+    assert (compressed / "vlm" / "tokenizer.json").exists()
+    assert (compressed / "policy_preprocessor.json").exists()
+    assert not (compressed / "README.md").exists()  # it describes the dense policy
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, 2000, -1])
+def test_truncation_is_found(compressed, keep):
+    file = compressed / WEIGHTS
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match="damaged or truncated"):
+        summarize(compressed)
+
+
+def _rewrite(file, change_tensors=None, change_metadata=None):
+    with safe_open(file, "pt") as source:
+        metadata = source.metadata()
+    tensors = load_file(file)
+    (change_tensors or (lambda t: None))(tensors)
+    metadata.update(change_metadata or {})
+    save_file(tensors, file, metadata)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "message"),
+    [
+        (lambda t: t.pop("model.first.weight_signs"), {}, "lacks the tensor model.first.weight_signs"),
+        (lambda t: t.update({"model.first.weight_signs": torch.zeros(3, dtype=torch.uint8)}), {},
+         "its plan says"),
+        (lambda t: t["model.first.weight_scale"].fill_(torch.nan), {}, "row scales"),
+        (None, {"format_version": "99"}, "format_version 99; this library reads 1"),
+        (None, {"format": "other"}, "not an EinSort checkpoint"),
+        (None, {"tables_sha256": "0"}, "other look-up tables"),
+        (None, {"plan": "{"}, "damaged"),
+        (None, {"plan": '{"form": "leader"}'}, "cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_refused_with_the_reason(compressed, tensors, metadata, message):
+    _rewrite(compressed / WEIGHTS, tensors, metadata)
+    with pytest.raises(CheckpointError, match=message):
+        summarize(compressed)
+
+
+def test_sources_that_are_no_dense_policy(tiny_policy_folder, compressed, tmp_path):
+    def refused(source, error, message, rate=0.5):
+        with pytest.raises(error, match=message):
+            compress_folder(source, tmp_path / "new", rate, "leader")
+        assert not (tmp_path / "new").exists()
+        assert not (tmp_path / "new.partial").exists()
+
+    refused(tmp_path / "nowhere", CheckpointError, "does not exist")
+    refused(compressed, CheckpointError, "already compressed")
+    refused(tiny_policy_folder / WEIGHTS, CheckpointError, "is a file")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", CheckpointError, r"no config.json in it \(found: nothing\)")
+    refused(tiny_policy_folder, UsageError, "outside", rate=1.5)
+    config = tiny_policy_folder / "config.json"
+    config.write_text("{")
+    refused(tiny_policy_folder, CheckpointError, "not valid JSON")
+    config.write_text('{"type": "smolvlm"}')
+    refused(tiny_policy_folder, UsageError, "Did you mean 'smolvla'")
+
+
+def test_a_bad_weight_names_its_tensor_and_leaves_nothing_behind(tiny_policy_folder, tmp_path):
+    _rewrite_nan = load_file(tiny_policy_folder / WEIGHTS)
+    _rewrite_nan["model.second.weight"][0, 0] = torch.nan
+    save_file(_rewrite_nan, tiny_policy_folder / WEIGHTS)
+    with pytest.raises(NumericsError, match=r"model.second.weight: the weight holds 1 NaN"):
+        compress_folder(tiny_policy_folder, tmp_path / "new", 0.5, "leader")
+    assert not list(tmp_path.glob("new*"))
+
+
+def test_nothing_is_written_over(tiny_policy_folder, compressed):
+    before = (compressed / WEIGHTS).read_bytes()
+    with pytest.raises(CheckpointError, match="exists already"):
+        compress_folder(tiny_policy_folder, compressed, 0.5, "leader")
+    with pytest.raises(CheckpointError, match="exists already"):
+        write(compressed / WEIGHTS, read(compressed / WEIGHTS))
+    assert (compressed / WEIGHTS).read_bytes() == before

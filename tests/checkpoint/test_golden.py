@@ -1,0 +1,20 @@
+"""A file of format 1 decodes to the same bits for ever."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from einsort_vla.checkpoint import read
+from einsort_vla.codec import decode
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def test_golden_file_decodes_bit_exactly():
+    content = read(GOLDEN / "format1.safetensors")
+    expected = load_file(GOLDEN / "format1_decoded.safetensors")
+    assert content.coded.keys() == expected.keys()
+    for name, matrix in content.coded.items():
+        assert torch.equal(decode(matrix), expected[name]), name
+    assert content.dense["a.bias"].tolist() == list(range(19))

@@ -1,0 +1,80 @@
+"""The search against brute force, and the window against its definition."""
+
+import itertools
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from einsort_vla.codec import CodecSpec, CompressedTensor, decode, encode
+from einsort_vla.codec.leader import table_of, viterbi
+from einsort_vla.codec.packing import pack, unpack, unpack_bits
+
+
+@settings(max_examples=25, deadline=None)
+@given(b=st.integers(1, 2), s=st.integers(0, 3), d=st.integers(1, 3), seed=st.integers(0, 999))
+def test_no_bit_stream_does_better(b, s, d, seed):
+    generator = torch.Generator().manual_seed(seed)
+    n_slices = 8 // b
+    lookup = torch.rand(2 ** (s + b), d, generator=generator)
+    slices = torch.rand(1, n_slices, d, generator=generator)
+    found = lookup[viterbi(slices, lookup, b, s)].double()
+    best = min(
+        float((lookup[_windows(own, b, s)].double() - slices[0].double()).square().sum())
+        for own in itertools.product(range(2**b), repeat=n_slices)
+    )
+    assert float((found - slices.double()).square().sum()) <= best + 1e-6
+
+
+def _windows(own: tuple[int, ...], b: int, s: int) -> list[int]:
+    state, windows = 0, []
+    for bits in own:
+        window = state << b | bits
+        windows.append(window)
+        state = window & (2**s - 1)
+    return windows
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), window=st.sampled_from([(2, 2, 6), (4, 1, 7), (1, 4, 4)]))
+def test_a_codeword_is_found_again_without_error(seed, window):
+    d, b, s = window
+    lookup = table_of(CodecSpec("leader", d=d, b=b, s=s))
+    generator = torch.Generator().manual_seed(seed)
+    own = torch.randint(0, 2**b, (40,), generator=generator).tolist()
+    codeword = lookup[_windows(tuple(own), b, s)][None]
+    assert torch.equal(lookup[viterbi(codeword, lookup, b, s)], codeword)
+
+
+def test_a_slice_needs_only_its_window_of_the_stream():
+    spec = CodecSpec("leader", d=2, b=2, s=6)
+    compressed = encode(torch.randn(64, 3, generator=torch.Generator().manual_seed(0)), spec)
+    whole = decode(compressed)
+    n_slices = 32
+    bits = unpack_bits(compressed.parts["indices"], 3 * n_slices * spec.b).view(3, -1)
+    for column, t in [(0, 3), (1, 10), (2, 31)]:
+        stop = (t + 1) * spec.b
+        window = int("".join(map(str, bits[column, stop - 8 : stop].tolist())), 2)
+        magnitude = table_of(spec)[window] * compressed.parts["scale"][2 * t : 2 * t + 2].float()
+        torch.testing.assert_close(whole[2 * t : 2 * t + 2, column].abs(), magnitude)
+
+
+def test_a_flipped_bit_harms_only_the_slices_that_see_it():
+    spec = CodecSpec("leader", d=2, b=2, s=6)
+    compressed = encode(torch.randn(64, 2, generator=torch.Generator().manual_seed(0)), spec)
+    damaged = dict(compressed.parts)
+    damaged["indices"] = compressed.parts["indices"].clone()
+    damaged["indices"][0] ^= 0b0000_0010  # bit 6 of the stream: own bit of slice 3
+    before, after = decode(compressed), decode(CompressedTensor(spec, (64, 2), damaged))
+    rows = (before != after).any(1).nonzero().flatten().tolist()
+    assert rows
+    assert set(rows) <= set(range(6, 14))  # slices 3 to 6: 8 bits of window at 2 bits a slice
+    assert torch.equal(before[:, 1], after[:, 1])
+
+
+@given(st.integers(1, 17), st.lists(st.integers(0, 2**17 - 1), min_size=1, max_size=50))
+def test_packing_is_reversible(bits, values):
+    tensor = torch.tensor(values) % 2**bits
+    packed = pack(tensor, bits)
+    assert len(packed) == -(-len(values) * bits // 8)
+    assert torch.equal(unpack(packed, len(values), bits), tensor)

@@ -1,0 +1,35 @@
+"""Writes the golden files beside it; run only when the format version moves."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from einsort_vla.checkpoint import Checkpoint, write
+from einsort_vla.codec import decode, encode
+from einsort_vla.codec.spec import CodecSpec
+from einsort_vla.plan.allocation import Plan, _planned
+
+HERE = Path(__file__).parent
+SPECS = {
+    "a.weight": CodecSpec("leader", d=2, b=2, s=6),
+    "b.weight": CodecSpec("leader", d=4, b=1, s=7),
+    "c.weight": CodecSpec("leader", b=7),
+    "d.weight": CodecSpec("scalar", b=3),
+    "e.weight": CodecSpec("dense"),
+}
+
+
+def main() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = {name: torch.randn(19, 6, generator=generator) for name in SPECS}
+    coded = {name: encode(weights[name], spec) for name, spec in SPECS.items()}
+    plan = Plan("leader", 0.5, {name: _planned(spec, (19, 6)) for name, spec in SPECS.items()})
+    bias = torch.arange(19, dtype=torch.bfloat16)
+    write(HERE / "format1.safetensors", Checkpoint(plan, coded, {"a.bias": bias}))
+    decoded = {name: decode(matrix) for name, matrix in coded.items()}
+    save_file(decoded, HERE / "format1_decoded.safetensors")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Coded layers give the decoded product, and loading is strict."""
+
+import pytest
+import torch
+from torch import nn
+
+from einsort_vla.checkpoint import Checkpoint
+from einsort_vla.codec import CodecSpec, decode, encode
+from einsort_vla.errors import CheckpointError, ShapeError, UsageError
+from einsort_vla.kernels import BACKENDS
+from einsort_vla.layers import CompressedLinear, load_
+from einsort_vla.plan import Plan
+
+SPEC = CodecSpec("leader", d=2, b=2, s=6)
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(24, 17), nn.GELU(), nn.Linear(17, 5, bias=False), nn.LayerNorm(5))
+
+
+def checkpoint(dense_model, spec=SPEC):
+    state = dense_model.state_dict()
+    coded = {name: encode(state[name], spec) for name in ("0.weight", "2.weight")}
+    return Checkpoint(
+        Plan("leader", 0.5, {}), coded, {n: t for n, t in state.items() if n not in coded}
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 64, 129])
+def test_backends_equal_the_decoded_product(backend, dtype, n):
+    weight = torch.randn(31, 24, generator=torch.Generator().manual_seed(0))
+    bias = torch.randn(31, generator=torch.Generator().manual_seed(1)).to(dtype)
+    compressed = encode(weight, SPEC)
+    x = torch.randn(n, 24, generator=torch.Generator().manual_seed(2)).to(dtype)
+    y = CompressedLinear(compressed, bias, backend)(x)
+    expected = x.double() @ decode(compressed).double().t() + bias.double()
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 4e-2}[dtype]  # bf16 keeps 8 bits
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_loaded_model_computes_with_the_decoded_weights():
+    dense = model()
+    content = checkpoint(dense)
+    expected = model()
+    expected.load_state_dict(
+        {**dense.state_dict(), **{name: decode(c) for name, c in content.coded.items()}}
+    )
+    with torch.no_grad():
+        for parameter in (fresh := model()).parameters():
+            parameter.zero_()
+    loaded = load_(fresh, content)
+    x = torch.randn(3, 24)
+    torch.testing.assert_close(loaded(x), expected(x))
+    assert isinstance(loaded[0], CompressedLinear)
+
+
+def test_weight_tells_its_kind_without_values():
+    layer = CompressedLinear(encode(torch.randn(6, 4), SPEC), None)
+    assert layer.weight.shape == (6, 4)
+    assert layer.weight.dtype == torch.float32
+    assert layer.weight.isnan().all()  # a caller that computes with it must notice
+    assert layer.weight.untyped_storage().nbytes() == 4
+
+
+def test_loading_is_strict():
+    content = checkpoint(model())
+    lacking = Checkpoint(content.plan, content.coded, {})
+    with pytest.raises(CheckpointError, match=r"missing \['0.bias', '3.bias', '3.weight'\]"):
+        load_(model(), lacking)
+    extra = Checkpoint(content.plan, content.coded, {**content.dense, "x": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"left over \['x'\]"):
+        load_(model(), extra)
+    other = nn.Sequential(nn.Linear(24, 18), nn.GELU(), nn.Linear(18, 5), nn.LayerNorm(5))
+    with pytest.raises(ShapeError, match=r"0 has shape \(18, 24\) in the model and \(17, 24\)"):
+        load_(other, content)
+    with pytest.raises(CheckpointError, match="2 is GELU, not a linear layer"):
+        load_(nn.Sequential(nn.Linear(24, 17), nn.Identity(), nn.GELU()), content)
+    with pytest.raises(UsageError, match="unknown backend 'cuda'"):
+        load_(model(), content, backend="cuda")

@@ -1,0 +1,63 @@
+"""A plan never exceeds its budget, and a lower rate never makes any matrix worse."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from einsort_vla.codec import n_bits
+from einsort_vla.errors import UsageError
+from einsort_vla.plan import Plan, allocate
+
+shapes = st.dictionaries(
+    st.text("abc", min_size=1, max_size=3),
+    st.tuples(st.integers(16, 600), st.integers(64, 600)),
+    min_size=1,
+    max_size=12,
+)
+
+rates = st.integers(0, 8500).map(lambda n: n / 10_000)
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes=shapes, rate=rates, form=st.sampled_from(["leader", "scalar"]))
+def test_the_rate_is_met_and_all_bits_are_counted(shapes, rate, form):
+    plan = allocate(shapes, rate, form)
+    assert plan.rate >= rate
+    assert plan.n_bits == sum(n_bits(t.spec, t.shape) for t in plan.tensors.values())
+    assert plan.n_weights == sum(map(math.prod, shapes.values()))
+    assert Plan.from_dict(plan.as_dict()) == plan
+
+
+@settings(max_examples=40, deadline=None)
+@given(shapes=shapes, rates=st.tuples(rates, rates))
+def test_a_lower_rate_gives_no_matrix_a_worse_code(shapes, rates):
+    fine, coarse = (allocate(shapes, rate, "leader") for rate in sorted(rates))
+    for name in shapes:
+        assert fine.tensors[name].distortion <= coarse.tensors[name].distortion
+
+
+def test_the_budget_is_nearly_used_up_on_a_policy_sized_model():
+    shapes = {f"layer{i}": (256 + 64 * (i % 3), 256) for i in range(80)}
+    for rate in (0.1, 0.3, 0.5, 0.7, 0.8, 0.9):
+        assert allocate(shapes, rate, "leader").rate - rate < 0.003
+
+
+def test_rate_zero_keeps_everything():
+    plan = allocate({"a": (64, 64)}, 0, "leader")
+    assert plan.rate == 0
+    assert plan.tensors["a"].spec.form == "dense"
+
+
+@pytest.mark.parametrize("rate", [-0.1, 0.96, 5, math.nan, math.inf])
+def test_impossible_rates(rate):
+    with pytest.raises(UsageError, match=r"outside \[0, 0.95\]"):
+        allocate({"a": (64, 64)}, rate, "leader")
+
+
+def test_a_rate_beyond_the_form_names_what_it_reaches():
+    with pytest.raises(UsageError, match=r"scalar reaches rate 0.8\d+ at most"):
+        allocate({"a": (256, 512)}, 0.9, "scalar")
+    with pytest.raises(UsageError, match="no compressible matrix"):
+        allocate({}, 0.5, "leader")
