@@ -60,7 +60,9 @@ class PickAndPlaceExpert:
         goal, close = self._decide(hand)
         action = np.zeros(7)
         action[:3] = np.clip((goal - hand) * POSITION_GAIN, -1, 1)
-        action[3:6] = np.clip(_axis_angle_to_upright(self.simulator, self.grip.yaw) * ROTATION_GAIN, -0.5, 0.5)
+        action[3:6] = np.clip(
+            _axis_angle_to_upright(self.simulator, self.grip.yaw) * ROTATION_GAIN, -0.5, 0.5
+        )
         opening = self.simulator.protocol.gripper_open
         action[6] = -opening if close else opening
         return action
@@ -70,14 +72,14 @@ class PickAndPlaceExpert:
         s = self.simulator
         target, place, gap = s.position(s.target), s.position(s.goal), s.finger_gap()
         dx, dy = self.grip.offset
-        grasp = target + [dx, self.side * dy, self.top - self.grip.depth]
+        grasp = target + np.array([dx, self.side * dy, self.top - self.grip.depth])
         grasp[2] = max(grasp[2], self.ground + 0.012)
         self.held = self.held and self._in_hand(hand, grasp, gap)
         if self.releasing:
             self.phase, self.held = "release", False
             self.releasing -= 1
             lift = 0.0 if self.releasing > RELEASE_STEPS // 2 else 0.1
-            return hand + [0.0, 0.0, lift], False
+            return hand + np.array([0.0, 0.0, lift]), False
         if self.closing:
             self.phase = "close"
             self.closing -= 1

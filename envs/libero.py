@@ -45,7 +45,7 @@ class LiberoEnv(gym.Env[dict[str, Any], np.ndarray]):
         picture = spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = spaces.Dict(
             {
-                **{key: picture for key in PICTURE_KEYS},
+                **dict.fromkeys(PICTURE_KEYS, picture),
                 STATE_KEY: spaces.Box(-np.inf, np.inf, (STATE_DIM,), np.float32),
                 TASK_KEY: spaces.Text(500, charset=_PRINTABLE),
             }
@@ -93,20 +93,17 @@ class LiberoEnv(gym.Env[dict[str, Any], np.ndarray]):
         simulator.settle()
 
     def _displace(self, distance_m: float, picture_seed: int | None) -> None:
-        simulator, names = self.simulator, self.simulator.movable_objects()
-        before = {name: simulator.position(name)[:2] for name in names}
+        simulator, shown = self.simulator, None
         if picture_seed is not None:
-            simulator.displace(np.random.default_rng(picture_seed), distance_m)
-            shown = {name: simulator.position(name)[:2] for name in names}
-            simulator.shift({name: before[name] - shown[name] for name in names})
+            with simulator.restored():
+                simulator.displace(np.random.default_rng(picture_seed), distance_m)
+                shown = simulator.object_places()
         simulator.displace(self.np_random, distance_m)
-        if picture_seed is not None:
-            now = {name: simulator.position(name)[:2] for name in names}
-            self._picture_shift = {name: shown[name] - now[name] for name in names}
+        if shown is not None:
+            now = simulator.object_places()
+            self._picture_shift = {name: shown[name] - now[name] for name in now}
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One control period; the reward is 1 at success."""
         terminated, truncated = self.advance(action)
         info = {"is_success": terminated}
@@ -124,7 +121,8 @@ class LiberoEnv(gym.Env[dict[str, Any], np.ndarray]):
         simulator = self.simulator
         if not self._picture_shift:
             return observe(simulator)
-        with simulator.shown_elsewhere(self._picture_shift):
+        with simulator.restored():
+            simulator.shift(self._picture_shift)
             return observe(simulator)
 
     def render(self) -> np.ndarray:

@@ -156,10 +156,14 @@ class Simulator:
         objects = self._domain.objects_dict
         regions = self._domain.parsed_problem["regions"]
         fixtures = self._domain.fixtures_dict
-        support = {fact[1]: fact[2] for fact in self._domain.parsed_problem["initial_state"]
-                   if fact[0] in ("on", "in")}
+        support = {
+            fact[1]: fact[2]
+            for fact in self._domain.parsed_problem["initial_state"]
+            if fact[0] in ("on", "in")
+        }
         free = [
-            name for name in objects
+            name
+            for name in objects
             if (where := support.get(name)) in regions
             and (regions[where]["target"] not in fixtures or _is_ground(regions[where]["target"]))
         ]
@@ -175,10 +179,10 @@ class Simulator:
         for group in self.support_groups():
             for _ in range(50):
                 shift = rng.uniform(-distance_m, distance_m, 2)
-                self.shift({name: shift for name in group})
+                self.shift(dict.fromkeys(group, shift))
                 if not self._touches_others(group) and self._room_beside_target() >= room:
                     break
-                self.shift({name: -shift for name in group})
+                self.shift(dict.fromkeys(group, -shift))
 
     def shift(self, shifts: dict[str, np.ndarray]) -> None:
         """Move objects by (2,) metres in x and y, without a physics step."""
@@ -190,18 +194,18 @@ class Simulator:
         self._domain.sim.forward()
 
     @contextlib.contextmanager
-    def shown_elsewhere(self, shifts: dict[str, np.ndarray]) -> Iterator[None]:
-        """Objects stand shifted while pictures are taken; the physics does not notice."""
+    def restored(self) -> Iterator[None]:
+        """On leaving, everything stands where it stood on entering; the physics does not notice."""
         positions = np.array(self.data.qpos)
-        self.shift(shifts)
         try:
             yield
         finally:
             self.data.qpos[:] = positions
             self._domain.sim.forward()
 
-    def movable_objects(self) -> list[str]:
-        return list(self._domain.objects_dict)
+    def object_places(self) -> dict[str, np.ndarray]:
+        """Name to (2,) x and y of all movable objects, m."""
+        return {name: self.position(name)[:2] for name in self._domain.objects_dict}
 
     def _room_beside_target(self) -> float:
         """1 or more where the open hand can come down on the target, less where it is crowded."""

@@ -23,9 +23,7 @@ class EpisodeProgress:
             TextColumn("{task.description}"), console=console,
             disable=not console.is_terminal,
         )  # fmt: skip
-        self._task = self._bar.add_task(
-            self._running(), total=n_total, completed=len(self.records)
-        )
+        self._task = self._bar.add_task(self._running(), total=n_total, completed=len(self.records))
 
     def __enter__(self) -> Self:
         self._bar.start()

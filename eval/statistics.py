@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
 Interval = tuple[float, float]
@@ -12,14 +13,15 @@ def wilson(successes: int, n: int) -> Interval | None:
     """The 95 % Wilson score interval of a proportion; None without trials."""
     if not n:
         return None
-    low, high = proportion_confint(successes, n, method="wilson")
-    return float(low), float(high)
+    bounds = proportion_confint(successes, n, method="wilson")
+    low, high = (np.asarray(bound).item() for bound in bounds)
+    return low, high
 
 
 def paired_difference(
     both: int, only_first: int, only_second: int, neither: int
 ) -> tuple[float, Interval] | None:
-    """Second proportion minus first on the same trials, with its 95 % interval; None without trials.
+    """Second proportion minus first on the same trials, with 95 % interval; None without trials.
 
     Newcombe's square-and-add interval from two Wilson intervals and their correlation.
 

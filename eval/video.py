@@ -1,6 +1,7 @@
 """Side-by-side MP4 of the same episode under several arms."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import imageio.v2 as imageio
@@ -20,6 +21,7 @@ def write_side_by_side(path: Path, frames: dict[str, list[np.ndarray]], fps: flo
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     length = max(map(len, frames.values()))
+    writer: Any
     with imageio.get_writer(path, fps=fps, macro_block_size=8) as writer:
         for i in range(length):
             panels = [_panel(name, arm[min(i, len(arm) - 1)]) for name, arm in frames.items()]

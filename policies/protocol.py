@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 Observation = dict[str, Any]
-"""LeRobot's keys: observation.images.* (H, W, 3) uint8, observation.state (n,) float32, task str."""
+"""LeRobot's keys: observation.images.* (H, W, 3) uint8, observation.state (n,) float, task str."""
 
 
 @runtime_checkable

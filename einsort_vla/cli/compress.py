@@ -2,35 +2,28 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+
+from rich.console import Console
+from rich.progress import Progress
+from tyro.conf import Positional
 
 from einsort_vla.checkpoint import compress_folder
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-try:
-    from tyro.conf import Positional
-except ImportError:  # the command itself says what to install
-    Positional = Annotated[object, None]  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
 class Compress:
     """Write a compressed copy of a dense policy folder."""
 
-    source: "Positional[Path]"
+    source: Positional[Path]
     """Folder of a dense LeRobot policy."""
-    destination: "Positional[Path]"
+    destination: Positional[Path]
     """Folder to write; it must not exist."""
     rate: float
     """Share of linear-weight bytes to remove, 0 to 0.95; all that is stored is counted."""
     codec: str = "leader"
     """Form of the code: leader or scalar."""
 
-    def run(self, console: "Console") -> int:
-        from rich.progress import Progress
-
+    def run(self, console: Console) -> int:
         with Progress(console=console) as progress:
             task = progress.add_task("coding weights", total=None)
             summary = compress_folder(

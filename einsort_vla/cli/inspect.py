@@ -3,25 +3,25 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
 
 from einsort_vla.checkpoint import Checkpoint, summarize
-from einsort_vla.cli.compress import Positional
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @dataclass(frozen=True)
 class Inspect:
     """Show the code, bits and predicted error of every matrix of a compressed policy."""
 
-    folder: "Positional[Path]"
+    folder: Positional[Path]
     """Folder that `compress` wrote."""
     json: bool = False
     """Print JSON instead of a table."""
 
-    def run(self, console: "Console") -> int:
+    def run(self, console: Console) -> int:
         content = describe(summarize(self.folder))
         if self.json:
             print(json.dumps(content, indent=2))
@@ -54,9 +54,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _print_table(content: dict[str, Any], console: "Console") -> None:
-    from rich.table import Table
-
+def _print_table(content: dict[str, Any], console: Console) -> None:
     table = Table("matrix", "code", "shape", "bits a weight", "bytes", "predicted error")
     for row in content["tensors"]:
         code = f"{row['form']} d={row['d']} b={row['b']} s={row['s']}"

@@ -1,22 +1,15 @@
 """Dispatch of `einsort-vla`."""
 
-from typing import Annotated, Any
-
-from einsort_vla.cli.run import run_command
+import sys
 
 
 def main() -> None:
     """Entry point of the console script."""
-    from einsort_vla.cli.compress import Compress
-    from einsort_vla.cli.inspect import Inspect
-
     try:
-        import tyro
+        import rich  # noqa: F401
+        import tyro  # noqa: F401
+    except ImportError as error:
+        sys.exit(f"{error}. Install the command line with: pip install 'einsort-vla[cli]'")
+    from einsort_vla.cli.commands import run
 
-        commands: Any = (
-            Annotated[Compress, tyro.conf.subcommand("compress")]
-            | Annotated[Inspect, tyro.conf.subcommand("inspect")]
-        )
-    except ImportError:
-        commands = None  # run_command says what to install
-    run_command(commands, lambda command, console: command.run(console), "einsort-vla")
+    run()

@@ -4,6 +4,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import tyro
+from rich.console import Console
+
 from einsort_vla.errors import EinSortError, MissingDependency
 
 OK, INCOMPLETE, MISUSE = 0, 1, 2
@@ -15,13 +18,8 @@ def run_command(settings: Any, main: Callable[[Any, Any], int], name: str) -> No
     Exit code 0: done; 1: a stated gate failed or the run is incomplete; 2: misuse. An error a user
     can repair is printed as one message without a traceback.
     """
-    try:
-        import tyro
-        from rich.console import Console
-    except ImportError as error:
-        sys.exit(f"{error}. Install the command line with: uv sync --extra cli")
     parsed = tyro.cli(settings, prog=name)
-    console = Console(soft_wrap=False)
+    console = Console()
     try:
         sys.exit(main(parsed, console))
     except EinSortError as error:

@@ -19,6 +19,7 @@ class CompressedLinear(nn.Module):
         for part, tensor in compressed.parts.items():
             self.register_buffer(f"weight_{part}", tensor)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self._like: Tensor
         self.register_buffer("_like", torch.full((1,), torch.nan), persistent=False)
         self._backend = make_backend(backend, compressed)
 

@@ -20,7 +20,9 @@ def load_(model: nn.Module, checkpoint: Checkpoint, backend: str = "dense") -> n
         try:
             linear = model.get_submodule(path)
         except AttributeError as error:
-            raise CheckpointError(f"the model has no module {path}, which the file codes.") from error
+            raise CheckpointError(
+                f"the model has no module {path}, which the file codes."
+            ) from error
         if not isinstance(linear, nn.Linear):
             raise CheckpointError(f"{path} is {type(linear).__name__}, not a linear layer.")
         if tuple(linear.weight.shape) != compressed.shape:

@@ -98,7 +98,7 @@ class Demonstrations:
 
 
 def shrink(pictures: np.ndarray, shape: Shape) -> Tensor:
-    """(n, 2, H, W, 3) uint8 to (n, 2, 3, h, w) uint8 by the bilinear rule the policy itself uses."""
+    """(n, 2, H, W, 3) uint8 to (n, 2, 3, h, w) uint8 by the bilinear rule of the policy."""
     n, cameras = pictures.shape[:2]
     tensor = torch.from_numpy(pictures).flatten(0, 1).permute(0, 3, 1, 2).float()
     size = (shape.picture_px, shape.picture_px)

@@ -15,8 +15,8 @@ import numpy as np
 
 from envs.benchmark import load_task
 from envs.expert import PickAndPlaceExpert
-from envs.protocol import load_protocol
 from envs.observation import observe
+from envs.protocol import load_protocol
 from envs.simulator import CAMERAS, Simulator
 from policies.protocol import Policy
 
@@ -129,9 +129,7 @@ def let_policy_act(
         simulator.step(action)
         if simulator.is_success():
             return True
-        distance = np.linalg.norm(
-            simulator.hand_position() - simulator.position(simulator.target)
-        )
+        distance = np.linalg.norm(simulator.hand_position() - simulator.position(simulator.target))
         closing = action[6] * simulator.protocol.gripper_open < 0
         missed = simulator.finger_gap() < MISSED_GAP_M or distance > LOST_DISTANCE_M
         misses = misses + 1 if closing and missed else 0

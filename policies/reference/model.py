@@ -45,11 +45,11 @@ def build_vlm_folder(folder: Path, shape: Shape) -> None:
     from transformers.models.smolvlm.video_processing_smolvlm import SmolVLMVideoProcessor
 
     tokenizer = _train_tokenizer(shape)
-    special = dict(
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    special = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
     text = dict(
         model_type="llama",
         hidden_size=shape.text_width,
@@ -66,22 +66,23 @@ def build_vlm_folder(folder: Path, shape: Shape) -> None:
         initializer_range=0.04,
         **special,
     )
-    vision = dict(
-        hidden_size=shape.vision_width,
-        intermediate_size=4 * shape.vision_width,
-        num_hidden_layers=shape.vision_layers,
-        num_attention_heads=shape.vision_heads,
-        image_size=shape.picture_px,
-        patch_size=shape.patch_px,
-    )
-    SmolVLMConfig(
-        text_config=text,
-        vision_config=vision,
-        scale_factor=shape.pixel_shuffle,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=False,
-    ).save_pretrained(folder)
+    vision = {
+        "hidden_size": shape.vision_width,
+        "intermediate_size": 4 * shape.vision_width,
+        "num_hidden_layers": shape.vision_layers,
+        "num_attention_heads": shape.vision_heads,
+        "image_size": shape.picture_px,
+        "patch_size": shape.patch_px,
+    }
+    settings: dict[str, Any] = {
+        "text_config": text,
+        "vision_config": vision,
+        "scale_factor": shape.pixel_shuffle,
+        "image_token_id": tokenizer.convert_tokens_to_ids("<image>"),
+        "pad_token_id": tokenizer.pad_token_id,
+        "tie_word_embeddings": False,
+    }
+    SmolVLMConfig(**settings).save_pretrained(folder)
     longest = {"longest_edge": shape.picture_px}
     SmolVLMProcessor(
         image_processor=SmolVLMImageProcessor(size=longest, max_image_size=longest, resample=1),
@@ -152,7 +153,7 @@ def build_policy(vlm_folder: Path, shape: Shape) -> Any:
         train_expert_only=False,
         expert_width_multiplier=shape.expert_width_multiplier,
         input_features={
-            **{key: picture for key in CAMERA_KEYS},
+            **dict.fromkeys(CAMERA_KEYS, picture),
             "observation.state": PolicyFeature(FeatureType.STATE, (8,)),
         },
         output_features={"action": PolicyFeature(FeatureType.ACTION, (7,))},

@@ -38,7 +38,12 @@ class PlaceHead(nn.Module):
 
 
 def flow_loss(
-    model: Any, pictures: Tensor, tokens: Tensor, mask: Tensor, state: Tensor, actions: Tensor,
+    model: Any,
+    pictures: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    state: Tensor,
+    actions: Tensor,
     n_draws: int,
 ) -> Tensor:
     """Squared velocity error, (n * n_draws, chunk_size, 7).

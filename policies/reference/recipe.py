@@ -74,4 +74,3 @@ def _collect_job(job: tuple[str, int, Path, int, int, Path | None]) -> str:
         policy = load(str(checkpoint))
     collect_task(suite, task_id, demos, n, seed, policy, lines.append)
     return lines[0]
-

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from policies.reference.data import Batch, Demonstrations, augment, tokenize
 from policies.reference.model import Shape, build_policy, build_vlm_folder
@@ -40,24 +41,22 @@ class TrainSettings:
 
 
 def train(work: Path, shape: Shape, settings: TrainSettings, until: int, n_processes: int) -> None:
-    """Go on with the schedule up to step `until`; state is kept in `work` and resumed from there."""
+    """Go on with the schedule up to step `until`; state is kept in `work`."""
     if not (work / "vlm" / "config.json").exists():
         build_vlm_folder(work / "vlm", shape)
     if n_processes == 1:
         _Trainer(work, shape, settings, 0, 1).run(until)
         return
     port = 29500 + os.getpid() % 1000
-    torch.multiprocessing.spawn(
-        _worker, (work, shape, settings, until, n_processes, port), n_processes
-    )
+    spawn(_worker, (work, shape, settings, until, n_processes, port), n_processes)
 
 
 def _worker(
     rank: int, work: Path, shape: Shape, settings: TrainSettings, until: int, world: int, port: int
 ) -> None:
     torch.set_num_threads(1)
-    store = dist.TCPStore("127.0.0.1", port, world, is_master=rank == 0)
-    dist.init_process_group("gloo", rank=rank, world_size=world, store=store)
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
     _Trainer(work, shape, settings, rank, world).run(until)
     dist.barrier()
     dist.destroy_process_group()
@@ -117,7 +116,7 @@ class _Trainer:
             self.mask[batch.task].to(device), state.to(device), batch.actions.to(device), s.n_draws,
         )  # fmt: skip
         flow, place = errors.mean(), self.head.loss(batch.places.to(device)).mean()
-        self.optimizer.zero_grad(set_to_none=False)
+        self.optimizer.zero_grad()
         (flow + s.place_weight * place).backward()
         self._average_gradients()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -129,18 +128,14 @@ class _Trainer:
         return flow.item(), place.item()
 
     def _average_gradients(self) -> None:
-        for parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
         if self.world == 1:
             return
-        flat = torch.cat([p.grad.flatten() for p in self.parameters])
+        flat = torch.cat([_gradient(p).flatten() for p in self.parameters])
         dist.all_reduce(flat)
         flat /= self.world
-        for parameter, part in zip(
-            self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True
-        ):
-            parameter.grad.copy_(part.view_as(parameter))
+        parts = flat.split([p.numel() for p in self.parameters])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
 
     def _save(self) -> None:
         partial = self.work / f"{STATE_FILE}.partial"
@@ -166,14 +161,21 @@ class _Trainer:
         self.statistics, self.step = state["statistics"], state["step"]
 
 
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    """Zeros for the few weights whose output nobody reads."""
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
 def learning_rate(step: int, settings: TrainSettings) -> float:
     """Warm-up, then a cosine to `final_share`."""
     share = 0.5 * (1 + math.cos(math.pi * min(1.0, step / settings.steps)))
     warm = min(1.0, (step + 1) / settings.warmup_steps)
-    return settings.learning_rate * warm * (settings.final_share + (1 - settings.final_share) * share)
+    return (
+        settings.learning_rate * warm * (settings.final_share + (1 - settings.final_share) * share)
+    )
 
 
-def _optimizer(parameters: list[Tensor], settings: TrainSettings) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -186,19 +188,23 @@ def export(work: Path, destination: Path, shape: Shape) -> None:
     import shutil
 
     from lerobot.policies.factory import make_pre_post_processors
+    from lerobot.processor import TokenizerProcessorStep
 
     state = torch.load(work / STATE_FILE, weights_only=True, map_location="cpu")
     policy = build_policy(work / "vlm", shape)
     policy.load_state_dict(state["ema"])
     destination.mkdir(parents=True, exist_ok=True)
     shutil.copytree(work / "vlm", destination / "vlm", dirs_exist_ok=True)
-    policy.config.vlm_model_name = "vlm"
+    # As given: a relative path lets LeRobot's own commands load the folder from that place.
+    backbone = str(destination / "vlm")
+    policy.config.vlm_model_name = backbone
     pre, post = make_pre_post_processors(
         _with_path(policy.config, work / "vlm"), dataset_stats=state["statistics"]
     )
-    for step in pre.steps:
-        if hasattr(step, "tokenizer_name"):
-            step.tokenizer_name = "vlm"
+    steps: list[Any] = list(pre.steps)
+    for step in steps:
+        if isinstance(step, TokenizerProcessorStep):
+            step.tokenizer_name = backbone
     policy.to(torch.bfloat16).save_pretrained(destination)
     pre.save_pretrained(destination)
     post.save_pretrained(destination)

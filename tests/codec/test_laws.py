@@ -58,5 +58,7 @@ def test_zero_rows_stay_zero_and_scale_carries_over(spec):
 
 def test_leader_at_two_bits_beats_the_best_scalar_quantizer_by_a_quarter():
     weight = torch.randn(512, 256, generator=torch.Generator().manual_seed(4))
-    error = float((weight - decode(encode(weight, CodecSpec("leader", d=2, b=2, s=6)))).square().mean())
+    error = float(
+        (weight - decode(encode(weight, CodecSpec("leader", d=2, b=2, s=6)))).square().mean()
+    )
     assert error < 0.75 * 0.1175  # Lloyd-Max at 2 bits (Max 1960)

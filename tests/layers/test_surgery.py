@@ -16,7 +16,9 @@ SPEC = CodecSpec("leader", d=2, b=2, s=6)
 
 def model():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(24, 17), nn.GELU(), nn.Linear(17, 5, bias=False), nn.LayerNorm(5))
+    return nn.Sequential(
+        nn.Linear(24, 17), nn.GELU(), nn.Linear(17, 5, bias=False), nn.LayerNorm(5)
+    )
 
 
 def checkpoint(dense_model, spec=SPEC):

@@ -1,0 +1,37 @@
+"""`einsort-vla compress | inspect` as a user calls them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run(*arguments):
+    program = Path(sys.executable).with_name("einsort-vla")
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_compress_then_inspect(tiny_policy_folder, tmp_path):
+    result = run("compress", tiny_policy_folder, tmp_path / "new", "--rate", 0.7)
+    assert result.returncode == 0, result.stderr
+    assert "rate 0.7" in result.stdout
+    table = run("inspect", tmp_path / "new")
+    assert "model.first.weight" in table.stdout
+    content = json.loads(run("inspect", tmp_path / "new", "--json").stdout)
+    assert content["rate"] >= 0.7
+    assert [row["shape"] for row in content["tensors"]] == [[96, 64], [33, 96]]
+    assert content["coded_bytes"] == sum(row["bytes"] for row in content["tensors"])
+
+
+def test_misuse_is_one_line_and_exit_code_2(tiny_policy_folder, tmp_path):
+    for arguments, message in [
+        (("compress", tiny_policy_folder, tmp_path / "new", "--rate", "1"), "outside [0, 0.95]"),
+        (("compress", tmp_path / "none", tmp_path / "new", "--rate", "0.5"), "does not exist"),
+        (("inspect", tiny_policy_folder), "holds a dense policy of type 'smolvla'"),
+    ]:
+        result = run(*arguments)
+        assert result.returncode == 2
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+    assert run("compress", "a", "b", "--rate", "half").returncode == 2
+    assert run().returncode == 2

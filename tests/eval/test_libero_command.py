@@ -1,0 +1,114 @@
+"""`python eval/libero.py`: misuse is one clear message, and the real thing runs end to end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+from rich.console import Console
+
+from einsort_vla.errors import EinSortError
+from eval.libero import Settings, main
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*arguments):
+    return [sys.executable, str(ROOT / "eval" / "libero.py"), *map(str, arguments)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rate": 1.5}, r"--rate 1.5 is outside \[0, 0.95\]"),
+        ({"rate": float("nan")}, "--rate nan is outside"),
+        ({"rate": -0.1}, "outside"),
+        ({"rate": 0.5, "codec": "leeder"}, "unknown codec 'leeder'. Did you mean 'leader'"),
+        ({"rate": 0.5, "suite": "libero_objects"}, "Did you mean 'libero_object'"),
+        ({"rate": 0.5, "tasks": "10"}, "libero_object has tasks 0 to 9; 10 was asked for"),
+        ({"rate": 0.5, "tasks": "a"}, "not a list of numbers"),
+        ({"rate": 0.5, "episodes": 51}, "stores 50 initial states"),
+        ({"rate": 0.5, "episodes": 0}, "at least 1"),
+        ({"rate": 0.5, "wrong_pictures": True}, "needs --displace"),
+        ({"rate": 0.5, "policy": "./nowhere"}, "does not exist"),
+        ({"rate": 0.93}, "reaches rate 0.9"),
+    ],
+)
+def test_misuse_is_refused(settings, message, tmp_path):
+    with pytest.raises(EinSortError, match=message):
+        main(Settings(output=tmp_path / "out", **settings), Console(quiet=True))
+
+
+def test_output_of_another_run_is_left_alone(tmp_path):
+    def refused(message, **changes):
+        with pytest.raises(EinSortError, match=message):
+            main(Settings(**{"rate": 0.5, "output": tmp_path, **changes}), Console(quiet=True))
+
+    refused("no run to resume", resume=True)
+    (tmp_path / "thesis.tex").touch()
+    refused("not empty and holds no run")
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"rate": 0.25}}))
+    refused("holds a run already")
+    refused("holds another run: --backend", resume=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.json", "thesis.tex"]
+
+
+def test_errors_reach_the_user_as_one_line_with_exit_code_2():
+    result = subprocess.run(command("--rate", 2), capture_output=True, text=True, cwd="/")
+    assert result.returncode == 2
+    assert result.stderr.startswith("Error: --rate 2.0 is outside")
+    assert "Traceback" not in result.stderr
+    result = subprocess.run(command("--rate", "half"), capture_output=True, text=True, cwd="/")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.sim
+def test_end_to_end_with_an_interrupt_and_resume(tmp_path):
+    """The main job on one task: interrupted after an episode, resumed, reported, filmed."""
+    output = tmp_path / "run"
+    arguments = command("--rate", 0.5, "--tasks", 1, "--episodes", 2, "--workers", 1,
+                        "--output", output, "--video")  # fmt: skip
+    first = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             start_new_session=True)  # fmt: skip
+    log = output / "episodes.jsonl"
+    deadline = time.monotonic() + 300
+    while not (log.exists() and log.read_text().count("\n") >= 2):
+        assert time.monotonic() < deadline, "no episode ended in 5 minutes"
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.2)
+    os.killpg(first.pid, signal.SIGINT)
+    _, stderr = first.communicate(timeout=60)
+    assert "Stopped. What is finished is kept; go on with --resume." in stderr
+    assert "Traceback" not in stderr
+    before = log.read_text().splitlines()
+    result = subprocess.run([*arguments, "--resume"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert log.read_text().splitlines()[: len(before)] == before
+    check_report(json.loads((output / "report.json").read_text()))
+    assert (output / "run.json").exists()
+    videos = list((output / "videos").glob("*.mp4"))
+    assert videos
+    frame = imageio.imread(videos[0], index=0)
+    assert frame.shape[1] > 2 * 250  # two panels
+    assert np.asarray(frame).std() > 20  # a scene, not a blank
+
+
+def check_report(report):
+    assert report["complete"]
+    assert report["rate_achieved"] >= 0.5
+    assert report["bytes"]["compressed"] < 0.56 * report["bytes"]["dense"]
+    for arm in ("dense", "compressed"):
+        assert report["arms"][arm]["episodes"] == 2
+        assert report["arms"][arm]["errors"] == 0
+    paired = report["paired"]
+    assert sum(paired[k] for k in ("both", "only_dense", "only_compressed", "neither")) == 2
+    # 8 bits a weight change nothing a robot notices: a dense success stays one.
+    assert report["arms"]["dense"]["successes"] >= 1
+    assert report["arms"]["compressed"]["successes"] >= 1

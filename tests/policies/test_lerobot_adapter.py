@@ -1,0 +1,141 @@
+"""The adapter against LeRobot's own loading and processors, and the reference policy itself."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from einsort_vla.checkpoint import compress_folder
+from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.layers import CompressedLinear
+from policies.lerobot_adapter import load
+from policies.protocol import Policy
+
+ROOT = Path(__file__).parents[2]
+TASK = "pick up the milk and place it in the basket"
+
+
+@pytest.fixture(scope="module")
+def observation():
+    rng = np.random.default_rng(0)
+    return {
+        "observation.images.image": rng.integers(0, 256, (128, 128, 3), np.uint8),
+        "observation.images.image2": rng.integers(0, 256, (128, 128, 3), np.uint8),
+        "observation.state": rng.normal(size=8).astype(np.float32),
+        "task": TASK,
+    }
+
+
+@pytest.fixture(scope="module")
+def policy(reference_policy):
+    return load(str(reference_policy))
+
+
+def test_parity_with_lerobot_itself(policy, reference_policy, observation, monkeypatch):
+    from lerobot.policies.factory import make_pre_post_processors
+    from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+
+    monkeypatch.chdir(ROOT)  # their loader takes the backbone's folder as config.json has it
+    theirs = SmolVLAPolicy.from_pretrained(str(reference_policy)).float().eval()
+    pre, post = make_pre_post_processors(theirs.config, pretrained_path=str(reference_policy))
+    batch = {
+        key: torch.from_numpy(value).permute(2, 0, 1).float() / 255 if "images" in key
+        else value if key == "task" else torch.from_numpy(value)
+        for key, value in observation.items()
+    }  # fmt: skip
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        expected = post(theirs.predict_action_chunk(pre(batch)))[0].numpy()
+    policy.reset(0)
+    assert np.array_equal(policy.predict_action_chunk(observation), expected)
+
+
+def test_noise_follows_the_seed_and_the_chunk_number(policy, observation):
+    policy.reset(5)
+    first, second = (policy.predict_action_chunk(observation) for _ in range(2))
+    policy.reset(5)
+    assert np.array_equal(policy.predict_action_chunk(observation), first)
+    policy.reset(6)
+    assert not np.array_equal(policy.predict_action_chunk(observation), first)
+    assert not np.array_equal(first, second)
+
+
+def test_select_action_plays_the_chunk(policy, observation):
+    policy.reset(1)
+    chunk = policy.predict_action_chunk(observation)
+    policy.reset(1)
+    played = [policy.select_action(observation) for _ in range(policy.n_action_steps)]
+    assert np.array_equal(np.stack(played), chunk[: policy.n_action_steps])
+    assert isinstance(policy, Policy)
+    assert chunk.shape == (policy.chunk_size, 7)
+
+
+def test_compression_is_counted_over_all_linear_layers_in_use(reference_policy, tmp_path, policy):
+    summary = compress_folder(reference_policy, tmp_path / "c", 0.5, "leader")
+    linear = {
+        f"{name}.weight"
+        for name, module in policy.module.named_modules()
+        if isinstance(module, torch.nn.Linear) and "lm_head" not in name
+    }
+    assert set(summary.plan.tensors) == linear
+    share = summary.plan.n_weights / sum(p.numel() for p in policy.module.parameters())
+    assert share > 0.9
+    compressed = load(str(tmp_path / "c"))
+    replaced = [m for m in compressed.module.modules() if isinstance(m, CompressedLinear)]
+    assert len(replaced) == len(linear)
+
+
+@pytest.mark.parametrize(("rate", "tolerance"), [(0.5, 0.05), (0.75, 0.5)])
+def test_compressed_actions_stay_close(
+    reference_policy, tmp_path, policy, observation, rate, tolerance
+):
+    compress_folder(reference_policy, tmp_path / "c", rate, "leader")
+    compressed = load(str(tmp_path / "c"))
+    for one in (policy, compressed):
+        one.reset(0)
+    dense_chunk = policy.predict_action_chunk(observation)
+    difference = np.abs(compressed.predict_action_chunk(observation) - dense_chunk).max()
+    assert 0 < difference < tolerance
+
+
+def test_a_missing_camera_is_named(policy, observation):
+    lacking = {k: v for k, v in observation.items() if not k.endswith("image2")}
+    message = (
+        "needs the cameras observation.images.image2; the environment has observation.images.image"
+    )
+    with pytest.raises(UsageError, match=message):
+        policy.predict_action_chunk(lacking)
+
+
+def test_damaged_policies_are_refused(reference_policy, tmp_path):
+    def broken(name, change):
+        folder = tmp_path / name
+        shutil.copytree(reference_policy, folder)
+        change(folder)
+        return str(folder)
+
+    def truncate(folder):
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:1_000_000])
+
+    def rename_type(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "type": "smolvlm"}))
+
+    def widen(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "expert_width_multiplier": 0.5}))
+
+    with pytest.raises(CheckpointError, match="damaged or truncated"):
+        load(broken("truncated", truncate))
+    with pytest.raises(CheckpointError, match="type 'smolvlm', which LeRobot does not know"):
+        load(broken("unknown", rename_type))
+    with pytest.raises(CheckpointError, match=r"does not fit its config.json"):
+        load(broken("widened", widen))
+    with pytest.raises(CheckpointError, match=r"no policy_preprocessor.json"):
+        load(broken("bare", lambda f: (f / "policy_preprocessor.json").unlink()))
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load(str(tmp_path / "nowhere"))
