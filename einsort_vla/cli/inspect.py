@@ -57,7 +57,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 def _print_table(content: dict[str, Any], console: Console) -> None:
     table = Table("matrix", "code", "shape", "bits a weight", "bytes", "predicted error")
     for row in content["tensors"]:
-        code = f"{row['form']} d={row['d']} b={row['b']} s={row['s']}"
+        code = f"{row['form']} d{row['d']} b{row['b']} s{row['s']}"
         shape = "x".join(map(str, row["shape"]))
         bits, error = f"{row['bits_per_weight']:.3f}", f"{row['predicted_distortion']:.2e}"
         table.add_row(row["name"], code, shape, bits, str(row["bytes"]), error)

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from einsort_vla.errors import EinSortError, MissingDependency
 
-OK, INCOMPLETE, MISUSE = 0, 1, 2
+INCOMPLETE, MISUSE = 1, 2
+PIPE_WIDTH = 160  # columns of tables that go to a file or pipe
 
 
 def run_command(settings: Any, main: Callable[[Any, Any], int], name: str) -> None:
@@ -19,7 +20,7 @@ def run_command(settings: Any, main: Callable[[Any, Any], int], name: str) -> No
     can repair is printed as one message without a traceback.
     """
     parsed = tyro.cli(settings, prog=name)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
     try:
         sys.exit(main(parsed, console))
     except EinSortError as error:
