@@ -50,6 +50,9 @@ class Demonstrations:
                 self._parts.append(self._read(file))
         if new:
             self._samples = tuple(torch.cat(columns) for columns in zip(*self._parts, strict=True))
+            tasks = self._samples[-1]
+            # Tasks are drawn equally often, however long their demonstrations are.
+            self._chance = (1 / torch.bincount(tasks).double()[tasks]).numpy() / len(self.tasks)
 
     def _read(self, file: np.lib.npyio.NpzFile) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         looks, task = file["look_steps"], str(file["task"])
@@ -85,7 +88,7 @@ class Demonstrations:
         self, rng: np.random.Generator, n: int, statistics: dict[str, dict[str, Tensor]]
     ) -> Batch:
         """`n` samples at random, normalized, pictures not yet augmented."""
-        rows = torch.from_numpy(rng.integers(0, len(self), n))
+        rows = torch.from_numpy(rng.choice(len(self), n, p=self._chance))
         pictures, states, actions, places, tasks = (column[rows] for column in self._samples)
         state, action = statistics["observation.state"], statistics["action"]
         return Batch(

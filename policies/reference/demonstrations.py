@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -165,28 +164,38 @@ def collect_task(
     folder: Path,
     n: int,
     seed: int,
-    policy: Policy | None = None,
-    report: Callable[[str], Any] = print,
-) -> None:
-    """Write demonstrations of one task; those already in the folder are kept.
+    load_policy: Callable[[], Policy] | None = None,
+) -> str:
+    """Write demonstrations of one task; those already in the folder are kept. Returns a summary.
 
     Without a policy: `n` successful demonstrations of the expert alone. With one: `n` scenes in
     which the policy starts and the expert takes over and is recorded (takeover, after DAgger, Ross
     et al. 2011); scenes the policy solves by itself give no file.
     """
-    simulator = Simulator(load_task(suite, task_id), load_protocol())
-    kind = "expert" if policy is None else "takeover"
+    kind = "expert" if load_policy is None else "takeover"
+    studio: tuple[Simulator, Policy | None] | None = None  # made when a scene is missing
     counts = {"recorded": 0, "solved": 0, "failed": 0}
     wanted, scene = n, 0
     while wanted > 0 and scene < 2 * n + 10:
         path = folder / f"{suite}_{task_id}_{kind}{seed}_{scene:03d}.npz"
-        rng = np.random.default_rng([seed, task_id, scene])
-        outcome = _finished(path) or _record_scene(simulator, path, rng, policy)
+        outcome = _finished(path)
+        if outcome is None:
+            studio = studio or _open_studio(suite, task_id, load_policy)
+            rng = np.random.default_rng([seed, task_id, scene])
+            outcome = _record_scene(*studio, path, rng)
         counts[outcome] += 1
-        wanted -= outcome == "recorded" or policy is not None
+        wanted -= outcome == "recorded" or load_policy is not None
         scene += 1
-    report(f"{suite} task {task_id}: " + ", ".join(f"{v} {k}" for k, v in counts.items()))
-    simulator.close()
+    if studio:
+        studio[0].close()
+    return f"{suite} task {task_id}: " + ", ".join(f"{v} {k}" for k, v in counts.items())
+
+
+def _open_studio(
+    suite: str, task_id: int, load_policy: Callable[[], Policy] | None
+) -> tuple[Simulator, Policy | None]:
+    simulator = Simulator(load_task(suite, task_id), load_protocol())
+    return simulator, load_policy() if load_policy else None
 
 
 def _finished(path: Path) -> str | None:
@@ -197,7 +206,7 @@ def _finished(path: Path) -> str | None:
 
 
 def _record_scene(
-    simulator: Simulator, path: Path, rng: np.random.Generator, policy: Policy | None
+    simulator: Simulator, policy: Policy | None, path: Path, rng: np.random.Generator
 ) -> str:
     random_scene(simulator, rng, SceneSpread())
     if policy is not None and let_policy_act(simulator, policy, rng, TAKE_OVER_AT):

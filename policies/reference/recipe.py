@@ -7,8 +7,10 @@ import multiprocessing
 import os
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from policies.protocol import Policy
 from policies.reference.demonstrations import collect_task
 from policies.reference.model import Shape
 from policies.reference.train import TrainSettings, export, train
@@ -24,10 +26,10 @@ class Recipe:
     """The LeRobot checkpoint folder to write at the end."""
     suites: tuple[str, ...] = ("libero_object", "libero_spatial")
     demonstrations_per_task: int = 20
-    takeover_scenes_per_task: int = 8
-    """Scenes per takeover round in which the half-trained policy starts."""
     takeover_after: tuple[float, ...] = (0.35, 0.65)
-    """Shares of the schedule after which a takeover round is made."""
+    """Shares of the schedule after which a round of takeovers is made."""
+    takeover_scenes_per_task: tuple[tuple[int, ...], ...] = ((6, 6), (3, 9))
+    """Scenes of each round, one number a suite."""
     processes: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
     train: TrainSettings = field(default_factory=TrainSettings)
 
@@ -37,22 +39,30 @@ def make_reference_policy(recipe: Recipe) -> None:
     demos = recipe.work / "demos"
     demos.mkdir(parents=True, exist_ok=True)
     shape = Shape()
-    _collect(recipe, demos, recipe.demonstrations_per_task, seed=1, checkpoint=None)
+    everywhere = (recipe.demonstrations_per_task,) * len(recipe.suites)
+    _collect(recipe, demos, everywhere, seed=1, checkpoint=None)
     for round_, share in enumerate(recipe.takeover_after):
         until = round(share * recipe.train.steps)
         train(recipe.work, shape, recipe.train, until, recipe.processes)
         checkpoint = recipe.work / f"checkpoint_{until}"
         if not checkpoint.exists():
             export(recipe.work, checkpoint, shape)
-        _collect(recipe, demos, recipe.takeover_scenes_per_task, 100 + round_, checkpoint)
+        scenes = recipe.takeover_scenes_per_task[round_]
+        _collect(recipe, demos, scenes, 100 + round_, checkpoint)
     train(recipe.work, shape, recipe.train, recipe.train.steps, recipe.processes)
     export(recipe.work, recipe.output, shape)
     print(f"Wrote {recipe.output}.")
 
 
-def _collect(recipe: Recipe, demos: Path, n: int, seed: int, checkpoint: Path | None) -> None:
+def _collect(
+    recipe: Recipe, demos: Path, n_scenes: tuple[int, ...], seed: int, checkpoint: Path | None
+) -> None:
     """One round over all tasks, each in a process of its own: GL contexts do not survive fork."""
-    jobs = [(s, t, demos, n, seed, checkpoint) for t in range(10) for s in recipe.suites]
+    jobs = [
+        (suite, task_id, demos, n, seed, checkpoint)
+        for task_id in range(10)
+        for suite, n in zip(recipe.suites, n_scenes, strict=True)
+    ]
     started = time.monotonic()
     context = multiprocessing.get_context("spawn")
     with context.Pool(recipe.processes, maxtasksperchild=1) as pool:
@@ -63,14 +73,14 @@ def _collect(recipe: Recipe, demos: Path, n: int, seed: int, checkpoint: Path | 
 
 def _collect_job(job: tuple[str, int, Path, int, int, Path | None]) -> str:
     suite, task_id, demos, n, seed, checkpoint = job
-    lines: list[str] = []
-    policy = None
-    if checkpoint is not None:
-        import torch
+    load = None if checkpoint is None else partial(_load_single_threaded, checkpoint)
+    return collect_task(suite, task_id, demos, n, seed, load)
 
-        from policies.lerobot_adapter import load
 
-        torch.set_num_threads(1)
-        policy = load(str(checkpoint))
-    collect_task(suite, task_id, demos, n, seed, policy, lines.append)
-    return lines[0]
+def _load_single_threaded(checkpoint: Path) -> Policy:
+    import torch
+
+    from policies.lerobot_adapter import load
+
+    torch.set_num_threads(1)
+    return load(str(checkpoint))
