@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model
 
-from einsort_vla.checkpoint import TYPE_PREFIX, read, read_config
+from einsort_vla.checkpoint import TYPE_PREFIX, WEIGHTS, read, read_config
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 from einsort_vla.layers import load_
 from policies.protocol import Observation
@@ -94,7 +94,7 @@ def load(path_or_hub_id: str, device: str = "cpu", backend: str = "dense") -> Le
     config = read_config(folder)
     is_compressed = config["type"].startswith(TYPE_PREFIX)
     config["type"] = config["type"].removeprefix(TYPE_PREFIX)
-    weights = folder / "model.safetensors"
+    weights = folder / WEIGHTS
     with quiet_lerobot():
         module = _build(config, folder, device).float()
         if is_compressed:

@@ -57,7 +57,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def compressible_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     """Name to (out_features, in_features) of all compressible matrices of a dense policy."""
-    policy_type = _dense_type(folder)
+    policy_type = dense_type(folder)
     with _open(folder / WEIGHTS) as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     return {
@@ -105,8 +105,8 @@ def compress_folder(
     )
 
 
-def summarize(folder: Path) -> Checkpoint:
-    """The content of a compressed policy folder, for `inspect`.
+def read_folder(folder: Path) -> Checkpoint:
+    """The compressed weights of a policy folder.
 
     Raises:
         CheckpointError: the folder holds no compressed policy.
@@ -117,7 +117,12 @@ def summarize(folder: Path) -> Checkpoint:
     return checkpoint_file.read(folder / WEIGHTS)
 
 
-def _dense_type(folder: Path) -> str:
+def dense_type(folder: Path) -> str:
+    """The policy type of a dense policy folder.
+
+    Raises:
+        CheckpointError: the folder is no policy, or is compressed already.
+    """
     policy_type = read_config(folder)["type"]
     if policy_type.startswith(TYPE_PREFIX):
         raise CheckpointError(

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from einsort_vla.checkpoint import Checkpoint, summarize
+from einsort_vla.checkpoint import Checkpoint, read_folder
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Inspect:
     """Print JSON instead of a table."""
 
     def run(self, console: Console) -> int:
-        content = describe(summarize(self.folder))
+        content = describe(read_folder(self.folder))
         if self.json:
             print(json.dumps(content, indent=2))
         else:

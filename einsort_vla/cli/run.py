@@ -28,5 +28,5 @@ def run_command(settings: Any, main: Callable[[Any, Any], int], name: str) -> No
         print(f"{kind}: {error}", file=sys.stderr)
         sys.exit(MISUSE)
     except KeyboardInterrupt:
-        print("Stopped. What is finished is kept; go on with --resume.", file=sys.stderr)
+        print("Stopped.", file=sys.stderr)
         sys.exit(INCOMPLETE)

@@ -1,6 +1,6 @@
 """Demonstrations of the scripted expert, one .npz file each, written by worker processes.
 
-Every scene is a fresh random reset with all objects displaced; the benchmark's stored initial
+Every scene is a fresh random reset, most with all objects displaced; the benchmark's stored initial
 states are never touched. The executed action is noisy and the label is the clean one (DART,
 Laskey et al. 2017, arXiv:1703.09327), so that the data holds recoveries.
 """

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from einsort_vla.checkpoint import compress_folder, compressible_shapes, read, summarize, write
+from einsort_vla.checkpoint import compress_folder, compressible_shapes, read, read_folder, write
 from einsort_vla.codec import decode
 from einsort_vla.errors import CheckpointError, NumericsError, UsageError
 
@@ -60,7 +60,7 @@ def test_truncation_is_found(compressed, keep):
     file = compressed / WEIGHTS
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match="damaged or truncated"):
-        summarize(compressed)
+        read_folder(compressed)
 
 
 def _rewrite(file, change_tensors=None, change_metadata=None):
@@ -89,7 +89,7 @@ def _rewrite(file, change_tensors=None, change_metadata=None):
 def test_a_wrong_file_is_refused_with_the_reason(compressed, tensors, metadata, message):
     _rewrite(compressed / WEIGHTS, tensors, metadata)
     with pytest.raises(CheckpointError, match=message):
-        summarize(compressed)
+        read_folder(compressed)
 
 
 def test_sources_that_are_no_dense_policy(tiny_policy_folder, compressed, tmp_path):

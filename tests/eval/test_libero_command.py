@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from einsort_vla.errors import EinSortError
-from eval.libero import Settings, main
+from eval.libero import main
+from eval.request import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +36,8 @@ def command(*arguments):
         ({"rate": 0.5, "tasks": "a"}, "not a list of numbers"),
         ({"rate": 0.5, "episodes": 51}, "stores 50 initial states"),
         ({"rate": 0.5, "episodes": 0}, "at least 1"),
+        ({"rate": 0.5, "displace": 4}, r"--displace 4 is outside \[0, 0.1\] metres"),
+        ({"rate": 0.5, "backend": "cuda"}, "unknown backend 'cuda'"),
         ({"rate": 0.5, "wrong_pictures": True}, "needs --displace"),
         ({"rate": 0.5, "policy": "./nowhere"}, "does not exist"),
         ({"rate": 0.93}, "reaches rate 0.9"),
@@ -43,6 +46,22 @@ def command(*arguments):
 def test_misuse_is_refused(settings, message, tmp_path):
     with pytest.raises(EinSortError, match=message):
         main(Settings(output=tmp_path / "out", **settings), Console(quiet=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_policies_that_cannot_run_are_refused(tiny_policy_folder, tmp_path):
+    def refused(message, **config):
+        path = tiny_policy_folder / "config.json"
+        path.write_text(json.dumps({"type": "smolvla", **config}))
+        settings = Settings(0.5, policy=str(tiny_policy_folder), output=tmp_path / "out")
+        with pytest.raises(EinSortError, match=message):
+            main(settings, Console(quiet=True))
+        assert not (tmp_path / "out").exists()
+
+    front = {"observation.images.front": {"type": "VISUAL", "shape": [3, 256, 256]}}
+    refused("trained with the cameras observation.images.front; LIBERO has", input_features=front)
+    refused("is already compressed", type="einsort_smolvla")
+    refused("policy type for compression 'gr00t'", type="gr00t")
 
 
 def test_output_of_another_run_is_left_alone(tmp_path):
@@ -84,8 +103,9 @@ def test_end_to_end_with_an_interrupt_and_resume(tmp_path):
         assert first.poll() is None, first.communicate()
         time.sleep(0.2)
     os.killpg(first.pid, signal.SIGINT)
-    _, stderr = first.communicate(timeout=60)
-    assert "Stopped. What is finished is kept; go on with --resume." in stderr
+    stdout, stderr = first.communicate(timeout=60)
+    assert "episodes are kept in" in stdout
+    assert first.returncode == 1
     assert "Traceback" not in stderr
     before = log.read_text().splitlines()
     result = subprocess.run([*arguments, "--resume"], capture_output=True, text=True)

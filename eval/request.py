@@ -1,0 +1,123 @@
+"""What an evaluation is asked to do; every request that cannot work is refused here."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from einsort_vla.checkpoint import compressible_shapes, dense_type, read_config
+from einsort_vla.codec import menu
+from einsort_vla.errors import UsageError, unknown_name
+from einsort_vla.kernels import BACKENDS
+from einsort_vla.plan import allocate, check_rate
+from envs.benchmark import load_initial_states, load_task, n_tasks
+from envs.observation import PICTURE_KEYS
+from eval.provenance import ROOT
+from eval.rollout import Scene
+from policies.lerobot_adapter import resolve_folder
+
+MAX_DISPLACEMENT_M = 0.1  # farther, objects leave the table or stand in each other
+REFERENCE_POLICY = "policies/checkpoints/reference-libero"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`--rate R` removes the share R of the bytes of the policy's linear weights (everything that
+    the code stores is counted) and runs the result beside the uncompressed policy."""
+
+    rate: float
+    """Share of linear-weight bytes to remove, 0 to 0.95; 0 runs the dense policy alone."""
+    codec: str = "leader"
+    """Form of the code: leader or scalar."""
+    policy: str = REFERENCE_POLICY
+    """Folder or hub id of a dense LeRobot policy."""
+    suite: str = "libero_object"
+    """One suite, or several separated by commas."""
+    tasks: str = "all"
+    """Task numbers separated by commas, or all."""
+    episodes: int = 1
+    """Episodes per task and arm: the first stored initial states."""
+    workers: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
+    """Worker processes; each needs one core and 2.5 GB."""
+    seed: int = 0
+    """Seed of the flow's noise and of displaced scenes."""
+    output: Path | None = None
+    """Folder for the results; default: outputs/libero-<time>."""
+    resume: bool = False
+    """Go on with the run in --output; finished episodes are kept."""
+    video: bool = False
+    """Write side-by-side MP4s of all episodes."""
+    displace: Annotated[float, tyro.conf.arg(metavar="METRES")] = 0.0
+    """Move every object at random by up to this far in x and y."""
+    wrong_pictures: bool = False
+    """Control: show objects where another displacement would have put them."""
+    backend: str = "dense"
+    """How coded weights are multiplied: dense (decoded at load) or reference."""
+
+
+def list_scenes(settings: Settings) -> list[Scene]:
+    """All scenes, in the order they are run.
+
+    Raises:
+        UsageError: a rate, codec, suite, task, count or combination that does not exist.
+    """
+    check_rate(settings.rate)
+    menu(settings.codec)
+    if settings.backend not in BACKENDS:
+        raise unknown_name("backend", settings.backend, BACKENDS)
+    if settings.episodes < 1 or settings.workers < 1 or settings.seed < 0:
+        raise UsageError("--episodes and --workers must be at least 1, --seed at least 0.")
+    if not 0 <= settings.displace <= MAX_DISPLACEMENT_M:
+        raise UsageError(
+            f"--displace {settings.displace} is outside [0, {MAX_DISPLACEMENT_M}] metres."
+        )
+    if settings.wrong_pictures and not settings.displace:
+        raise UsageError("--wrong-pictures needs --displace METRES, such as 0.04.")
+    scenes = []
+    for suite in settings.suite.split(","):
+        for task_id in _task_ids(settings.tasks, suite):
+            load_task(suite, task_id)
+            n_states = len(load_initial_states(suite, task_id))
+            if settings.episodes > n_states:
+                raise UsageError(
+                    f"{suite} stores {n_states} initial states a task; "
+                    f"--episodes {settings.episodes} asks for more."
+                )
+            scenes += [
+                Scene(suite, task_id, k, settings.seed, settings.displace, settings.wrong_pictures)
+                for k in range(settings.episodes)
+            ]
+    return scenes
+
+
+def _task_ids(tasks: str, suite: str) -> list[int]:
+    if tasks == "all":
+        return list(range(n_tasks(suite)))
+    try:
+        return [int(number) for number in tasks.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--tasks {tasks!r} is not a list of numbers such as 0,3,7.") from error
+
+
+def find_policy(settings: Settings) -> Path:
+    """The folder of a dense policy that LIBERO can run and that the rate can be met on.
+
+    Raises:
+        CheckpointError: there is no such policy, or it is compressed already.
+        UsageError: it was trained with other cameras, or the code cannot reach the rate.
+    """
+    is_shipped = settings.policy == REFERENCE_POLICY and not Path(REFERENCE_POLICY).exists()
+    folder = ROOT / REFERENCE_POLICY if is_shipped else resolve_folder(settings.policy)
+    dense_type(folder)
+    features = read_config(folder).get("input_features", {})
+    cameras = [key for key, feature in features.items() if feature.get("type") == "VISUAL"]
+    if other := sorted(set(cameras) - set(PICTURE_KEYS)):
+        raise UsageError(
+            f"{folder} was trained with the cameras {', '.join(other)}; "
+            f"LIBERO has {', '.join(PICTURE_KEYS)}."
+        )
+    if settings.rate:
+        allocate(compressible_shapes(folder), settings.rate, settings.codec)
+    return folder
