@@ -43,6 +43,8 @@ class Simulator:
         from robosuite.utils.errors import RandomizationError
 
         self._fixtures_to_origin()
+        # A soft reset leaves the gripper's ramp where the last episode ended.
+        self._robot.gripper.current_action = np.zeros(self._robot.gripper.dof)
         np.random.seed(int(rng.integers(2**31)))  # the placement samplers draw from the global one
         for _ in range(100):
             with contextlib.suppress(RandomizationError):
@@ -196,12 +198,13 @@ class Simulator:
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
         """On leaving, everything stands where it stood on entering; the physics does not notice."""
-        positions = np.array(self.data.qpos)
+        positions, warm_start = np.array(self.data.qpos), np.array(self.data.qacc_warmstart)
         try:
             yield
         finally:
             self.data.qpos[:] = positions
             self._domain.sim.forward()
+            self.data.qacc_warmstart[:] = warm_start  # forward changed it: contacts differed
 
     def object_places(self) -> dict[str, np.ndarray]:
         """Name to (2,) x and y of all movable objects, m."""
