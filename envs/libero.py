@@ -118,12 +118,7 @@ class LiberoEnv(gym.Env[dict[str, Any], np.ndarray]):
 
     def observe(self) -> dict[str, Any]:
         """What the policy sees now; renders both pictures."""
-        simulator = self.simulator
-        if not self._picture_shift:
-            return observe(simulator)
-        with simulator.restored():
-            simulator.shift(self._picture_shift)
-            return observe(simulator)
+        return observe(self.simulator, self._picture_shift)
 
     def render(self) -> np.ndarray:
         """The agent view, (256, 256, 3) uint8."""

@@ -1,6 +1,9 @@
 """What the policy sees, under LeRobot's keys."""
 
+from contextlib import nullcontext
 from typing import Any
+
+import numpy as np
 
 from envs.simulator import CAMERAS, Simulator
 
@@ -11,11 +14,15 @@ STATE_KEY = "observation.state"
 TASK_KEY = "task"
 
 
-def observe(simulator: Simulator) -> dict[str, Any]:
-    """Both pictures (H, W, 3) uint8, the state (8,) float32 and the sentence, of this moment."""
-    pictures = {key: simulator.render(camera) for key, camera in PICTURE_KEYS.items()}
-    return {
-        **pictures,
-        STATE_KEY: simulator.proprioception(),
-        TASK_KEY: simulator.task.language,
-    }
+def observe(
+    simulator: Simulator, shown_shift: dict[str, np.ndarray] | None = None
+) -> dict[str, Any]:
+    """Both pictures (H, W, 3) uint8, the state (8,) float32 and the sentence, of this moment.
+
+    `shown_shift` moves objects by (2,) metres in the pictures alone.
+    """
+    state = simulator.proprioception()
+    with simulator.restored() if shown_shift else nullcontext():
+        simulator.shift(shown_shift or {})
+        pictures = {key: simulator.render(camera) for key, camera in PICTURE_KEYS.items()}
+    return {**pictures, STATE_KEY: state, TASK_KEY: simulator.task.language}

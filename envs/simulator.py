@@ -188,6 +188,8 @@ class Simulator:
 
     def shift(self, shifts: dict[str, np.ndarray]) -> None:
         """Move objects by (2,) metres in x and y, without a physics step."""
+        if not shifts:
+            return
         for name, shift in shifts.items():
             joint = self._domain.objects_dict[name].joints[-1]
             pose = np.array(self._domain.sim.data.get_joint_qpos(joint))
