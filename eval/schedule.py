@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -63,11 +64,15 @@ def run_all(
         if any((s.suite, s.task_id, s.episode, a.name) not in finished for s in part for a in arms)
     ]
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, log.open("a", encoding="utf-8") as file:
+    with _children_ignore_interrupts():
+        manager = context.Manager()
         results = manager.Queue()
         pool = ProcessPoolExecutor(max(1, min(n_workers, len(jobs))), mp_context=context)
+        futures = {pool.submit(_run_job, job, results) for job in jobs}
+    with manager, log.open("a", encoding="utf-8") as file:
+        if log.stat().st_size and not log.read_bytes().endswith(b"\n"):
+            file.write("\n")  # a kill cut the last line: what follows must not join it
         try:
-            futures = {pool.submit(_run_job, job, results) for job in jobs}
             for record in _collect(futures, results):
                 file.write(json.dumps(record.as_dict()) + "\n")
                 file.flush()
@@ -121,6 +126,16 @@ def _drain(results: Any) -> Iterable[EpisodeRecord]:
             yield results.get_nowait()
 
 
+@contextlib.contextmanager
+def _children_ignore_interrupts() -> Iterator[None]:
+    """Processes started within inherit it: on Ctrl-C the parent alone acts, and ends them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _stop(pool: ProcessPoolExecutor) -> None:
     """End the workers now; after an interrupt they may be in the middle of an episode."""
     processes = list((getattr(pool, "_processes", None) or {}).values())
@@ -133,11 +148,8 @@ _policies: dict[Arm, LeRobotPolicy] = {}  # of this worker process
 
 
 def _run_job(job: TaskJob, results: Any) -> None:
-    import signal
-
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     for arm in job.arms:
