@@ -25,7 +25,7 @@ STATE_FILE = "train_state.pt"
 class TrainSettings:
     """Recipe; `batch` is per process, `steps` the length of the whole schedule."""
 
-    steps: int = 3600
+    steps: int = 3000
     batch: int = 32
     n_draws: int = 3
     learning_rate: float = 1e-3
