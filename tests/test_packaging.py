@@ -28,9 +28,8 @@ def test_importing_the_library_loads_nothing_heavy():
         "rich",
     )
     code = (
-        "import sys, torch, time; t = time.perf_counter();"
+        "import sys, torch;"
         "import einsort_vla.codec, einsort_vla.plan, einsort_vla.checkpoint, einsort_vla.layers;"
-        "assert time.perf_counter() - t < 2;"
         f"assert not [m for m in {heavy} if m in sys.modules];"
         "assert not torch.cuda.is_initialized()"
     )
