@@ -1,8 +1,9 @@
 """Put the content of a compressed checkpoint into a freshly built dense model."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from einsort_vla.checkpoint import Checkpoint
+from einsort_vla.codec import CompressedTensor
 from einsort_vla.errors import CheckpointError, ShapeError
 from einsort_vla.layers.linear import CompressedLinear
 
@@ -16,22 +17,25 @@ def load_(model: nn.Module, checkpoint: Checkpoint, backend: str = "dense") -> n
         ShapeError: a layer has another shape than its code.
     """
     for name, compressed in checkpoint.coded.items():
-        path = name.removesuffix(".weight")
-        try:
-            linear = model.get_submodule(path)
-        except AttributeError as error:
-            raise CheckpointError(
-                f"the model has no module {path}, which the file codes."
-            ) from error
-        if not isinstance(linear, nn.Linear):
-            raise CheckpointError(f"{path} is {type(linear).__name__}, not a linear layer.")
-        if tuple(linear.weight.shape) != compressed.shape:
-            raise ShapeError(
-                f"{path} has shape {tuple(linear.weight.shape)} in the model and "
-                f"{compressed.shape} in the file."
-            )
-        bias = None if linear.bias is None else linear.bias.detach()
-        model.set_submodule(path, CompressedLinear(compressed, bias, backend))
+        _replace(model, name.removesuffix(".weight"), compressed, backend)
+    _load_remainder(model, checkpoint)
+    return model
+
+
+def _replace(model: nn.Module, path: str, compressed: CompressedTensor, backend: str) -> None:
+    try:
+        linear = model.get_submodule(path)
+    except AttributeError as error:
+        raise CheckpointError(f"the model has no module {path}, which the file codes.") from error
+    if not isinstance(linear, nn.Linear):
+        raise CheckpointError(f"{path} is {type(linear).__name__}, not a linear layer.")
+    _check_shape(path, linear.weight, compressed.shape)
+    bias = None if linear.bias is None else linear.bias.detach()
+    model.set_submodule(path, CompressedLinear(compressed, bias, backend))
+
+
+def _load_remainder(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy the tensors that are not coded; the file and the model must name the same ones."""
     own = model.state_dict()
     coded_parts = {f"{n}_{part}" for n, c in checkpoint.coded.items() for part in c.parts}
     expected = own.keys() - coded_parts
@@ -42,10 +46,12 @@ def load_(model: nn.Module, checkpoint: Checkpoint, backend: str = "dense") -> n
             f"left over {sorted(extra)[:5]}."
         )
     for name, tensor in checkpoint.dense.items():
-        if own[name].shape != tensor.shape:
-            raise ShapeError(
-                f"{name} has shape {tuple(own[name].shape)} in the model and "
-                f"{tuple(tensor.shape)} in the file."
-            )
+        _check_shape(name, own[name], tuple(tensor.shape))
         own[name].copy_(tensor)
-    return model
+
+
+def _check_shape(name: str, own: Tensor, stored: tuple[int, ...]) -> None:
+    if tuple(own.shape) != stored:
+        raise ShapeError(
+            f"{name} has shape {tuple(own.shape)} in the model and {stored} in the file."
+        )
