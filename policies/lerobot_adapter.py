@@ -40,6 +40,14 @@ class LeRobotPolicy:
         """The picture keys this policy was trained with."""
         return list(self.module.config.image_features)
 
+    @property
+    def statistics(self) -> dict[str, dict[str, Any]]:
+        """Mean and deviation of state and action that the saved preprocessor normalizes by."""
+        from lerobot.processor import NormalizerProcessorStep
+
+        steps = (s for s in self._preprocess.steps if isinstance(s, NormalizerProcessorStep))
+        return next(steps).stats or {}
+
     def reset(self, seed: int) -> None:
         self.module.reset()
         self._queue.clear()

@@ -20,9 +20,9 @@ from envs.simulator import CAMERAS, Simulator
 from policies.protocol import Policy
 
 MAX_STEPS = 240
-LOOK_EVERY, LOOK_EVERY_CLOSING = 3, 2  # control steps between recorded pictures
+LOOK_EVERY, LOOK_EVERY_CLOSING = 4, 2  # control steps between recorded pictures
 STEPS_AFTER_SUCCESS = 6
-TAKE_OVER_AT = (10, 90)  # control steps
+TAKE_OVER_AT = (10, 120)  # control steps
 MISSED_GAP_M = 0.006  # fingers closed on nothing
 LOST_DISTANCE_M = 0.09  # closing this far from the target cannot end well
 MISSES_BEFORE_TAKEOVER = 12  # control steps in a row

@@ -24,12 +24,17 @@ class Recipe:
     """Demonstrations and training state; what is there is not made again."""
     output: Path = Path("policies/checkpoints/reference-libero")
     """The LeRobot checkpoint folder to write at the end."""
+    start: Path | None = None
+    """A checkpoint of the same shape to go on from; random weights without it."""
     suites: tuple[str, ...] = ("libero_object", "libero_spatial")
-    demonstrations_per_task: int = 20
+    demonstrations_per_task: tuple[int, ...] = (20, 20)
+    """One number a suite."""
     takeover_after: tuple[float, ...] = (0.35, 0.65)
-    """Shares of the schedule after which a round of takeovers is made."""
+    """Shares of the schedule after which a round of takeovers is made; 0 needs `start`."""
     takeover_scenes_per_task: tuple[tuple[int, ...], ...] = ((6, 6), (3, 9))
     """Scenes of each round, one number a suite."""
+    seed: int = 1
+    """Of the demonstrations' scenes; another number gives others."""
     processes: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
     train: TrainSettings = field(default_factory=TrainSettings)
 
@@ -39,17 +44,18 @@ def make_reference_policy(recipe: Recipe) -> None:
     demos = recipe.work / "demos"
     demos.mkdir(parents=True, exist_ok=True)
     shape = Shape()
-    everywhere = (recipe.demonstrations_per_task,) * len(recipe.suites)
-    _collect(recipe, demos, everywhere, seed=1, checkpoint=None)
+    _collect(recipe, demos, recipe.demonstrations_per_task, recipe.seed, checkpoint=None)
     for round_, share in enumerate(recipe.takeover_after):
         until = round(share * recipe.train.steps)
-        train(recipe.work, shape, recipe.train, until, recipe.processes)
         checkpoint = recipe.work / f"checkpoint_{until}"
-        if not checkpoint.exists():
+        if until == 0 and recipe.start is not None:
+            checkpoint = recipe.start
+        elif not checkpoint.exists():
+            train(recipe.work, shape, recipe.train, until, recipe.processes, recipe.start)
             export(recipe.work, checkpoint, shape)
         scenes = recipe.takeover_scenes_per_task[round_]
-        _collect(recipe, demos, scenes, 100 + round_, checkpoint)
-    train(recipe.work, shape, recipe.train, recipe.train.steps, recipe.processes)
+        _collect(recipe, demos, scenes, 100 * recipe.seed + round_, checkpoint)
+    train(recipe.work, shape, recipe.train, recipe.train.steps, recipe.processes, recipe.start)
     export(recipe.work, recipe.output, shape)
     print(f"Wrote {recipe.output}.")
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
+from policies.lerobot_adapter import VLM_FOLDER, load
 from policies.reference.data import Batch, Demonstrations, augment, tokenize
 from policies.reference.model import Shape, build_policy, build_vlm_folder
 from policies.reference.objective import PlaceHead, flow_loss
@@ -36,35 +38,62 @@ class TrainSettings:
     place_weight: float = 0.3
     state_noise: float = 0.02
     max_shift_px: int = 1
+    autocast: bool = True  # forward pass in bfloat16; 1.6 times as fast on a CPU that has it
     save_every: int = 100
     seed: int = 0
 
 
-def train(work: Path, shape: Shape, settings: TrainSettings, until: int, n_processes: int) -> None:
-    """Go on with the schedule up to step `until`; state is kept in `work`."""
+def train(
+    work: Path,
+    shape: Shape,
+    settings: TrainSettings,
+    until: int,
+    n_processes: int,
+    start: Path | None = None,
+) -> None:
+    """Go on with the schedule up to step `until`; state is kept in `work`.
+
+    A schedule begins with the weights and statistics of the checkpoint `start`, if there is one.
+    """
     if not (work / "vlm" / "config.json").exists():
-        build_vlm_folder(work / "vlm", shape)
+        if start is None:
+            build_vlm_folder(work / "vlm", shape)
+        else:
+            shutil.copytree(start / VLM_FOLDER, work / "vlm", dirs_exist_ok=True)
     if n_processes == 1:
-        _Trainer(work, shape, settings, 0, 1).run(until)
+        _Trainer(work, shape, settings, 0, 1, start).run(until)
         return
     port = 29500 + os.getpid() % 1000
-    spawn(_worker, (work, shape, settings, until, n_processes, port), n_processes)
+    spawn(_worker, (work, shape, settings, until, n_processes, start, port), n_processes)
 
 
 def _worker(
-    rank: int, work: Path, shape: Shape, settings: TrainSettings, until: int, world: int, port: int
+    rank: int,
+    work: Path,
+    shape: Shape,
+    settings: TrainSettings,
+    until: int,
+    world: int,
+    start: Path | None,
+    port: int,
 ) -> None:
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
-    _Trainer(work, shape, settings, rank, world).run(until)
+    _Trainer(work, shape, settings, rank, world, start).run(until)
     dist.barrier()
     dist.destroy_process_group()
 
 
 class _Trainer:
     def __init__(
-        self, work: Path, shape: Shape, settings: TrainSettings, rank: int, world: int
+        self,
+        work: Path,
+        shape: Shape,
+        settings: TrainSettings,
+        rank: int,
+        world: int,
+        start: Path | None,
     ) -> None:
         from transformers import AutoTokenizer
 
@@ -73,12 +102,14 @@ class _Trainer:
         self.data = Demonstrations(work / "demos", shape)
         torch.manual_seed(settings.seed)
         self.policy = build_policy(work / "vlm", shape).to(self.device).train()
+        self.statistics = self.data.statistics()
+        if start is not None:
+            self._begin_with(start)
         self.head = PlaceHead(self.policy).to(self.device)
         self.ema = copy.deepcopy(self.policy).requires_grad_(False)
         modules = (self.policy, self.head)
         self.parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, settings)
-        self.statistics = self.data.statistics()
         self.step = 0
         self._resume()
         tokenizer = AutoTokenizer.from_pretrained(work / "vlm")
@@ -111,11 +142,14 @@ class _Trainer:
             group["lr"] = learning_rate(self.step, s)
         pictures = augment(batch.pictures.to(device), s.max_shift_px)
         state = batch.state + torch.randn_like(batch.state) * s.state_noise
-        errors = flow_loss(
-            self.policy.model, pictures, self.tokens[batch.task].to(device),
-            self.mask[batch.task].to(device), state.to(device), batch.actions.to(device), s.n_draws,
-        )  # fmt: skip
-        flow, place = errors.mean(), self.head.loss(batch.places.to(device)).mean()
+        with torch.autocast(device.type, torch.bfloat16, enabled=s.autocast):
+            errors = flow_loss(
+                self.policy.model, pictures, self.tokens[batch.task].to(device),
+                self.mask[batch.task].to(device), state.to(device), batch.actions.to(device),
+                s.n_draws,
+            )  # fmt: skip
+            places = self.head.loss(batch.places.to(device))
+        flow, place = errors.float().mean(), places.float().mean()
         self.optimizer.zero_grad()
         (flow + s.place_weight * place).backward()
         self._average_gradients()
@@ -149,6 +183,14 @@ class _Trainer:
         }
         torch.save(state, partial)
         os.replace(partial, self.work / STATE_FILE)
+
+    def _begin_with(self, checkpoint: Path) -> None:
+        start = load(str(checkpoint), str(self.device))
+        self.policy.load_state_dict(start.module.state_dict())
+        self.statistics = {
+            name: {key: torch.as_tensor(value) for key, value in numbers.items()}
+            for name, numbers in start.statistics.items()
+        }
 
     def _resume(self) -> None:
         file = self.work / STATE_FILE
@@ -185,8 +227,6 @@ def _optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> torch
 
 def export(work: Path, destination: Path, shape: Shape) -> None:
     """Write the averaged weights as an ordinary LeRobot checkpoint folder, in bfloat16."""
-    import shutil
-
     from lerobot.policies.factory import make_pre_post_processors
     from lerobot.processor import TokenizerProcessorStep
 
