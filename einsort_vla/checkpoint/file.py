@@ -15,18 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from einsort_vla.codec import CodecSpec, CompressedTensor, n_bits
+from einsort_vla.codec import CodecSpec, CompressedTensor, Shape, n_bits
 from einsort_vla.codec.tables import TABLE_FILE
 from einsort_vla.errors import CheckpointError
 from einsort_vla.plan import Plan
 
 FORMAT = "einsort"
-FORMAT_VERSION = "1"
-PARTS = {
-    "dense": ("dense",),
-    "leader": ("signs", "indices", "scale"),
-    "scalar": ("indices", "scale"),
-}
+FORMAT_VERSION = "2"
 
 
 @dataclass(frozen=True)
@@ -106,11 +101,11 @@ def _read_plan(path: Path, metadata: dict[str, str]) -> Plan:
 
 
 def _take(
-    path: Path, tensors: dict[str, Tensor], name: str, spec: CodecSpec, shape: tuple[int, int]
+    path: Path, tensors: dict[str, Tensor], name: str, spec: CodecSpec, shape: Shape
 ) -> CompressedTensor:
     """Move the parts of one matrix out of `tensors`, checked against the plan."""
     parts: dict[str, Tensor] = {}
-    for part in PARTS[spec.form]:
+    for part in spec.parts:
         key = f"{name}_{part}"
         if key not in tensors:
             raise CheckpointError(f"{path} lacks the tensor {key}, which its plan promises.")
@@ -122,6 +117,6 @@ def _take(
             f"{n_bits(spec, shape)} for {spec} of shape {shape}."
         )
     scale = parts.get("scale")
-    if scale is not None and (len(scale) != shape[0] or not torch.isfinite(scale).all()):
-        raise CheckpointError(f"{path}: the row scales of {name} are damaged.")
+    if scale is not None and (scale.dtype != torch.float16 or not torch.isfinite(scale).all()):
+        raise CheckpointError(f"{path}: the scales of {name} are damaged.")
     return compressed

@@ -43,7 +43,8 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "tensors": [
             {
                 "name": name,
-                **planned.spec.as_dict(),
+                "code": str(planned.spec),
+                "spec": planned.spec.as_dict(),
                 "shape": planned.shape,
                 "bytes": planned.bits // 8,
                 "bits_per_weight": planned.bits / (planned.shape[0] * planned.shape[1]),
@@ -57,10 +58,9 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 def _print_table(content: dict[str, Any], console: Console) -> None:
     table = Table("matrix", "code", "shape", "bits a weight", "bytes", "predicted error")
     for row in content["tensors"]:
-        code = f"{row['form']} d{row['d']} b{row['b']} s{row['s']}"
         shape = "x".join(map(str, row["shape"]))
         bits, error = f"{row['bits_per_weight']:.3f}", f"{row['predicted_distortion']:.2e}"
-        table.add_row(row["name"], code, shape, bits, str(row["bytes"]), error)
+        table.add_row(row["name"], row["code"], shape, bits, str(row["bytes"]), error)
     console.print(table)
     console.print(
         f"Rate {content['rate']:.4f} (requested {content['rate_requested']}), "

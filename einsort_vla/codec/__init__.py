@@ -1,16 +1,24 @@
 """Codes for weight matrices: one interface, several forms (see `CodecSpec`)."""
 
-from einsort_vla.codec.interface import decode, encode, n_bits
-from einsort_vla.codec.spec import FORMS, CodecSpec, menu, predicted_distortion
+from einsort_vla.codec.dense import Dense
+from einsort_vla.codec.interface import FORMS, decode, encode, menu, n_bits, spec_from_dict
+from einsort_vla.codec.leader import Leader
+from einsort_vla.codec.scalar import Scalar
+from einsort_vla.codec.spec import DENSE_BITS, CodecSpec, Shape
 from einsort_vla.codec.tensor import CompressedTensor
 
 __all__ = [
+    "DENSE_BITS",
     "FORMS",
     "CodecSpec",
     "CompressedTensor",
+    "Dense",
+    "Leader",
+    "Scalar",
+    "Shape",
     "decode",
     "encode",
     "menu",
     "n_bits",
-    "predicted_distortion",
+    "spec_from_dict",
 ]

@@ -1,44 +1,40 @@
-"""encode, decode and n_bits for every form."""
+"""encode, decode, n_bits and menu for every form."""
 
-from types import SimpleNamespace
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from einsort_vla.codec import leader, scalar
-from einsort_vla.codec.spec import DENSE_BITS, CodecSpec
+from einsort_vla.codec.dense import Dense
+from einsort_vla.codec.leader import Leader
+from einsort_vla.codec.scalar import Scalar
+from einsort_vla.codec.spec import CodecSpec, Shape
 from einsort_vla.codec.tensor import CompressedTensor
-from einsort_vla.errors import NumericsError, ShapeError
+from einsort_vla.errors import NumericsError, ShapeError, unknown_name
 
 FLOAT16_MAX = torch.finfo(torch.float16).max
+_FORMS: dict[str, type[CodecSpec]] = {cls.form: cls for cls in (Dense, Leader, Scalar)}
+FORMS = tuple(name for name in _FORMS if name != Dense.form)
+"""The forms a user may choose; `dense` is part of each one's menu."""
 
 
-def _encode_dense(weight: Tensor, spec: CodecSpec) -> CompressedTensor:
-    parts = {"dense": weight.to(torch.bfloat16)}
-    return CompressedTensor(spec, (weight.shape[0], weight.shape[1]), parts)
-
-
-_DENSE = SimpleNamespace(
-    encode=_encode_dense,
-    decode=lambda compressed: compressed.parts["dense"].float(),
-    n_bits=lambda spec, shape: DENSE_BITS * shape[0] * shape[1],
-)
-_FORMS = {"dense": _DENSE, "leader": leader, "scalar": scalar}
-
-
-def encode(weight: Tensor, spec: CodecSpec) -> CompressedTensor:
+def encode(weight: Tensor, spec: CodecSpec, hessian: Tensor | None = None) -> CompressedTensor:
     """Code one weight matrix.
 
     Args:
         weight: (out_features, in_features), any float dtype; not modified.
         spec: form and parameters.
+        hessian: (in_features, in_features), X^T X of the layer's inputs; with it, the error of the
+            outputs is made small rather than that of the weights. The stored bits are the same.
 
     Returns:
         Parts of `n_bits(spec, weight.shape)` bits, on the CPU.
 
     Raises:
-        ShapeError: the weight is not a matrix, or is empty.
-        NumericsError: it holds NaN or infinity, or values a float16 scale cannot hold.
+        ShapeError: the weight is not a matrix, or is empty, or the Hessian does not fit it.
+        NumericsError: it holds NaN or infinity, or values a float16 scale cannot hold; or the
+            Hessian is not positive definite.
     """
     if weight.ndim != 2 or not weight.numel():
         raise ShapeError(f"a matrix is coded, but the weight has shape {tuple(weight.shape)}.")
@@ -51,14 +47,39 @@ def encode(weight: Tensor, spec: CodecSpec) -> CompressedTensor:
             f"the weight reaches {float(matrix.abs().max()):.3g}, "
             f"beyond the float16 range of its scales ({FLOAT16_MAX:.0f})."
         )
-    return _FORMS[spec.form].encode(matrix, spec)
+    return CompressedTensor(spec, (weight.shape[0], weight.shape[1]), spec.encode(matrix, hessian))
 
 
 def decode(compressed: CompressedTensor) -> Tensor:
     """The coded matrix, (out_features, in_features) float32, on the CPU."""
-    return _FORMS[compressed.spec.form].decode(compressed).contiguous()
+    return compressed.spec.decode(compressed.parts, compressed.shape).contiguous()
 
 
-def n_bits(spec: CodecSpec, shape: tuple[int, int]) -> int:
+def n_bits(spec: CodecSpec, shape: Shape) -> int:
     """Exactly the bits that `encode` stores for a matrix of that shape."""
-    return _FORMS[spec.form].n_bits(spec, shape)
+    return spec.n_bits(shape)
+
+
+def menu(form: str) -> list[CodecSpec]:
+    """All codes of a form from few bits to many, with `dense` as the last.
+
+    Raises:
+        UsageError: the form is unknown, or is `dense` itself.
+    """
+    if form not in FORMS:
+        raise unknown_name("codec", form, FORMS)
+    return [*_FORMS[form].menu(), Dense()]
+
+
+def spec_from_dict(data: Mapping[str, Any]) -> CodecSpec:
+    """The inverse of `CodecSpec.as_dict`.
+
+    Raises:
+        UsageError: the form is unknown or its parameters cannot exist.
+        TypeError: a parameter is missing or left over.
+    """
+    parameters = dict(data)
+    form = parameters.pop("form", "")
+    if form not in _FORMS:
+        raise unknown_name("codec form", form, _FORMS)
+    return _FORMS[form](**parameters)

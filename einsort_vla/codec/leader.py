@@ -7,71 +7,110 @@ Trellis-coded quantization with a shift register: Marcellin and Fischer 1990; th
 permuted magnitudes: Slepian 1965.
 """
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from einsort_vla.codec import tables
+from einsort_vla.codec.feedback import code_plainly, code_with_feedback
 from einsort_vla.codec.packing import pack, packed_bits, unpack, unpack_bits
-from einsort_vla.codec.spec import SCALE_BITS, CodecSpec
-from einsort_vla.codec.tensor import CompressedTensor
+from einsort_vla.codec.spec import SCALE_BITS, CodecSpec, Shape
+from einsort_vla.errors import UsageError
 
+MAX_COMPANDED_BITS = 14
 COLUMNS_AT_ONCE = 1024  # bounds the memory of the search
 
 
-def encode(weight: Tensor, spec: CodecSpec) -> CompressedTensor:
-    """Code a finite float32 matrix, (out_features, in_features)."""
-    rms = weight.square().mean(1, keepdim=True).sqrt()
-    normalized = weight / rms.clamp_min(torch.finfo(torch.float32).tiny)
-    lookup = table_of(spec).to(weight.device)
-    slices = _slices(normalized.abs(), spec.d)  # (in_features, n_slices, d)
-    if spec.is_companded:
-        windows = _nearest_level(slices[..., 0], lookup[:, 0])
-    else:
-        blocks = slices.split(COLUMNS_AT_ONCE)
-        windows = torch.cat([viterbi(block, lookup, spec.b, spec.s) for block in blocks])
-    signs = (weight < 0).t()  # column by column, as the slices
-    magnitude = _columns(lookup[windows], weight.shape[0])
-    signed = torch.where(signs.t(), -magnitude, magnitude)
-    return CompressedTensor(
-        spec,
-        (weight.shape[0], weight.shape[1]),
-        {
-            "signs": pack(signs, 1),
-            "indices": pack(windows % 2**spec.b, spec.b),
-            "scale": least_squares_scale(weight, signed),
-        },
-    )
+@dataclass(frozen=True)
+class Leader(CodecSpec):
+    """Slices of `d` magnitudes down a column, `b` index bits each, a window of `s` + `b` bits.
 
+    With d = 1, s = 0 and b >= 5 the table is a companded grid.
 
-def decode(compressed: CompressedTensor) -> Tensor:
-    """(out_features, in_features) float32."""
-    spec, (rows, columns), parts = compressed.spec, compressed.shape, compressed.parts
-    n_slices = -(-rows // spec.d)
-    if spec.s:
-        stream = unpack_bits(parts["indices"], columns * n_slices * spec.b)
-        padded = functional.pad(stream.view(columns, -1), (spec.s, 0))
-        place = 2 ** torch.arange(spec.s + spec.b - 1, -1, -1)
-        windows = (padded.unfold(1, spec.s + spec.b, spec.b).to(torch.int64) * place).sum(-1)
-    else:
-        windows = unpack(parts["indices"], columns * n_slices, spec.b).view(columns, n_slices)
-    magnitude = _columns(table_of(spec)[windows], rows)
-    signs = unpack_bits(parts["signs"], rows * columns).view(columns, rows).t()
-    return torch.where(signs.bool(), -magnitude, magnitude) * parts["scale"].cpu().float()[:, None]
+    Raises:
+        UsageError: there is no table for these parameters.
+    """
 
+    d: int
+    b: int
+    s: int
+    form: ClassVar[str] = "leader"
 
-def n_bits(spec: CodecSpec, shape: tuple[int, int]) -> int:
-    """Bits of signs, indices and scales, padding to whole bytes included."""
-    rows, columns = shape
-    indices = packed_bits(columns * -(-rows // spec.d), spec.b)
-    return packed_bits(rows * columns, 1) + indices + SCALE_BITS * rows
+    def __post_init__(self) -> None:
+        if not (self.is_companded or self.window in tables.available()):
+            raise UsageError(
+                f"there is no leader table for d={self.d} b={self.b} s={self.s}. "
+                f"Tables: {', '.join(map(str, sorted(tables.available())))} as (d, b, s)."
+            )
 
+    @property
+    def window(self) -> tuple[int, int, int]:
+        return (self.d, self.b, self.s)
 
-def table_of(spec: CodecSpec) -> Tensor:
-    """(2^(s+b), d) float32 magnitudes for unit variance."""
-    if spec.is_companded:
-        return tables.companded_grid(spec.b)
-    return tables.table(*spec.window).float()
+    @property
+    def is_companded(self) -> bool:
+        in_range = tables.COMPANDED_FROM <= self.b <= MAX_COMPANDED_BITS
+        return self.d == 1 and self.s == 0 and in_range
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return ("signs", "indices", "scale")
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 1 + self.b / self.d
+
+    def n_bits(self, shape: Shape) -> int:
+        rows, columns = shape
+        indices = packed_bits(columns * -(-rows // self.d), self.b)
+        return packed_bits(rows * columns, 1) + indices + SCALE_BITS * rows
+
+    def predicted_distortion(self, in_features: int) -> float:
+        if not self.is_companded:
+            return tables.distortion(*self.window)
+        # Panter and Dite 1951: sqrt(3) pi / 2 times 4^-R for the optimal compander of a Gaussian.
+        return math.sqrt(3) * math.pi / 2 * 4.0 ** -(1 + self.b)
+
+    def table(self) -> Tensor:
+        """(2^(s+b), d) float32 magnitudes for unit variance."""
+        if self.is_companded:
+            return tables.companded_grid(self.b)
+        return tables.table(*self.window).float()
+
+    def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
+        coder = _Coder(self, weight)
+        if hessian is None:
+            unscaled = code_plainly(weight, coder)
+        else:
+            unscaled = code_with_feedback(weight, hessian, coder)
+        return coder.parts(least_squares_scale(weight, unscaled / coder.rms, hessian))
+
+    def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        rows, columns = shape
+        n_slices = -(-rows // self.d)
+        if self.s:
+            stream = unpack_bits(parts["indices"], columns * n_slices * self.b)
+            padded = functional.pad(stream.view(columns, -1), (self.s, 0))
+            place = 2 ** torch.arange(self.s + self.b - 1, -1, -1)
+            windows = padded.unfold(1, self.s + self.b, self.b).to(torch.int64) * place
+            windows = windows.sum(-1)
+        else:
+            windows = unpack(parts["indices"], columns * n_slices, self.b).view(columns, n_slices)
+        magnitude = _columns(self.table()[windows], rows)
+        signs = unpack_bits(parts["signs"], rows * columns).view(columns, rows).t()
+        scale = parts["scale"].cpu().float()[:, None]
+        return torch.where(signs.bool(), -magnitude, magnitude) * scale
+
+    @classmethod
+    def menu(cls) -> list["Leader"]:
+        grids = [(1, b, 0) for b in range(tables.COMPANDED_FROM, MAX_COMPANDED_BITS + 1)]
+        specs = [cls(d, b, s) for d, b, s in [*tables.available(), *grids]]
+        return sorted(specs, key=lambda spec: spec.bits_per_weight)
 
 
 def viterbi(slices: Tensor, lookup: Tensor, b: int, s: int) -> Tensor:
@@ -107,10 +146,43 @@ def viterbi(slices: Tensor, lookup: Tensor, b: int, s: int) -> Tensor:
     return windows
 
 
-def least_squares_scale(weight: Tensor, signed: Tensor) -> Tensor:
-    """(out_features,) float16: the row scale of least squared error for a coded matrix."""
-    energy = signed.square().sum(1).clamp_min(torch.finfo(torch.float32).tiny)
-    return ((weight * signed).sum(1) / energy).to(torch.float16)
+def least_squares_scale(weight: Tensor, signed: Tensor, hessian: Tensor | None = None) -> Tensor:
+    """(out_features,) float16: the row scale of least squared (output) error of a coded matrix."""
+    weighted = signed if hessian is None else signed @ hessian.to(signed)
+    energy = (signed * weighted).sum(1).clamp_min(torch.finfo(torch.float32).tiny)
+    return ((weight * weighted).sum(1) / energy).to(torch.float16).cpu()
+
+
+class _Coder:
+    """Codes columns with row scales fixed beforehand; see `feedback.ColumnCoder`."""
+
+    def __init__(self, spec: Leader, weight: Tensor) -> None:
+        self._spec, self._lookup = spec, spec.table().to(weight.device)
+        self.group = weight.shape[1]
+        self.rms = weight.square().mean(1, keepdim=True).sqrt()
+        self.rms.clamp_(min=torch.finfo(torch.float32).tiny)
+        self._signs: list[Tensor] = []
+        self._windows: list[Tensor] = []
+
+    def prepare(self, columns: Tensor) -> None:
+        """Nothing: the row scales hold for all columns."""
+
+    def code(self, columns: Tensor) -> Tensor:
+        spec, signs = self._spec, columns < 0
+        slices = _slices((columns / self.rms).abs(), spec.d)  # (k, n_slices, d)
+        if spec.is_companded:
+            windows = _nearest_level(slices[..., 0], self._lookup[:, 0])
+        else:
+            blocks = slices.split(COLUMNS_AT_ONCE)
+            windows = torch.cat([viterbi(b, self._lookup, spec.b, spec.s) for b in blocks])
+        self._signs.append(signs.t())  # column by column, as the slices
+        self._windows.append(windows % 2**spec.b)
+        magnitude = _columns(self._lookup[windows], len(columns)) * self.rms
+        return torch.where(signs, -magnitude, magnitude)
+
+    def parts(self, scale: Tensor) -> dict[str, Tensor]:
+        signs, windows = torch.cat(self._signs), torch.cat(self._windows)
+        return {"signs": pack(signs, 1), "indices": pack(windows, self._spec.b), "scale": scale}
 
 
 def _nearest_level(magnitude: Tensor, levels: Tensor) -> Tensor:

@@ -1,34 +1,208 @@
-"""The `scalar` form: symmetric round-to-nearest, one scale a row. The yardstick, not a product."""
+"""The `scalar` form: round-to-nearest in groups of a row. The yardstick, not a product."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from einsort_vla.codec.feedback import code_plainly, code_with_feedback
 from einsort_vla.codec.packing import pack, packed_bits, unpack
-from einsort_vla.codec.spec import SCALE_BITS, CodecSpec
-from einsort_vla.codec.tensor import CompressedTensor
+from einsort_vla.codec.spec import SCALE_BITS, CodecSpec, Shape
+from einsort_vla.errors import UsageError, unknown_name
+
+Grid = Literal["symmetric", "asymmetric", "nf4"]
+BITS = range(2, 16)
+CLIPS = tuple(k / 32 for k in range(32, 12, -1))  # factors of a group's range that are tried
 
 
-def encode(weight: Tensor, spec: CodecSpec) -> CompressedTensor:
-    """Code a finite float32 matrix, (out_features, in_features)."""
-    limit = 2 ** (spec.b - 1) - 1
-    # The largest magnitude is stored, not the step: fine steps would be float16 subnormals.
-    scale = weight.abs().amax(1).to(torch.float16)
-    step = scale.float().clamp_min(torch.finfo(torch.float16).tiny)[:, None] / limit
-    levels = (weight / step).round().clamp(-limit, limit).to(torch.int64)
-    parts = {"indices": pack(levels + limit, spec.b), "scale": scale}
-    return CompressedTensor(spec, (weight.shape[0], weight.shape[1]), parts)
+@dataclass(frozen=True)
+class Scalar(CodecSpec):
+    """Round-to-nearest with `bits` a weight; one float16 scale for `group` inputs of a row.
+
+    `group` 0 is the whole row. Grids: `symmetric`, 2^bits - 1 levels about 0; `asymmetric`, 2^bits
+    levels and a zero point of `bits` bits a group; `nf4`, the 16 levels of NormalFloat (Dettmers et
+    al. 2023, arXiv:2305.14314). `clip` searches the range of each group for least squared error.
+
+    Raises:
+        UsageError: such a code does not exist.
+    """
+
+    bits: int
+    group: int = 0
+    grid: Grid = "symmetric"
+    clip: bool = False
+    form: ClassVar[str] = "scalar"
+
+    def __post_init__(self) -> None:
+        if self.grid not in get_args(Grid):
+            raise unknown_name("scalar grid", self.grid, get_args(Grid))
+        if self.bits not in BITS or (self.grid == "nf4" and self.bits != 4):
+            raise UsageError(f"scalar takes 2 to 15 bits, nf4 takes 4; {self.bits} was asked for.")
+        if self.group < 0 or self.group == 1:
+            raise UsageError(
+                f"a scalar group has 2 or more inputs, or 0 for all; not {self.group}."
+            )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return ("indices", "scale", "zero") if self.grid == "asymmetric" else ("indices", "scale")
+
+    @property
+    def bits_per_weight(self) -> float:
+        return self.bits + (self._bits_per_group / self.group if self.group else 0)
+
+    @property
+    def _bits_per_group(self) -> int:
+        return SCALE_BITS + (self.bits if self.grid == "asymmetric" else 0)
+
+    def n_bits(self, shape: Shape) -> int:
+        rows, columns = shape
+        groups = rows * self._n_groups(columns)
+        zeros = packed_bits(groups, self.bits) if self.grid == "asymmetric" else 0
+        return packed_bits(rows * columns, self.bits) + SCALE_BITS * groups + zeros
+
+    def predicted_distortion(self, in_features: int) -> float:
+        largest = _expected_largest(min(self.group or in_features, in_features), self.grid)
+        source = _normal_quantiles().clamp(-largest, largest)
+        if self.grid == "asymmetric":
+            top = 2**self.bits - 1
+            levels = (torch.arange(top + 1) - top // 2) / (top / 2)
+        else:
+            levels = self.levels()
+        tried = [levels * largest * clip for clip in (CLIPS if self.clip else (1.0,))]
+        return min(float((t[_nearest(source, t)] - source).square().mean()) for t in tried)
+
+    def levels(self) -> Tensor:
+        """Ascending levels in [-1, 1] of a grid without zero points, float32."""
+        if self.grid == "nf4":
+            return _nf4_levels()
+        limit = 2 ** (self.bits - 1) - 1
+        return torch.arange(-limit, limit + 1) / limit
+
+    def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
+        coder = _Coder(self, weight)
+        if hessian is None:
+            code_plainly(weight, coder)
+        else:
+            code_with_feedback(weight, hessian, coder)
+        return coder.parts()
+
+    def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        rows, columns = shape
+        indices = unpack(parts["indices"].cpu(), rows * columns, self.bits).view(rows, columns)
+        group_of = torch.arange(columns) // (self.group or columns)
+        n_groups = self._n_groups(columns)
+        scale = parts["scale"].cpu().float().view(rows, n_groups)[:, group_of]
+        if self.grid == "asymmetric":
+            zero = unpack(parts["zero"].cpu(), rows * n_groups, self.bits).view(rows, n_groups)
+            return (indices - zero[:, group_of]) * (scale / (2**self.bits - 1))
+        return self.levels()[indices] * scale
+
+    @classmethod
+    def menu(cls) -> list["Scalar"]:
+        return [cls(bits) for bits in BITS]
+
+    def _n_groups(self, columns: int) -> int:
+        return -(-columns // (self.group or columns))
 
 
-def decode(compressed: CompressedTensor) -> Tensor:
-    """(out_features, in_features) float32."""
-    rows, columns = compressed.shape
-    limit = 2 ** (compressed.spec.b - 1) - 1
-    levels = unpack(compressed.parts["indices"], rows * columns, compressed.spec.b) - limit
-    step = compressed.parts["scale"].cpu().float()[:, None] / limit
-    return levels.view(rows, columns) * step
+class _Coder:
+    """Codes a matrix group by group; see `feedback.ColumnCoder`."""
+
+    def __init__(self, spec: Scalar, weight: Tensor) -> None:
+        self._spec = spec
+        self.group = spec.group or weight.shape[1]
+        self._top = 2**spec.bits - 1
+        self._levels = spec.levels().to(weight.device)
+        self._indices: list[Tensor] = []
+        self._scales: list[Tensor] = []
+        self._zeros: list[Tensor] = []
+
+    def prepare(self, columns: Tensor) -> None:
+        choices = [self._parameters(columns, c) for c in (CLIPS if self._spec.clip else (1.0,))]
+        scale, zero = choices[0]
+        if len(choices) > 1:
+            errors = [(self._values(columns, *c) - columns).square().sum(1) for c in choices]
+            best = torch.stack(errors).argmin(0, keepdim=True)
+            scale = torch.stack([c[0] for c in choices]).gather(0, best)[0]
+            zero = torch.stack([c[1] for c in choices]).gather(0, best)[0]
+        self._scales.append(scale)
+        self._zeros.append(zero)
+
+    def code(self, columns: Tensor) -> Tensor:
+        scale, zero = self._scales[-1], self._zeros[-1]
+        indices = self._nearest(columns, scale, zero)
+        self._indices.append(indices)
+        return self._decoded(indices, scale, zero)
+
+    def parts(self) -> dict[str, Tensor]:
+        spec = self._spec
+        found = {
+            "indices": pack(torch.cat(self._indices, dim=1), spec.bits),
+            "scale": torch.stack(self._scales, dim=1).flatten().cpu(),
+        }
+        if spec.grid == "asymmetric":
+            found["zero"] = pack(torch.stack(self._zeros, dim=1), spec.bits)
+        return found
+
+    def _parameters(self, columns: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+        """(out_features,) float16 scale and int64 zero point of one group."""
+        if self._spec.grid != "asymmetric":
+            # The largest magnitude is stored, not the step: fine steps would be subnormal.
+            scale = (clip * columns.abs().amax(1)).to(torch.float16)
+            return scale, torch.zeros_like(scale, dtype=torch.int64)
+        low, high = clip * columns.amin(1).clamp(max=0), clip * columns.amax(1).clamp(min=0)
+        scale = (high - low).to(torch.float16)
+        zero = (-low / _positive(scale) * self._top).round().clamp(0, self._top)
+        return scale, zero.to(torch.int64)
+
+    def _nearest(self, columns: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+        units = columns / _positive(scale)[:, None]
+        if self._spec.grid != "asymmetric":
+            return _nearest(units, self._levels)
+        levels = (units * self._top).round() + zero[:, None]
+        return levels.clamp(0, self._top).to(torch.int64)
+
+    def _decoded(self, indices: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+        if self._spec.grid == "asymmetric":
+            return (indices - zero[:, None]) * (scale.float()[:, None] / self._top)
+        return self._levels[indices] * scale.float()[:, None]
+
+    def _values(self, columns: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+        return self._decoded(self._nearest(columns, scale, zero), scale, zero)
 
 
-def n_bits(spec: CodecSpec, shape: tuple[int, int]) -> int:
-    """Bits of levels and scales, padding to whole bytes included."""
-    rows, columns = shape
-    return packed_bits(rows * columns, spec.b) + SCALE_BITS * rows
+def _positive(scale: Tensor) -> Tensor:
+    return scale.float().clamp_min(torch.finfo(torch.float16).tiny)
+
+
+def _nearest(values: Tensor, levels: Tensor) -> Tensor:
+    return torch.bucketize(values.contiguous(), (levels[1:] + levels[:-1]) / 2)
+
+
+def _expected_largest(n: int, grid: Grid) -> float:
+    """Of n normal values (of their magnitudes, for a symmetric grid), by the Gumbel limit."""
+    share = 0.570 ** (1 / n)  # exp(-exp(-0.577)): where the mean of a Gumbel variable lies
+    quantile = 2 * share - 1 if grid == "asymmetric" else share
+    return math.sqrt(2) * torch.erfinv(torch.tensor(max(quantile, 0.1))).item()
+
+
+@cache
+def _normal_quantiles() -> Tensor:
+    steps = (torch.arange(16384, dtype=torch.float64) + 0.5) / 16384
+    return (math.sqrt(2) * torch.erfinv(2 * steps - 1)).float()
+
+
+@cache
+def _nf4_levels() -> Tensor:
+    """Quantiles of a normal, 8 above zero and 7 below, and zero, scaled to [-1, 1]."""
+    offset = 0.9677083  # bitsandbytes' mean of (1 - 1/32) and (1 - 1/30)
+    above = torch.linspace(offset, 0.5, 9)[:-1]
+    below = torch.linspace(offset, 0.5, 8)[:-1]
+    quantile = torch.distributions.Normal(0.0, 1.0).icdf
+    levels = torch.cat([quantile(above), torch.zeros(1), -quantile(below)]).sort().values
+    return levels / levels.max()

@@ -1,91 +1,58 @@
-"""What a code is: its form and parameters, its bits, and the error theory expects of it."""
+"""What a code is: a spec names a form and its parameters, and knows its bits and its error."""
 
-import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Self
 
-from einsort_vla.codec import tables
-from einsort_vla.errors import UsageError, unknown_name
+from torch import Tensor
 
-Form = Literal["dense", "leader", "scalar"]
-FORMS: tuple[str, ...] = get_args(Form)
-SCALE_BITS = 16  # one float16 per output row
+SCALE_BITS = 16  # one float16
 DENSE_BITS = 16  # bfloat16
-MAX_COMPANDED_BITS = 14
-SCALAR_BITS = range(2, 16)
+
+Shape = tuple[int, int]  # (out_features, in_features)
 
 
 @dataclass(frozen=True)
-class CodecSpec:
-    """The code of one matrix.
+class CodecSpec(ABC):
+    """The code of one matrix. Each form is a subclass; its fields are the form's parameters."""
 
-    `dense`: bfloat16, kept as it is.
-    `leader`: signs apart; slices of `d` magnitudes down a column, `b` index bits each, looked up by
-        a window of `s` + `b` bits. With d = 1, s = 0 and b >= 5 the table is a companded grid.
-    `scalar`: symmetric round-to-nearest with `b` bits and the largest magnitude of a row as scale.
-    """
-
-    form: Form
-    b: int = 0
-    d: int = 1
-    s: int = 0
-
-    def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise unknown_name("codec form", self.form, FORMS)
-        if self.form == "scalar" and self.b not in SCALAR_BITS:
-            raise UsageError(f"scalar takes 2 to 15 bits; {self.b} was asked for.")
-        if self.form == "leader" and not (self.is_companded or self.window in tables.available()):
-            raise UsageError(
-                f"there is no leader table for d={self.d} b={self.b} s={self.s}. "
-                f"Tables: {', '.join(map(str, sorted(tables.available())))} as (d, b, s)."
-            )
+    form: ClassVar[str]
 
     @property
-    def window(self) -> tuple[int, int, int]:
-        return (self.d, self.b, self.s)
+    @abstractmethod
+    def parts(self) -> tuple[str, ...]:
+        """Names of the tensors that are stored of one matrix."""
 
     @property
-    def is_companded(self) -> bool:
-        in_range = tables.COMPANDED_FROM <= self.b <= MAX_COMPANDED_BITS
-        return self.form == "leader" and self.d == 1 and self.s == 0 and in_range
-
-    @property
+    @abstractmethod
     def bits_per_weight(self) -> float:
-        """Without scales and padding; `n_bits` of the interface counts those."""
-        return {"dense": DENSE_BITS, "leader": 1 + self.b / self.d, "scalar": self.b}[self.form]
+        """Of a large matrix, without row scales and padding; `n_bits` counts those."""
+
+    @abstractmethod
+    def n_bits(self, shape: Shape) -> int:
+        """Exactly the bits stored for a matrix of that shape, padding included."""
+
+    @abstractmethod
+    def predicted_distortion(self, in_features: int) -> float:
+        """Relative mean squared error on a row of i.i.d. Gaussian weights of that length."""
+
+    @abstractmethod
+    def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
+        """Parts of a finite float32 matrix, (out_features, in_features); see `codec.encode`."""
+
+    @abstractmethod
+    def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """(out_features, in_features) float32; the inverse of `encode` up to the code's error."""
+
+    @classmethod
+    @abstractmethod
+    def menu(cls) -> list[Self]:
+        """All codes of this form a plan may choose from, from few bits to many."""
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"form": self.form, **asdict(self)}
 
-
-def menu(form: str) -> list[CodecSpec]:
-    """All codes of a form from few bits to many, with `dense` as the last.
-
-    Raises:
-        UsageError: the form is unknown, or is `dense` itself.
-    """
-    if form == "leader":
-        tabled = [CodecSpec("leader", d=d, b=b, s=s) for d, b, s in tables.available()]
-        grids = range(tables.COMPANDED_FROM, MAX_COMPANDED_BITS + 1)
-        specs = tabled + [CodecSpec("leader", b=b) for b in grids]
-    elif form == "scalar":
-        specs = [CodecSpec("scalar", b=b) for b in SCALAR_BITS]
-    else:
-        raise unknown_name("codec", form, set(FORMS) - {"dense"})
-    return [*sorted(specs, key=lambda spec: spec.bits_per_weight), CodecSpec("dense")]
-
-
-def predicted_distortion(spec: CodecSpec, in_features: int) -> float:
-    """Relative mean squared error on a row of i.i.d. Gaussian weights of that length."""
-    if spec.form == "dense":
-        return 0.0
-    if spec.form == "leader":
-        if not spec.is_companded:
-            return tables.distortion(*spec.window)
-        # Panter and Dite 1951: sqrt(3) pi / 2 times 4^-R for the optimal compander of a Gaussian.
-        return math.sqrt(3) * math.pi / 2 * 4.0 ** -(1 + spec.b)
-    # Uniform noise in steps of the largest of n Gaussian magnitudes over 2^(b-1) - 1 levels. Its
-    # typical size, sqrt(2 ln n), is within 10 % for rows of 100 to 10,000.
-    step = math.sqrt(2 * math.log(max(in_features, 2))) / (2 ** (spec.b - 1) - 1)
-    return min(1.0, step**2 / 12)
+    def __str__(self) -> str:
+        parameters = " ".join(f"{key}={value}" for key, value in asdict(self).items())
+        return f"{self.form} {parameters}".rstrip()

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from einsort_vla.codec import CodecSpec, menu, n_bits, predicted_distortion
-from einsort_vla.codec.spec import DENSE_BITS
+from einsort_vla.codec import DENSE_BITS, CodecSpec, Shape, menu, n_bits, spec_from_dict
 from einsort_vla.errors import CheckpointError, UsageError
 
 MAX_RATE = 0.95
-Shape = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Plan:
         """
         try:
             tensors = {
-                name: _planned(CodecSpec(**entry["spec"]), tuple(entry["shape"]))
+                name: _planned(spec_from_dict(entry["spec"]), tuple(entry["shape"]))
                 for name, entry in data["tensors"].items()
             }
             return cls(data["form"], data["rate_requested"], tensors)
@@ -137,7 +135,7 @@ def allocate(shapes: Mapping[str, Shape], rate: float, form: str) -> Plan:
 
 
 def _planned(spec: CodecSpec, shape: Shape) -> PlannedTensor:
-    return PlannedTensor(spec, shape, n_bits(spec, shape), predicted_distortion(spec, shape[1]))
+    return PlannedTensor(spec, shape, n_bits(spec, shape), spec.predicted_distortion(shape[1]))
 
 
 def _ladder(shape: Shape, form: str) -> list[PlannedTensor]:

@@ -12,8 +12,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def test_golden_file_decodes_bit_exactly():
-    content = read(GOLDEN / "format1.safetensors")
-    expected = load_file(GOLDEN / "format1_decoded.safetensors")
+    content = read(GOLDEN / "format2.safetensors")
+    expected = load_file(GOLDEN / "format2_decoded.safetensors")
     assert content.coded.keys() == expected.keys()
     for name, matrix in content.coded.items():
         assert torch.equal(decode(matrix), expected[name]), name

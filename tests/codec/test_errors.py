@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from einsort_vla.codec import CodecSpec, encode, menu
+from einsort_vla.codec import Leader, Scalar, encode, menu, spec_from_dict
 from einsort_vla.errors import NumericsError, ShapeError, UsageError
 
-SPEC = CodecSpec("scalar", b=4)
+SPEC = Scalar(4)
 
 
 @pytest.mark.parametrize(
@@ -25,16 +25,34 @@ def test_bad_weights(weight, error, message):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("parameters", "message"),
     [
         ({"form": "leder"}, "Did you mean 'leader'"),
-        ({"form": "scalar", "b": 1}, "2 to 15 bits; 1"),
+        ({"form": "scalar", "bits": 1}, "2 to 15 bits, nf4 takes 4; 1 was"),
+        ({"form": "scalar", "bits": 3, "grid": "nf4"}, "nf4 takes 4; 3 was"),
+        ({"form": "scalar", "bits": 3, "grid": "log"}, "unknown scalar grid 'log'"),
+        ({"form": "scalar", "bits": 3, "group": 1}, "2 or more inputs, or 0 for all; not 1"),
         ({"form": "leader", "d": 3, "b": 2, "s": 6}, r"no leader table for d=3.*\(2, 2, 6\)"),
     ],
 )
-def test_bad_specs(arguments, message):
+def test_bad_specs(parameters, message):
     with pytest.raises(UsageError, match=message):
-        CodecSpec(**arguments)
+        spec_from_dict(parameters)
+
+
+@pytest.mark.parametrize("spec", [Scalar(3), Leader(d=2, b=2, s=6)], ids=str)
+@pytest.mark.parametrize(
+    ("hessian", "error", "message"),
+    [
+        (torch.eye(5), ShapeError, r"Hessian has shape \(5, 5\).*4 inputs needs \(4, 4\)"),
+        (torch.full((4, 4), torch.nan), NumericsError, "NaN or infinite values; calibrate"),
+        (torch.zeros(4, 4), NumericsError, "no inputs were seen"),
+        (torch.ones(4, 4) - 0.5 * torch.eye(4), NumericsError, "not positive definite"),
+    ],
+)
+def test_bad_hessians(spec, hessian, error, message):
+    with pytest.raises(error, match=message):
+        encode(torch.randn(6, 4), spec, hessian)
 
 
 def test_unknown_menu_names_the_forms():

@@ -5,9 +5,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.codec import CodecSpec, decode, encode, menu, n_bits, predicted_distortion
+from einsort_vla.codec import Leader, Scalar, decode, encode, menu, n_bits
 
-SPECS = [*menu("leader"), *menu("scalar")]
+GROUPED = [
+    Scalar(bits, group, grid, clip)
+    for bits in (2, 3, 4)
+    for group in (32, 128)
+    for grid in ("symmetric", "asymmetric")
+    for clip in (False, True)
+]
+SPECS = [*menu("leader"), *menu("scalar"), *GROUPED, Scalar(4, 64, "nf4")]
 
 
 @settings(max_examples=60, deadline=None)
@@ -31,7 +38,7 @@ def test_stored_bits_are_exactly_n_bits_for_any_shape_and_dtype(rows, columns, s
 def test_error_on_gaussian_weights_is_as_predicted(spec):
     weight = torch.randn(768, 256, generator=torch.Generator().manual_seed(1)).bfloat16().float()
     error = float((weight - decode(encode(weight, spec))).square().mean())
-    expected = predicted_distortion(spec, 256)
+    expected = spec.predicted_distortion(256)
     # Trained tables are measured, grids follow theory; the scalar estimate of the largest of a row
     # is coarse by design. Float16 scales put a floor of about 1e-8 under the finest codes.
     tolerance = 0.04 if spec.form == "leader" else 0.4
@@ -58,7 +65,5 @@ def test_zero_rows_stay_zero_and_scale_carries_over(spec):
 
 def test_leader_at_two_bits_beats_the_best_scalar_quantizer_by_a_quarter():
     weight = torch.randn(512, 256, generator=torch.Generator().manual_seed(4))
-    error = float(
-        (weight - decode(encode(weight, CodecSpec("leader", d=2, b=2, s=6)))).square().mean()
-    )
+    error = float((weight - decode(encode(weight, Leader(d=2, b=2, s=6)))).square().mean())
     assert error < 0.75 * 0.1175  # Lloyd-Max at 2 bits (Max 1960)

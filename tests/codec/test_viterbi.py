@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.codec import CodecSpec, CompressedTensor, decode, encode
-from einsort_vla.codec.leader import table_of, viterbi
+from einsort_vla.codec import CompressedTensor, Leader, decode, encode
+from einsort_vla.codec.leader import viterbi
 from einsort_vla.codec.packing import pack, unpack, unpack_bits
 
 
@@ -39,7 +39,7 @@ def _windows(own: tuple[int, ...], b: int, s: int) -> list[int]:
 @given(seed=st.integers(0, 999), window=st.sampled_from([(2, 2, 6), (4, 1, 7), (1, 4, 4)]))
 def test_a_codeword_is_found_again_without_error(seed, window):
     d, b, s = window
-    lookup = table_of(CodecSpec("leader", d=d, b=b, s=s))
+    lookup = Leader(d, b, s).table()
     generator = torch.Generator().manual_seed(seed)
     own = torch.randint(0, 2**b, (40,), generator=generator).tolist()
     codeword = lookup[_windows(tuple(own), b, s)][None]
@@ -47,7 +47,7 @@ def test_a_codeword_is_found_again_without_error(seed, window):
 
 
 def test_a_slice_needs_only_its_window_of_the_stream():
-    spec = CodecSpec("leader", d=2, b=2, s=6)
+    spec = Leader(d=2, b=2, s=6)
     compressed = encode(torch.randn(64, 3, generator=torch.Generator().manual_seed(0)), spec)
     whole = decode(compressed)
     n_slices = 32
@@ -55,12 +55,12 @@ def test_a_slice_needs_only_its_window_of_the_stream():
     for column, t in [(0, 3), (1, 10), (2, 31)]:
         stop = (t + 1) * spec.b
         window = int("".join(map(str, bits[column, stop - 8 : stop].tolist())), 2)
-        magnitude = table_of(spec)[window] * compressed.parts["scale"][2 * t : 2 * t + 2].float()
+        magnitude = spec.table()[window] * compressed.parts["scale"][2 * t : 2 * t + 2].float()
         torch.testing.assert_close(whole[2 * t : 2 * t + 2, column].abs(), magnitude)
 
 
 def test_a_flipped_bit_harms_only_the_slices_that_see_it():
-    spec = CodecSpec("leader", d=2, b=2, s=6)
+    spec = Leader(d=2, b=2, s=6)
     compressed = encode(torch.randn(64, 2, generator=torch.Generator().manual_seed(0)), spec)
     damaged = dict(compressed.parts)
     damaged["indices"] = compressed.parts["indices"].clone()

@@ -6,17 +6,18 @@ import torch
 from safetensors.torch import save_file
 
 from einsort_vla.checkpoint import Checkpoint, write
-from einsort_vla.codec import decode, encode
-from einsort_vla.codec.spec import CodecSpec
+from einsort_vla.codec import Dense, Leader, Scalar, decode, encode
 from einsort_vla.plan.allocation import Plan, _planned
 
 HERE = Path(__file__).parent
 SPECS = {
-    "a.weight": CodecSpec("leader", d=2, b=2, s=6),
-    "b.weight": CodecSpec("leader", d=4, b=1, s=7),
-    "c.weight": CodecSpec("leader", b=7),
-    "d.weight": CodecSpec("scalar", b=3),
-    "e.weight": CodecSpec("dense"),
+    "a.weight": Leader(d=2, b=2, s=6),
+    "b.weight": Leader(d=4, b=1, s=7),
+    "c.weight": Leader(d=1, b=7, s=0),
+    "d.weight": Scalar(3),
+    "e.weight": Dense(),
+    "f.weight": Scalar(2, group=4, grid="asymmetric"),
+    "g.weight": Scalar(4, group=2, grid="nf4"),
 }
 
 
@@ -26,9 +27,9 @@ def main() -> None:
     coded = {name: encode(weights[name], spec) for name, spec in SPECS.items()}
     plan = Plan("leader", 0.5, {name: _planned(spec, (19, 6)) for name, spec in SPECS.items()})
     bias = torch.arange(19, dtype=torch.bfloat16)
-    write(HERE / "format1.safetensors", Checkpoint(plan, coded, {"a.bias": bias}))
+    write(HERE / "format2.safetensors", Checkpoint(plan, coded, {"a.bias": bias}))
     decoded = {name: decode(matrix) for name, matrix in coded.items()}
-    save_file(decoded, HERE / "format1_decoded.safetensors")
+    save_file(decoded, HERE / "format2_decoded.safetensors")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from einsort_vla.checkpoint import Checkpoint
-from einsort_vla.codec import CodecSpec, decode, encode
+from einsort_vla.codec import Leader, decode, encode
 from einsort_vla.errors import CheckpointError, ShapeError, UsageError
 from einsort_vla.kernels import BACKENDS
 from einsort_vla.layers import CompressedLinear, load_
 from einsort_vla.plan import Plan
 
-SPEC = CodecSpec("leader", d=2, b=2, s=6)
+SPEC = Leader(d=2, b=2, s=6)
 
 
 def model():

@@ -1,0 +1,41 @@
+"""The `dense` form: bfloat16, kept as it is. Every plan may end there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from einsort_vla.codec.spec import DENSE_BITS, CodecSpec, Shape
+
+
+@dataclass(frozen=True)
+class Dense(CodecSpec):
+    """bfloat16, not coded."""
+
+    form: ClassVar[str] = "dense"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return ("dense",)
+
+    @property
+    def bits_per_weight(self) -> float:
+        return DENSE_BITS
+
+    def n_bits(self, shape: Shape) -> int:
+        return DENSE_BITS * shape[0] * shape[1]
+
+    def predicted_distortion(self, in_features: int) -> float:
+        return 0.0
+
+    def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
+        return {"dense": weight.to(torch.bfloat16)}
+
+    def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        return parts["dense"].float()
+
+    @classmethod
+    def menu(cls) -> list["Dense"]:
+        return [cls()]
