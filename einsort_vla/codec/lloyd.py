@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from einsort_vla.codec.leader import viterbi
+from einsort_vla.codec.search import find_windows
 from einsort_vla.codec.tables import TABLE_FILE, table_name
 
 WINDOWS = [(4, 1, 7), (2, 1, 7), (2, 2, 6), (2, 3, 5), (2, 4, 4), (2, 5, 3), (2, 6, 2), (1, 4, 4)]
@@ -24,7 +24,7 @@ def train_table(d: int, b: int, s: int, seed: int = 0) -> Tensor:
     lookup = _start(d, b, s, generator)
     for _ in range(ITERATIONS):
         data = torch.randn(SEQUENCES, LENGTH, d, generator=generator).abs()
-        windows = viterbi(data, lookup, b, s).flatten()
+        windows = find_windows(data, lookup, b, s).flatten()
         count = torch.bincount(windows, minlength=len(lookup)).float()[:, None]
         total = torch.zeros_like(lookup).index_add_(0, windows, data.flatten(0, 1))
         trust = count / (count + 2)  # rarely used entries move slowly
@@ -36,7 +36,7 @@ def measure(lookup: Tensor, d: int, b: int, s: int, seed: int = 10_000) -> float
     """Relative mean squared error on fresh Gaussian data."""
     generator = torch.Generator().manual_seed(seed)
     data = torch.randn(TEST_SEQUENCES, LENGTH, d, generator=generator).abs()
-    found = lookup[viterbi(data, lookup, b, s)]
+    found = lookup[find_windows(data, lookup, b, s)]
     return float((data - found).square().mean() / data.square().mean())
 
 

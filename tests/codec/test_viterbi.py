@@ -2,13 +2,14 @@
 
 import itertools
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einsort_vla.codec import CompressedTensor, Leader, decode, encode
-from einsort_vla.codec.leader import viterbi
 from einsort_vla.codec.packing import pack, unpack, unpack_bits
+from einsort_vla.codec.search import find_windows, viterbi
 
 
 @settings(max_examples=25, deadline=None)
@@ -18,12 +19,14 @@ def test_no_bit_stream_does_better(b, s, d, seed):
     n_slices = 8 // b
     lookup = torch.rand(2 ** (s + b), d, generator=generator)
     slices = torch.rand(1, n_slices, d, generator=generator)
-    found = lookup[viterbi(slices, lookup, b, s)].double()
+    plain, fast = viterbi(slices, lookup, b, s), find_windows(slices, lookup, b, s)
     best = min(
         float((lookup[_windows(own, b, s)].double() - slices[0].double()).square().sum())
         for own in itertools.product(range(2**b), repeat=n_slices)
     )
-    assert float((found - slices.double()).square().sum()) <= best + 1e-6
+    for windows in (plain, fast):
+        error = float((lookup[windows].double() - slices.double()).square().sum())
+        assert error == pytest.approx(best, abs=1e-6)
 
 
 def _windows(own: tuple[int, ...], b: int, s: int) -> list[int]:
@@ -43,7 +46,7 @@ def test_a_codeword_is_found_again_without_error(seed, window):
     generator = torch.Generator().manual_seed(seed)
     own = torch.randint(0, 2**b, (40,), generator=generator).tolist()
     codeword = lookup[_windows(tuple(own), b, s)][None]
-    assert torch.equal(lookup[viterbi(codeword, lookup, b, s)], codeword)
+    assert torch.equal(lookup[find_windows(codeword, lookup, b, s)], codeword)
 
 
 def test_a_slice_needs_only_its_window_of_the_stream():
