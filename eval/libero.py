@@ -10,6 +10,7 @@ import json
 
 from rich.console import Console
 
+from einsort_vla.checkpoint import plan_folder
 from einsort_vla.cli.run import run_command
 from envs.protocol import load_protocol
 from eval.output import LOG, REPORT, VIDEOS, compress_once, prepare
@@ -21,13 +22,14 @@ from eval.schedule import Arm, read_log, run_all
 
 def main(settings: Settings, console: Console) -> int:
     """Run the evaluation; 0 if every episode ended in success or failure."""
-    scenes, folder = list_scenes(settings), find_policy(settings)
+    scenes, folder = list_scenes(settings), find_policy(settings.policy)
+    plan = plan_folder(folder, settings.rate, settings.codec) if settings.rate else None
     output = prepare(settings, folder)
     arms = [Arm(DENSE, str(folder))]
     compression = None
-    if settings.rate:
+    if plan:
         with console.status(f"Compressing {folder} to rate {settings.rate}"):
-            compression = compress_once(settings, folder, output / COMPRESSED)
+            compression = compress_once(plan, folder, output / COMPRESSED, settings.calibration)
         arms.append(Arm(COMPRESSED, str(output / COMPRESSED), settings.backend))
     n_total = len(scenes) * len(arms)
     with EpisodeProgress(n_total, read_log(output / LOG), console) as progress:

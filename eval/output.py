@@ -8,6 +8,7 @@ from typing import Any
 
 from einsort_vla.checkpoint import WEIGHTS, CompressionSummary, compress_folder, read_folder
 from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.plan import InputStatistics, Plan
 from eval.provenance import ROOT, describe
 from eval.request import Settings
 
@@ -34,7 +35,10 @@ def prepare(settings: Settings, policy: Path) -> Path:
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty and holds no run. Use another --output.")
     output.mkdir(parents=True, exist_ok=True)
-    run = describe(config, {"policy": policy / WEIGHTS})
+    inputs = {"policy": policy / WEIGHTS}
+    if settings.calibration:
+        inputs["calibration"] = settings.calibration
+    run = describe(config, inputs)
     (output / RUN).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     return output
 
@@ -42,15 +46,19 @@ def prepare(settings: Settings, policy: Path) -> Path:
 def _comparable(settings: Settings) -> dict[str, Any]:
     """The settings that decide results; workers, video and where they go do not."""
     free = ("output", "resume", "workers", "video")
-    return {key: value for key, value in asdict(settings).items() if key not in free}
+    config = {key: value for key, value in asdict(settings).items() if key not in free}
+    config["calibration"] = settings.calibration and str(settings.calibration)
+    return config
 
 
-def compress_once(settings: Settings, source: Path, destination: Path) -> CompressionSummary:
+def compress_once(
+    plan: Plan, source: Path, destination: Path, calibration: Path | None
+) -> CompressionSummary:
     """The compressed policy of a run; made at its start, kept when it is resumed."""
     if not destination.exists():
-        return compress_folder(source, destination, settings.rate, settings.codec)
-    plan = read_folder(destination).plan
-    if plan.rate_requested != settings.rate or plan.form != settings.codec:
+        statistics = InputStatistics.load(calibration) if calibration else None
+        return compress_folder(source, destination, plan, statistics)
+    if read_folder(destination).plan != plan:
         raise CheckpointError(f"{destination} holds another code than this run asks for.")
     sizes = [(folder / WEIGHTS).stat().st_size for folder in (source, destination)]
     return CompressionSummary(plan, *sizes)

@@ -1,12 +1,13 @@
 """run.json: what was run, with which versions, on what."""
 
-import hashlib
 import platform
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from einsort_vla.checkpoint import file_sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "transformers", "lerobot", "mujoco", "robosuite", "gymnasium",
@@ -21,9 +22,7 @@ def describe(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str,
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {_processor()}",
         "versions": {name: _version(name) for name in PACKAGES},
-        "inputs_sha256": {
-            name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in inputs.items()
-        },
+        "inputs_sha256": {name: file_sha256(path) for name, path in inputs.items()},
     }
 
 

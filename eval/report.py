@@ -87,15 +87,21 @@ def _arm(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
 
 
 def _paired(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
-    outcomes: dict[Any, dict[str, bool]] = {}
+    by_scene: dict[Scene, dict[str, EpisodeRecord]] = {}
     for record in records:
         if record.outcome != "error":
-            outcomes.setdefault(record.scene, {})[record.arm] = record.outcome == "success"
-    pairs = [(o[DENSE], o[COMPRESSED]) for o in outcomes.values() if len(o) == 2]
-    counts = pair_counts(pairs)
+            by_scene.setdefault(record.scene, {})[record.arm] = record
+    pairs = [(arms[DENSE], arms[COMPRESSED]) for arms in by_scene.values() if len(arms) == 2]
+    counts = pair_counts([(a.outcome == "success", b.outcome == "success") for a, b in pairs])
     found = paired_difference(*counts.values())
     difference, interval = found if found else (None, None)
-    return {**counts, "difference": difference, "difference95": interval}
+    identical = sum(a.actions_sha256 == b.actions_sha256 for a, b in pairs)
+    return {
+        **counts,
+        "difference": difference,
+        "difference95": interval,
+        "identical_actions": identical,
+    }
 
 
 def print_summary(report: dict[str, Any], console: Console) -> None:
@@ -115,11 +121,16 @@ def print_summary(report: dict[str, Any], console: Console) -> None:
             f"Compressed minus dense: {100 * paired['difference']:+.1f} points "
             f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}; paired, Newcombe); "
             f"only dense succeeded {paired['only_dense']}, only compressed "
-            f"{paired['only_compressed']} times."
+            f"{paired['only_compressed']} times. "
+            f"Identical actions in {paired['identical_actions']} of {_n_pairs(paired)} episodes."
         )
     if not report["complete"]:
         parts.append("INCOMPLETE: some episodes are missing or ended in an error; use --resume.")
     console.print(Group(*[Text(p) if isinstance(p, str) else p for p in parts]))
+
+
+def _n_pairs(paired: dict[str, Any]) -> int:
+    return sum(paired[key] for key in ("both", "only_dense", "only_compressed", "neither"))
 
 
 def _task_table(report: dict[str, Any]) -> Table:

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import tyro
 
-from einsort_vla.checkpoint import compressible_shapes, dense_type, read_config
-from einsort_vla.codec import menu
+from einsort_vla.checkpoint import dense_type, read_config
+from einsort_vla.codec import check_form
 from einsort_vla.errors import UsageError, unknown_name
 from einsort_vla.kernels import BACKENDS
-from einsort_vla.plan import allocate, check_rate
+from einsort_vla.plan import check_rate
 from envs.benchmark import load_initial_states, load_task, n_tasks
 from envs.observation import PICTURE_KEYS
 from eval.provenance import ROOT
@@ -30,7 +30,9 @@ class Settings:
     rate: float
     """Share of linear-weight bytes to remove, 0 to 0.95; 0 runs the dense policy alone."""
     codec: str = "leader"
-    """Form of the code: leader or scalar."""
+    """Form of the code: leader, scalar or lossless."""
+    calibration: Path | None = None
+    """File that eval/calibrate.py wrote for this policy: keeps outputs, not weights, close."""
     policy: str = REFERENCE_POLICY
     """Folder or hub id of a dense LeRobot policy."""
     suite: str = "libero_object"
@@ -64,7 +66,7 @@ def list_scenes(settings: Settings) -> list[Scene]:
         UsageError: a rate, codec, suite, task, count or combination that does not exist.
     """
     check_rate(settings.rate)
-    menu(settings.codec)
+    check_form(settings.codec)
     if settings.backend not in BACKENDS:
         raise unknown_name("backend", settings.backend, BACKENDS)
     if settings.episodes < 1 or settings.workers < 1 or settings.seed < 0:
@@ -77,7 +79,7 @@ def list_scenes(settings: Settings) -> list[Scene]:
         raise UsageError("--wrong-pictures needs --displace METRES, such as 0.04.")
     scenes = []
     for suite in settings.suite.split(","):
-        for task_id in _task_ids(settings.tasks, suite):
+        for task_id in task_ids(settings.tasks, suite):
             load_task(suite, task_id)
             n_states = len(load_initial_states(suite, task_id))
             if settings.episodes > n_states:
@@ -92,7 +94,12 @@ def list_scenes(settings: Settings) -> list[Scene]:
     return scenes
 
 
-def _task_ids(tasks: str, suite: str) -> list[int]:
+def task_ids(tasks: str, suite: str) -> list[int]:
+    """The numbers that `--tasks` means for a suite.
+
+    Raises:
+        UsageError: the text is no list of numbers.
+    """
     if tasks == "all":
         return list(range(n_tasks(suite)))
     try:
@@ -101,15 +108,15 @@ def _task_ids(tasks: str, suite: str) -> list[int]:
         raise UsageError(f"--tasks {tasks!r} is not a list of numbers such as 0,3,7.") from error
 
 
-def find_policy(settings: Settings) -> Path:
-    """The folder of a dense policy that LIBERO can run and that the rate can be met on.
+def find_policy(policy: str) -> Path:
+    """The folder of a dense policy that LIBERO can run.
 
     Raises:
         CheckpointError: there is no such policy, or it is compressed already.
-        UsageError: it was trained with other cameras, or the code cannot reach the rate.
+        UsageError: it was trained with other cameras.
     """
-    is_shipped = settings.policy == REFERENCE_POLICY and not Path(REFERENCE_POLICY).exists()
-    folder = ROOT / REFERENCE_POLICY if is_shipped else resolve_folder(settings.policy)
+    is_shipped = policy == REFERENCE_POLICY and not Path(REFERENCE_POLICY).exists()
+    folder = ROOT / REFERENCE_POLICY if is_shipped else resolve_folder(policy)
     dense_type(folder)
     features = read_config(folder).get("input_features", {})
     cameras = [key for key, feature in features.items() if feature.get("type") == "VISUAL"]
@@ -118,6 +125,4 @@ def find_policy(settings: Settings) -> Path:
             f"{folder} was trained with the cameras {', '.join(other)}; "
             f"LIBERO has {', '.join(PICTURE_KEYS)}."
         )
-    if settings.rate:
-        allocate(compressible_shapes(folder), settings.rate, settings.codec)
     return folder

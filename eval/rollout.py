@@ -1,5 +1,6 @@
 """One episode of one policy in one scene."""
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -23,9 +24,10 @@ class Scene:
     seed: int
     displacement_m: float = 0.0
     wrong_pictures: bool = False
+    stored: bool = True  # False: a fresh random scene instead of the stored initial state
 
     def reset_options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"init_state": self.episode}
+        options: dict[str, Any] = {"init_state": self.episode} if self.stored else {}
         if self.displacement_m:
             options["displacement_m"] = self.displacement_m
             if self.wrong_pictures:
@@ -49,6 +51,7 @@ class EpisodeRecord:
     wall_s: float
     policy_ms: list[float] = field(default_factory=list)  # one a chunk
     error: str | None = None
+    actions_sha256: str = ""  # of all executed actions, to tell whether two arms moved alike
 
     @property
     def key(self) -> tuple[str, int, int, str]:
@@ -73,7 +76,7 @@ def run_episode(
 
     `on_look` is given a rendered frame each time the policy looks.
     """
-    started, chunk_ms, steps = time.monotonic(), [], 0
+    started, chunk_ms, steps, actions = time.monotonic(), [], 0, hashlib.sha256()
     outcome: Outcome = "failure"
     message = None
     try:
@@ -89,6 +92,7 @@ def run_episode(
             chunk = policy.predict_action_chunk(observation)[: policy.n_action_steps]
             chunk_ms.append(round(1000 * (time.perf_counter() - before), 2))
             for action in chunk:
+                actions.update(action.tobytes())
                 success, truncated = env.advance(action)
                 steps += 1
                 if done := success or truncated:
@@ -97,4 +101,4 @@ def run_episode(
     except Exception as error:  # an error is neither success nor failure: the run is incomplete
         outcome, message = "error", f"{type(error).__name__}: {error}"
     wall = round(time.monotonic() - started, 2)
-    return EpisodeRecord(scene, arm, outcome, steps, wall, chunk_ms, message)
+    return EpisodeRecord(scene, arm, outcome, steps, wall, chunk_ms, message, actions.hexdigest())

@@ -1,6 +1,6 @@
 """Compressed checkpoints on disk: the file, and the policy folder around it."""
 
-from einsort_vla.checkpoint.file import FORMAT_VERSION, Checkpoint, read, write
+from einsort_vla.checkpoint.file import FORMAT_VERSION, Checkpoint, file_sha256, read, write
 from einsort_vla.checkpoint.folder import (
     TYPE_PREFIX,
     WEIGHTS,
@@ -8,6 +8,7 @@ from einsort_vla.checkpoint.folder import (
     compress_folder,
     compressible_shapes,
     dense_type,
+    plan_folder,
     read_config,
     read_folder,
 )
@@ -21,6 +22,8 @@ __all__ = [
     "compress_folder",
     "compressible_shapes",
     "dense_type",
+    "file_sha256",
+    "plan_folder",
     "read",
     "read_config",
     "read_folder",

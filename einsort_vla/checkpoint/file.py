@@ -81,7 +81,13 @@ def read(path: Path) -> Checkpoint:
 
 def tables_sha256() -> str:
     """Fingerprint of the shipped look-up tables, which a file does not repeat."""
-    return hashlib.sha256(TABLE_FILE.read_bytes()).hexdigest()
+    return file_sha256(TABLE_FILE)
+
+
+def file_sha256(path: Path) -> str:
+    """Fingerprint of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_plan(path: Path, metadata: dict[str, str]) -> Plan:

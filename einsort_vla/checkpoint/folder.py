@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 
 from einsort_vla.checkpoint import file as checkpoint_file
 from einsort_vla.checkpoint.families import dense_reason
-from einsort_vla.checkpoint.file import Checkpoint
-from einsort_vla.codec import encode
+from einsort_vla.checkpoint.file import Checkpoint, file_sha256
+from einsort_vla.codec import CompressedTensor, check_form, encode
 from einsort_vla.errors import CheckpointError, EinSortError
-from einsort_vla.plan import Plan, allocate
+from einsort_vla.plan import InputStatistics, Plan, allocate, check_rate, options
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 TYPE_PREFIX = "einsort_"  # of the policy type: a loader that knows the dense type alone must refuse
@@ -67,32 +67,54 @@ def compressible_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
+def plan_folder(source: Path, rate: float, form: str) -> Plan:
+    """The code of every compressible matrix of a dense policy, so that the rate is met.
+
+    Raises:
+        CheckpointError: the source is no dense policy.
+        UsageError: the rate or the form cannot be met.
+    """
+    check_rate(rate)
+    check_form(form)
+    shapes = compressible_shapes(source)
+    with _open(source / WEIGHTS) as file:
+        choices = {n: options(shape, form, file.get_tensor(n)) for n, shape in shapes.items()}
+    return allocate(choices, rate, form)
+
+
 def compress_folder(
     source: Path,
     destination: Path,
-    rate: float,
-    form: str,
+    plan: Plan,
+    statistics: InputStatistics | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CompressionSummary:
-    """Write a compressed copy of a policy folder.
+    """Write a copy of a policy folder, compressed by a plan that was made for it.
 
-    The new folder appears under its name when it is whole. `on_progress` is called with weights
-    coded and weights in all.
+    The new folder appears under its name when it is whole.
+
+    Args:
+        source: a dense policy folder.
+        destination: the folder to make.
+        plan: from `plan_folder` of that source.
+        statistics: the layers' inputs; with them, errors are fed back so that outputs stay close.
+        on_progress: called with weights coded and weights in all.
 
     Raises:
-        CheckpointError: the source is no dense policy, or the destination exists.
-        UsageError: the rate or the form cannot be met.
+        CheckpointError: the source is no dense policy, the destination exists, or the statistics
+            are those of another policy.
         NumericsError: a weight is not finite.
     """
-    plan = allocate(compressible_shapes(source), rate, form)
     if destination.exists():
         raise CheckpointError(f"{destination} exists already; nothing was written over.")
+    if statistics:
+        statistics.check_source(file_sha256(source / WEIGHTS))
     config = read_config(source)
     partial = destination.with_name(f"{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        coded = _encode_all(source, plan, on_progress)
+        coded = _encode_all(source, plan, statistics, on_progress)
         checkpoint_file.write(partial / WEIGHTS, Checkpoint(plan, coded, _remainder(source, plan)))
         _copy_side_files(source, partial)
         config["type"] = TYPE_PREFIX + config["type"]
@@ -131,12 +153,18 @@ def dense_type(folder: Path) -> str:
     return policy_type
 
 
-def _encode_all(source: Path, plan: Plan, on_progress: Callable[[int, int], None]) -> dict:
+def _encode_all(
+    source: Path,
+    plan: Plan,
+    statistics: InputStatistics | None,
+    on_progress: Callable[[int, int], None],
+) -> dict[str, CompressedTensor]:
     coded, done = {}, 0
     with _open(source / WEIGHTS) as file:
         for name, planned in plan.tensors.items():
             try:
-                coded[name] = encode(file.get_tensor(name), planned.spec)
+                hessian = statistics.hessian(name) if statistics else None
+                coded[name] = encode(file.get_tensor(name), planned.spec, hessian)
             except EinSortError as error:
                 raise type(error)(f"{name}: {error}") from error
             done += planned.shape[0] * planned.shape[1]

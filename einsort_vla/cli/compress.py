@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.progress import Progress
 from tyro.conf import Positional
 
-from einsort_vla.checkpoint import compress_folder
+from einsort_vla.checkpoint import compress_folder, plan_folder
+from einsort_vla.plan import InputStatistics
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,22 @@ class Compress:
     rate: float
     """Share of linear-weight bytes to remove, 0 to 0.95; all that is stored is counted."""
     codec: str = "leader"
-    """Form of the code: leader or scalar."""
+    """Form of the code: leader, scalar or lossless."""
+
+    calibration: Path | None = None
+    """File that eval/calibrate.py wrote for this policy: keeps outputs, not weights, close."""
 
     def run(self, console: Console) -> int:
+        plan = plan_folder(self.source, self.rate, self.codec)
         with Progress(console=console) as progress:
-            task = progress.add_task("coding weights", total=None)
+            task = progress.add_task("coding weights", total=plan.n_weights)
             summary = compress_folder(
-                self.source, self.destination, self.rate, self.codec,
+                self.source,
+                self.destination,
+                plan,
+                InputStatistics.load(self.calibration) if self.calibration else None,
                 lambda done, total: progress.update(task, completed=done, total=total),
-            )  # fmt: skip
+            )
         console.print(
             f"{self.destination}: rate {summary.plan.rate:.4f} (requested {self.rate}), "
             f"{summary.plan.bits_per_weight:.3f} bits a weight, weight file "

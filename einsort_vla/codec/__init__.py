@@ -1,8 +1,17 @@
 """Codes for weight matrices: one interface, several forms (see `CodecSpec`)."""
 
 from einsort_vla.codec.dense import Dense
-from einsort_vla.codec.interface import FORMS, decode, encode, menu, n_bits, spec_from_dict
+from einsort_vla.codec.interface import (
+    FORMS,
+    check_form,
+    decode,
+    encode,
+    menu,
+    n_bits,
+    spec_from_dict,
+)
 from einsort_vla.codec.leader import Leader
+from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.scalar import Scalar
 from einsort_vla.codec.spec import DENSE_BITS, CodecSpec, Shape
 from einsort_vla.codec.tensor import CompressedTensor
@@ -14,8 +23,10 @@ __all__ = [
     "CompressedTensor",
     "Dense",
     "Leader",
+    "Lossless",
     "Scalar",
     "Shape",
+    "check_form",
     "decode",
     "encode",
     "menu",

@@ -1,6 +1,6 @@
 """The `dense` form: bfloat16, kept as it is. Every plan may end there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,10 +20,6 @@ class Dense(CodecSpec):
     def parts(self) -> tuple[str, ...]:
         return ("dense",)
 
-    @property
-    def bits_per_weight(self) -> float:
-        return DENSE_BITS
-
     def n_bits(self, shape: Shape) -> int:
         return DENSE_BITS * shape[0] * shape[1]
 
@@ -37,5 +33,5 @@ class Dense(CodecSpec):
         return parts["dense"].float()
 
     @classmethod
-    def menu(cls) -> list["Dense"]:
+    def menu(cls, weight: Tensor | None = None) -> Sequence["Dense"]:
         return [cls()]

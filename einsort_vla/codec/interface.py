@@ -8,13 +8,14 @@ from torch import Tensor
 
 from einsort_vla.codec.dense import Dense
 from einsort_vla.codec.leader import Leader
+from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.scalar import Scalar
 from einsort_vla.codec.spec import CodecSpec, Shape
 from einsort_vla.codec.tensor import CompressedTensor
 from einsort_vla.errors import NumericsError, ShapeError, unknown_name
 
 FLOAT16_MAX = torch.finfo(torch.float16).max
-_FORMS: dict[str, type[CodecSpec]] = {cls.form: cls for cls in (Dense, Leader, Scalar)}
+_FORMS: dict[str, type[CodecSpec]] = {cls.form: cls for cls in (Dense, Leader, Lossless, Scalar)}
 FORMS = tuple(name for name in _FORMS if name != Dense.form)
 """The forms a user may choose; `dense` is part of each one's menu."""
 
@@ -60,15 +61,24 @@ def n_bits(spec: CodecSpec, shape: Shape) -> int:
     return spec.n_bits(shape)
 
 
-def menu(form: str) -> list[CodecSpec]:
-    """All codes of a form from few bits to many, with `dense` as the last.
+def check_form(form: str) -> str:
+    """The form itself, if a user may choose it.
+
+    Raises:
+        UsageError: it is unknown, or `dense`.
+    """
+    if form not in FORMS:
+        raise unknown_name("codec", form, FORMS)
+    return form
+
+
+def menu(form: str, weight: Tensor | None = None) -> list[CodecSpec]:
+    """The codes of a form for one matrix from few bits to many, with `dense` as the last.
 
     Raises:
         UsageError: the form is unknown, or is `dense` itself.
     """
-    if form not in FORMS:
-        raise unknown_name("codec", form, FORMS)
-    return [*_FORMS[form].menu(), Dense()]
+    return [*_FORMS[check_form(form)].menu(weight), Dense()]
 
 
 def spec_from_dict(data: Mapping[str, Any]) -> CodecSpec:

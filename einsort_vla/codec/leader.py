@@ -8,7 +8,7 @@ permuted magnitudes: Slepian 1965.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,12 +18,13 @@ from torch.nn import functional
 
 from einsort_vla.codec import tables
 from einsort_vla.codec.feedback import code_plainly, code_with_feedback
+from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.packing import pack, packed_bits, unpack, unpack_bits
+from einsort_vla.codec.search import find_windows
 from einsort_vla.codec.spec import SCALE_BITS, CodecSpec, Shape
 from einsort_vla.errors import UsageError
 
 MAX_COMPANDED_BITS = 14
-COLUMNS_AT_ONCE = 1024  # bounds the memory of the search
 
 
 @dataclass(frozen=True)
@@ -107,43 +108,12 @@ class Leader(CodecSpec):
         return torch.where(signs.bool(), -magnitude, magnitude) * scale
 
     @classmethod
-    def menu(cls) -> list["Leader"]:
+    def menu(cls, weight: Tensor | None = None) -> Sequence[CodecSpec]:
         grids = [(1, b, 0) for b in range(tables.COMPANDED_FROM, MAX_COMPANDED_BITS + 1)]
         specs = [cls(d, b, s) for d, b, s in [*tables.available(), *grids]]
-        return sorted(specs, key=lambda spec: spec.bits_per_weight)
-
-
-def viterbi(slices: Tensor, lookup: Tensor, b: int, s: int) -> Tensor:
-    """The windows of least squared error down each column.
-
-    Args:
-        slices: (n_columns, n_slices, d) magnitudes.
-        lookup: (2^(s+b), d) table; row = state * 2^b + own bits.
-        b: bits a slice adds.
-        s: bits of memory; the first slice of a column starts from state 0.
-
-    Returns:
-        (n_columns, n_slices) int64 windows; each is the last one's low s bits and b new ones.
-    """
-    n_columns, n_slices, _ = slices.shape
-    n_states, n_choices = 2**s, 2**b
-    energy = lookup.square().sum(1)
-    cost = torch.full((n_columns, n_states), torch.inf, device=slices.device)
-    cost[:, 0] = 0
-    dropped = torch.empty(n_slices, n_columns, n_states, dtype=torch.uint8, device=slices.device)
-    for t in range(n_slices):
-        error = torch.addmm(energy, slices[:, t], lookup.t(), alpha=-2)
-        error.view(n_columns, n_states, n_choices).add_(cost[:, :, None])
-        # A window's next state is its low s bits; its high b bits are what the minimum is over.
-        cost, choice = error.view(n_columns, n_choices, n_states).min(1)
-        dropped[t] = choice
-    windows = torch.empty(n_columns, n_slices, dtype=torch.int64, device=slices.device)
-    state = cost.argmin(1)
-    for t in range(n_slices - 1, -1, -1):
-        high = dropped[t].gather(1, state[:, None])[:, 0].to(torch.int64)
-        windows[:, t] = high * n_states + state
-        state = windows[:, t] >> b
-    return windows
+        specs.sort(key=lambda leader: leader.bits_per_weight)
+        # Where it costs less than the finest codes, no error at all is the better choice.
+        return [*specs, *Lossless.menu(weight)]
 
 
 def least_squares_scale(weight: Tensor, signed: Tensor, hessian: Tensor | None = None) -> Tensor:
@@ -173,8 +143,7 @@ class _Coder:
         if spec.is_companded:
             windows = _nearest_level(slices[..., 0], self._lookup[:, 0])
         else:
-            blocks = slices.split(COLUMNS_AT_ONCE)
-            windows = torch.cat([viterbi(b, self._lookup, spec.b, spec.s) for b in blocks])
+            windows = find_windows(slices, self._lookup, spec.b, spec.s)
         self._signs.append(signs.t())  # column by column, as the slices
         self._windows.append(windows % 2**spec.b)
         magnitude = _columns(self._lookup[windows], len(columns)) * self.rms

@@ -1,7 +1,7 @@
 """The `scalar` form: round-to-nearest in groups of a row. The yardstick, not a product."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar, Literal, get_args
@@ -51,14 +51,6 @@ class Scalar(CodecSpec):
     def parts(self) -> tuple[str, ...]:
         return ("indices", "scale", "zero") if self.grid == "asymmetric" else ("indices", "scale")
 
-    @property
-    def bits_per_weight(self) -> float:
-        return self.bits + (self._bits_per_group / self.group if self.group else 0)
-
-    @property
-    def _bits_per_group(self) -> int:
-        return SCALE_BITS + (self.bits if self.grid == "asymmetric" else 0)
-
     def n_bits(self, shape: Shape) -> int:
         rows, columns = shape
         groups = rows * self._n_groups(columns)
@@ -103,7 +95,7 @@ class Scalar(CodecSpec):
         return self.levels()[indices] * scale
 
     @classmethod
-    def menu(cls) -> list["Scalar"]:
+    def menu(cls, weight: Tensor | None = None) -> Sequence["Scalar"]:
         return [cls(bits) for bits in BITS]
 
     def _n_groups(self, columns: int) -> int:

@@ -1,9 +1,9 @@
 """What a code is: a spec names a form and its parameters, and knows its bits and its error."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -24,11 +24,6 @@ class CodecSpec(ABC):
     def parts(self) -> tuple[str, ...]:
         """Names of the tensors that are stored of one matrix."""
 
-    @property
-    @abstractmethod
-    def bits_per_weight(self) -> float:
-        """Of a large matrix, without row scales and padding; `n_bits` counts those."""
-
     @abstractmethod
     def n_bits(self, shape: Shape) -> int:
         """Exactly the bits stored for a matrix of that shape, padding included."""
@@ -47,8 +42,11 @@ class CodecSpec(ABC):
 
     @classmethod
     @abstractmethod
-    def menu(cls) -> list[Self]:
-        """All codes of this form a plan may choose from, from few bits to many."""
+    def menu(cls, weight: Tensor | None = None) -> "Sequence[CodecSpec]":
+        """The codes a plan may choose from for a matrix, from few bits to many.
+
+        Some can only be offered when the weight itself is there.
+        """
 
     def as_dict(self) -> dict[str, Any]:
         return {"form": self.form, **asdict(self)}

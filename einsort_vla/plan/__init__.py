@@ -1,5 +1,14 @@
 """Which code each matrix gets, so that the whole meets a rate."""
 
-from einsort_vla.plan.allocation import MAX_RATE, Plan, PlannedTensor, allocate, check_rate
+from einsort_vla.plan.allocation import MAX_RATE, Plan, PlannedTensor, allocate, check_rate, options
+from einsort_vla.plan.statistics import InputStatistics
 
-__all__ = ["MAX_RATE", "Plan", "PlannedTensor", "allocate", "check_rate"]
+__all__ = [
+    "MAX_RATE",
+    "InputStatistics",
+    "Plan",
+    "PlannedTensor",
+    "allocate",
+    "check_rate",
+    "options",
+]

@@ -2,11 +2,13 @@
 
 import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from einsort_vla.codec import DENSE_BITS, CodecSpec, Shape, menu, n_bits, spec_from_dict
+from torch import Tensor
+
+from einsort_vla.codec import DENSE_BITS, CodecSpec, Dense, Shape, menu, n_bits, spec_from_dict
 from einsort_vla.errors import CheckpointError, UsageError
 
 MAX_RATE = 0.95
@@ -91,7 +93,21 @@ def check_rate(rate: float) -> float:
     return rate
 
 
-def allocate(shapes: Mapping[str, Shape], rate: float, form: str) -> Plan:
+def options(shape: Shape, form: str, weight: Tensor | None = None) -> list[PlannedTensor]:
+    """What one matrix can be coded as, with the error expected of each code.
+
+    Args:
+        shape: (out_features, in_features).
+        form: the codec form to choose from.
+        weight: the matrix itself; without it, codes whose size depends on it are left out.
+
+    Raises:
+        UsageError: the form is unknown.
+    """
+    return [_planned(spec, shape) for spec in menu(form, weight)]
+
+
+def allocate(choices: Mapping[str, Sequence[PlannedTensor]], rate: float, form: str) -> Plan:
     """Spend 16 (1 - rate) bits a weight where they remove most distortion.
 
     Every matrix starts at its cheapest code; the upgrade that removes most squared relative error
@@ -99,18 +115,19 @@ def allocate(shapes: Mapping[str, Shape], rate: float, form: str) -> Plan:
     so that a lower rate never gives any matrix a worse code.
 
     Args:
-        shapes: name to (out_features, in_features) of all compressible matrices.
+        choices: for each compressible matrix what it can be coded as, in any order.
         rate: share of their bf16 bytes to remove, everything stored counted.
-        form: the codec form to choose from.
+        form: the codec form that the choices come from.
 
     Raises:
-        UsageError: the rate is no rate, or beyond what the form reaches on these shapes.
+        UsageError: the rate is no rate, or beyond what the choices reach.
     """
     check_rate(rate)
-    if not shapes:
+    if not choices:
         raise UsageError("there is no compressible matrix: nothing to plan.")
-    ladders = {name: _ladder(shape, form) for name, shape in shapes.items()}
-    budget = math.floor(DENSE_BITS * (1 - rate) * sum(map(math.prod, shapes.values())))
+    ladders = {name: _ladder(points) for name, points in choices.items()}
+    n_weights = sum(math.prod(ladder[0].shape) for ladder in ladders.values())
+    budget = math.floor(DENSE_BITS * (1 - rate) * n_weights)
     chosen = {name: ladder[0] for name, ladder in ladders.items()}
     spent = sum(planned.bits for planned in chosen.values())
     if spent > budget:
@@ -131,17 +148,29 @@ def allocate(shapes: Mapping[str, Shape], rate: float, form: str) -> Plan:
         chosen[name] = ladder[step]
         if step + 1 < len(ladder):
             heapq.heappush(upgrades, _upgrade(name, ladder, step + 1))
-    return Plan(form, rate, chosen)
+    return Plan(form, rate, _leave_dense(chosen, budget - spent))
+
+
+def _leave_dense(chosen: dict[str, PlannedTensor], budget: int) -> dict[str, PlannedTensor]:
+    """Spend what no code can use: matrices coded without error need not be coded at all."""
+    result = dict(chosen)
+    dense = {name: _planned(Dense(), planned.shape) for name, planned in chosen.items()}
+    cost = {name: dense[name].bits - chosen[name].bits for name in chosen}
+    for name in sorted(chosen, key=lambda name: (-cost[name], name)):
+        if chosen[name].distortion == 0 and cost[name] <= budget:
+            budget -= cost[name]
+            result[name] = dense[name]
+    return result
 
 
 def _planned(spec: CodecSpec, shape: Shape) -> PlannedTensor:
     return PlannedTensor(spec, shape, n_bits(spec, shape), spec.predicted_distortion(shape[1]))
 
 
-def _ladder(shape: Shape, form: str) -> list[PlannedTensor]:
+def _ladder(points: Sequence[PlannedTensor]) -> list[PlannedTensor]:
     """The lower convex hull of (bits, distortion): only codes worth choosing, cheapest first."""
     hull: list[PlannedTensor] = []
-    for point in sorted((_planned(s, shape) for s in menu(form)), key=lambda p: p.bits):
+    for point in sorted(points, key=lambda p: p.bits):
         if hull and point.distortion >= hull[-1].distortion:
             continue
         while len(hull) > 1 and _gain(hull[-2], hull[-1]) <= _gain(hull[-2], point):

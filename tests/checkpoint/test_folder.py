@@ -7,17 +7,28 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from einsort_vla.checkpoint import compress_folder, compressible_shapes, read, read_folder, write
+from einsort_vla.checkpoint import (
+    compress_folder,
+    compressible_shapes,
+    plan_folder,
+    read,
+    read_folder,
+    write,
+)
 from einsort_vla.codec import decode
 from einsort_vla.errors import CheckpointError, NumericsError, UsageError
 
 WEIGHTS = "model.safetensors"
 
 
+def compress(source, destination, rate=0.5):
+    return compress_folder(source, destination, plan_folder(source, rate, "leader"))
+
+
 @pytest.fixture
 def compressed(tiny_policy_folder, tmp_path):
     destination = tmp_path / "compressed"
-    compress_folder(tiny_policy_folder, destination, 0.7, "leader")
+    compress(tiny_policy_folder, destination, 0.7)
     return destination
 
 
@@ -95,7 +106,7 @@ def test_a_wrong_file_is_refused_with_the_reason(compressed, tensors, metadata, 
 def test_sources_that_are_no_dense_policy(tiny_policy_folder, compressed, tmp_path):
     def refused(source, error, message, rate=0.5):
         with pytest.raises(error, match=message):
-            compress_folder(source, tmp_path / "new", rate, "leader")
+            compress(source, tmp_path / "new", rate)
         assert not (tmp_path / "new").exists()
         assert not (tmp_path / "new.partial").exists()
 
@@ -117,14 +128,14 @@ def test_a_bad_weight_names_its_tensor_and_leaves_nothing_behind(tiny_policy_fol
     _rewrite_nan["model.second.weight"][0, 0] = torch.nan
     save_file(_rewrite_nan, tiny_policy_folder / WEIGHTS)
     with pytest.raises(NumericsError, match=r"model.second.weight: the weight holds 1 NaN"):
-        compress_folder(tiny_policy_folder, tmp_path / "new", 0.5, "leader")
+        compress(tiny_policy_folder, tmp_path / "new", 0.5)
     assert not list(tmp_path.glob("new*"))
 
 
 def test_nothing_is_written_over(tiny_policy_folder, compressed):
     before = (compressed / WEIGHTS).read_bytes()
     with pytest.raises(CheckpointError, match="exists already"):
-        compress_folder(tiny_policy_folder, compressed, 0.5, "leader")
+        compress(tiny_policy_folder, compressed, 0.5)
     with pytest.raises(CheckpointError, match="exists already"):
         write(compressed / WEIGHTS, read(compressed / WEIGHTS))
     assert (compressed / WEIGHTS).read_bytes() == before

@@ -3,12 +3,13 @@
 import math
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einsort_vla.codec import n_bits
 from einsort_vla.errors import UsageError
-from einsort_vla.plan import Plan, allocate
+from einsort_vla.plan import Plan, allocate, options
 
 shapes = st.dictionaries(
     st.text("abc", min_size=1, max_size=3),
@@ -20,10 +21,14 @@ shapes = st.dictionaries(
 rates = st.integers(0, 8500).map(lambda n: n / 10_000)
 
 
+def plan_shapes(shapes, rate, form):
+    return allocate({name: options(shape, form) for name, shape in shapes.items()}, rate, form)
+
+
 @settings(max_examples=60, deadline=None)
 @given(shapes=shapes, rate=rates, form=st.sampled_from(["leader", "scalar"]))
 def test_the_rate_is_met_and_all_bits_are_counted(shapes, rate, form):
-    plan = allocate(shapes, rate, form)
+    plan = plan_shapes(shapes, rate, form)
     assert plan.rate >= rate
     assert plan.n_bits == sum(n_bits(t.spec, t.shape) for t in plan.tensors.values())
     assert plan.n_weights == sum(map(math.prod, shapes.values()))
@@ -33,7 +38,7 @@ def test_the_rate_is_met_and_all_bits_are_counted(shapes, rate, form):
 @settings(max_examples=40, deadline=None)
 @given(shapes=shapes, rates=st.tuples(rates, rates))
 def test_a_lower_rate_gives_no_matrix_a_worse_code(shapes, rates):
-    fine, coarse = (allocate(shapes, rate, "leader") for rate in sorted(rates))
+    fine, coarse = (plan_shapes(shapes, rate, "leader") for rate in sorted(rates))
     for name in shapes:
         assert fine.tensors[name].distortion <= coarse.tensors[name].distortion
 
@@ -41,11 +46,11 @@ def test_a_lower_rate_gives_no_matrix_a_worse_code(shapes, rates):
 def test_the_budget_is_nearly_used_up_on_a_policy_sized_model():
     shapes = {f"layer{i}": (256 + 64 * (i % 3), 256) for i in range(80)}
     for rate in (0.1, 0.3, 0.5, 0.7, 0.8, 0.9):
-        assert allocate(shapes, rate, "leader").rate - rate < 0.003
+        assert plan_shapes(shapes, rate, "leader").rate - rate < 0.003
 
 
 def test_rate_zero_keeps_everything():
-    plan = allocate({"a": (64, 64)}, 0, "leader")
+    plan = plan_shapes({"a": (64, 64)}, 0, "leader")
     assert plan.rate == 0
     assert plan.tensors["a"].spec.form == "dense"
 
@@ -53,11 +58,35 @@ def test_rate_zero_keeps_everything():
 @pytest.mark.parametrize("rate", [-0.1, 0.96, 5, math.nan, math.inf])
 def test_impossible_rates(rate):
     with pytest.raises(UsageError, match=r"outside \[0, 0.95\]"):
-        allocate({"a": (64, 64)}, rate, "leader")
+        plan_shapes({"a": (64, 64)}, rate, "leader")
 
 
 def test_a_rate_beyond_the_form_names_what_it_reaches():
     with pytest.raises(UsageError, match=r"scalar reaches rate 0.8\d+ at most"):
-        allocate({"a": (256, 512)}, 0.9, "scalar")
+        plan_shapes({"a": (256, 512)}, 0.9, "scalar")
     with pytest.raises(UsageError, match="no compressible matrix"):
-        allocate({}, 0.5, "leader")
+        plan_shapes({}, 0.5, "leader")
+
+
+def bfloat16_options(form, n=20):
+    generator = torch.Generator().manual_seed(0)
+    weights = [
+        torch.randn(96 + 32 * (i % 3), 128, generator=generator).bfloat16() for i in range(n)
+    ]
+    return {str(i): options((len(w), 128), form, w) for i, w in enumerate(weights)}
+
+
+@pytest.mark.parametrize("form", ["leader", "lossless"])
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.3])
+def test_rates_that_need_no_error_have_none(form, rate):
+    plan = allocate(bfloat16_options(form), rate, form)
+    assert {t.spec.form for t in plan.tensors.values()} <= {"lossless", "dense"}
+    assert plan.distortion == 0
+    assert rate <= plan.rate < rate + 0.03  # one matrix in twenty is left dense or not
+    assert Plan.from_dict(plan.as_dict()) == plan
+
+
+def test_lossless_alone_reaches_a_third_and_says_so():
+    with pytest.raises(UsageError, match=r"lossless reaches rate 0.3\d+ at most"):
+        allocate(bfloat16_options("lossless"), 0.5, "lossless")
+    assert allocate(bfloat16_options("leader"), 0.5, "leader").distortion > 0

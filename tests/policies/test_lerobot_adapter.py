@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from einsort_vla.checkpoint import compress_folder
+from einsort_vla.checkpoint import compress_folder, plan_folder
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.layers import CompressedLinear
 from policies.lerobot_adapter import load
@@ -16,6 +16,10 @@ from policies.protocol import Policy
 
 ROOT = Path(__file__).parents[2]
 TASK = "pick up the milk and place it in the basket"
+
+
+def compress(source, destination, rate=0.5):
+    return compress_folder(source, destination, plan_folder(source, rate, "leader"))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +78,7 @@ def test_select_action_plays_the_chunk(policy, observation):
 
 
 def test_compression_is_counted_over_all_linear_layers_in_use(reference_policy, tmp_path, policy):
-    summary = compress_folder(reference_policy, tmp_path / "c", 0.5, "leader")
+    summary = compress(reference_policy, tmp_path / "c", 0.5)
     linear = {
         f"{name}.weight"
         for name, module in policy.module.named_modules()
@@ -92,7 +96,7 @@ def test_compression_is_counted_over_all_linear_layers_in_use(reference_policy, 
 def test_compressed_actions_stay_close(
     reference_policy, tmp_path, policy, observation, rate, tolerance
 ):
-    compress_folder(reference_policy, tmp_path / "c", rate, "leader")
+    compress(reference_policy, tmp_path / "c", rate)
     compressed = load(str(tmp_path / "c"))
     for one in (policy, compressed):
         one.reset(0)

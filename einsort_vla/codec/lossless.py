@@ -1,0 +1,96 @@
+"""The `lossless` form: bfloat16 with its exponents entropy-coded, decoded bit for bit.
+
+The exponents of trained weights take few values: their entropy is about 2.6 of 8 bits. They are
+coded by the Huffman coder of zlib, in blocks that can be decoded alone.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from einsort_vla.codec.spec import CodecSpec, Shape
+from einsort_vla.errors import NumericsError
+
+BLOCK = 2**16  # weights
+LENGTH_BITS = 32  # of a block's coded bytes
+
+
+@dataclass(frozen=True)
+class Lossless(CodecSpec):
+    """Sign and mantissa as they are, exponents in a stream of `exponent_bytes` bytes.
+
+    The size depends on the weights, so that a spec fits one matrix: make it with `menu`.
+    """
+
+    exponent_bytes: int
+    form: ClassVar[str] = "lossless"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return ("mantissas", "exponents", "lengths")
+
+    def n_bits(self, shape: Shape) -> int:
+        n = shape[0] * shape[1]
+        return 8 * n + 8 * self.exponent_bytes + LENGTH_BITS * -(-n // BLOCK)
+
+    def predicted_distortion(self, in_features: int) -> float:
+        return 0.0
+
+    def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
+        mantissas, blocks = _split(weight)
+        stream = np.frombuffer(b"".join(blocks), dtype=np.uint8)
+        if len(stream) != self.exponent_bytes:
+            raise NumericsError(
+                f"its exponents take {len(stream)} bytes, but the spec was made for other weights "
+                f"({self.exponent_bytes} bytes)."
+            )
+        return {
+            "mantissas": torch.from_numpy(mantissas),
+            "exponents": torch.from_numpy(stream.copy()),
+            "lengths": torch.tensor([len(block) for block in blocks], dtype=torch.int32),
+        }
+
+    def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        stream = parts["exponents"].cpu().numpy().tobytes()
+        ends = np.cumsum(parts["lengths"].cpu().numpy())
+        exponents = b"".join(
+            zlib.decompress(stream[end - length : end], wbits=-zlib.MAX_WBITS)
+            for end, length in zip(ends, parts["lengths"].tolist(), strict=True)
+        )
+        high = np.frombuffer(exponents, dtype=np.uint8).astype(np.uint16)
+        low = parts["mantissas"].cpu().numpy().astype(np.uint16)
+        bits = (low & 0x80) << 8 | high << 7 | low & 0x7F
+        return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).view(shape).float()
+
+    @classmethod
+    def menu(cls, weight: Tensor | None = None) -> Sequence["Lossless"]:
+        if weight is None or not _is_bfloat16(weight):
+            return []
+        return [cls(sum(map(len, _split(weight.float())[1])))]
+
+
+def _is_bfloat16(weight: Tensor) -> bool:
+    return torch.equal(weight.to(torch.bfloat16).to(weight.dtype), weight)
+
+
+def _split(weight: Tensor) -> tuple[np.ndarray, list[bytes]]:
+    """Signs with mantissas, (n,) uint8, and the coded blocks of exponents."""
+    if not _is_bfloat16(weight):
+        raise NumericsError(
+            "it holds values that bfloat16 cannot, so that lossless coding is not possible. "
+            "Use --codec leader."
+        )
+    bits = weight.to(torch.bfloat16).cpu().view(torch.int16).numpy().view(np.uint16).ravel()
+    mantissas = (bits >> 8 & 0x80 | bits & 0x7F).astype(np.uint8)
+    exponents = (bits >> 7 & 0xFF).astype(np.uint8)
+    return mantissas, [_huffman(exponents[k : k + BLOCK]) for k in range(0, len(bits), BLOCK)]
+
+
+def _huffman(symbols: np.ndarray) -> bytes:
+    coder = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_HUFFMAN_ONLY)
+    return coder.compress(symbols.tobytes()) + coder.flush()

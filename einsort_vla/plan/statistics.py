@@ -1,0 +1,125 @@
+"""What each linear layer's inputs look like in use: X^T X, streamed, and kept in a file."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from einsort_vla.errors import CheckpointError
+
+FORMAT = "einsort-statistics"
+
+
+class InputStatistics:
+    """Sums of x x^T over all inputs x that linear layers have seen.
+
+    Attributes:
+        second_moments: weight name to (in_features, in_features) float32, the sum over rows.
+        n_rows: weight name to the number of inputs summed.
+        episodes: keys of the episodes that are in the sums; a resumed collection skips them.
+    """
+
+    def __init__(self, source_sha256: str) -> None:
+        self.source_sha256 = source_sha256
+        self.second_moments: dict[str, Tensor] = {}
+        self.n_rows: dict[str, int] = {}
+        self.episodes: list[str] = []
+
+    @contextmanager
+    def observing(self, model: nn.Module, weights: Iterable[str]) -> Iterator[None]:
+        """While this is open, every forward pass of the named weights' layers is added.
+
+        Args:
+            model: the model that runs.
+            weights: names such as `<module>.weight`; each module must be called as a module.
+        """
+        handles = [
+            model.get_submodule(name.removesuffix(".weight")).register_forward_pre_hook(
+                partial(self._hook, name)
+            )
+            for name in weights
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.add(name, inputs[0])
+
+    def add(self, name: str, inputs: Tensor) -> None:
+        """Add (..., in_features) inputs of one layer."""
+        rows = inputs.detach().flatten(0, -2).float()
+        moment = (rows.t() @ rows).cpu()
+        if name in self.second_moments:
+            self.second_moments[name] += moment
+            self.n_rows[name] += len(rows)
+        else:
+            self.second_moments[name], self.n_rows[name] = moment, len(rows)
+
+    def hessian(self, name: str) -> Tensor:
+        """(in_features, in_features): the mean of x x^T of one layer.
+
+        Raises:
+            CheckpointError: that layer was not observed.
+        """
+        if name not in self.second_moments:
+            raise CheckpointError(
+                f"the calibration holds no inputs of {name}: it was made for another policy, "
+                "or that layer never ran."
+            )
+        return self.second_moments[name] / self.n_rows[name]
+
+    def save(self, path: Path) -> None:
+        """Write atomically; an earlier state of the file is replaced."""
+        content = {"n_rows": self.n_rows, "episodes": self.episodes}
+        metadata = {
+            "format": FORMAT,
+            "source_sha256": self.source_sha256,
+            "content": json.dumps(content),
+        }
+        unfinished = path.with_name(f"{path.name}.partial")
+        save_file(self.second_moments, unfinished, metadata=metadata)
+        os.replace(unfinished, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "InputStatistics":
+        """The content of a file that `save` wrote.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or holds something else.
+        """
+        if not path.is_file():
+            raise CheckpointError(f"the calibration file {path} does not exist.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                moments = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is damaged or truncated: {error}") from error
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(f"{path} is not a calibration file that we wrote.")
+        statistics = cls(metadata["source_sha256"])
+        content = json.loads(metadata["content"])
+        statistics.second_moments = moments
+        statistics.n_rows, statistics.episodes = content["n_rows"], content["episodes"]
+        return statistics
+
+    def check_source(self, source_sha256: str) -> None:
+        """Refuse statistics of other weights.
+
+        Raises:
+            CheckpointError: the policy is not the one that was observed.
+        """
+        if source_sha256 != self.source_sha256:
+            raise CheckpointError(
+                "the calibration was made with other weights than this policy's "
+                f"(SHA-256 {self.source_sha256[:12]}, not {source_sha256[:12]}); calibrate again."
+            )

@@ -1,0 +1,53 @@
+"""Streamed sums are the whole sums, and come back from the file."""
+
+import pytest
+import torch
+from torch import nn
+
+from einsort_vla.errors import CheckpointError
+from einsort_vla.plan import InputStatistics
+
+
+def observed(inputs):
+    model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+    statistics = InputStatistics("abc")
+    with statistics.observing(model, ["0.weight", "2.weight"]):
+        for part in inputs.split(2):
+            model(part)
+    model(inputs)  # no longer watched
+    return model, statistics
+
+
+def test_the_hessian_is_the_mean_outer_product_of_all_inputs():
+    inputs = torch.randn(5, 7, 6, generator=torch.Generator().manual_seed(0))
+    model, statistics = observed(inputs)
+    rows = inputs.flatten(0, 1).double()
+    hidden = model[1](model[0](inputs)).detach().flatten(0, 1).double()
+    for name, x in (("0.weight", rows), ("2.weight", hidden)):
+        expected = (x.t() @ x / len(x)).float()
+        torch.testing.assert_close(statistics.hessian(name), expected)
+        assert statistics.n_rows[name] == 35
+
+
+def test_a_saved_file_is_the_same_and_can_be_continued(tmp_path):
+    _, statistics = observed(torch.randn(4, 3, 6))
+    statistics.episodes.append("first")
+    statistics.save(tmp_path / "c.safetensors")
+    again = InputStatistics.load(tmp_path / "c.safetensors")
+    assert again.episodes == ["first"]
+    assert torch.equal(again.hessian("2.weight"), statistics.hessian("2.weight"))
+    again.add("2.weight", torch.ones(3, 4))
+    assert again.n_rows["2.weight"] == 15
+
+
+def test_wrong_files_and_layers_are_named(tmp_path):
+    _, statistics = observed(torch.randn(4, 3, 6))
+    with pytest.raises(CheckpointError, match="no inputs of 1.weight"):
+        statistics.hessian("1.weight")
+    with pytest.raises(CheckpointError, match=r"other weights.*abc, not xyz\); calibrate again"):
+        statistics.check_source("xyz")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        InputStatistics.load(tmp_path / "none")
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(CheckpointError, match="damaged or truncated"):
+        InputStatistics.load(tmp_path / "text")
