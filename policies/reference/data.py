@@ -51,8 +51,10 @@ class Demonstrations:
         if new:
             self._samples = tuple(torch.cat(columns) for columns in zip(*self._parts, strict=True))
             tasks = self._samples[-1]
-            # Tasks are drawn equally often, however long their demonstrations are.
-            self._chance = (1 / torch.bincount(tasks).double()[tasks]).numpy() / len(self.tasks)
+            # Tasks are drawn by the square root of their looks: between equal shares, which wear
+            # out the small ones, and shares by size, which neglect them.
+            chance = torch.bincount(tasks).double().rsqrt()[tasks]
+            self._chance = (chance / chance.sum()).numpy()
 
     def _read(self, file: np.lib.npyio.NpzFile) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         looks, task = file["look_steps"], str(file["task"])
