@@ -30,7 +30,7 @@ class Settings:
     rate: float
     """Share of linear-weight bytes to remove, 0 to 0.95; 0 runs the dense policy alone."""
     codec: str = "leader"
-    """Form of the code: leader, scalar or lossless."""
+    """Form of the code: leader, lossless, network or scalar."""
     calibration: Path | None = None
     """File that eval/calibrate.py wrote for this policy: keeps outputs, not weights, close."""
     policy: str = REFERENCE_POLICY

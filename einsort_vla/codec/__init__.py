@@ -4,6 +4,7 @@ from einsort_vla.codec.dense import Dense
 from einsort_vla.codec.interface import (
     FORMS,
     check_form,
+    choices,
     decode,
     encode,
     menu,
@@ -12,6 +13,7 @@ from einsort_vla.codec.interface import (
 )
 from einsort_vla.codec.leader import Leader
 from einsort_vla.codec.lossless import Lossless
+from einsort_vla.codec.network import Network
 from einsort_vla.codec.scalar import Scalar
 from einsort_vla.codec.spec import DENSE_BITS, CodecSpec, Shape
 from einsort_vla.codec.tensor import CompressedTensor
@@ -24,9 +26,11 @@ __all__ = [
     "Dense",
     "Leader",
     "Lossless",
+    "Network",
     "Scalar",
     "Shape",
     "check_form",
+    "choices",
     "decode",
     "encode",
     "menu",

@@ -9,13 +9,15 @@ from torch import Tensor
 from einsort_vla.codec.dense import Dense
 from einsort_vla.codec.leader import Leader
 from einsort_vla.codec.lossless import Lossless
+from einsort_vla.codec.network import Network
 from einsort_vla.codec.scalar import Scalar
 from einsort_vla.codec.spec import CodecSpec, Shape
 from einsort_vla.codec.tensor import CompressedTensor
 from einsort_vla.errors import NumericsError, ShapeError, unknown_name
 
 FLOAT16_MAX = torch.finfo(torch.float16).max
-_FORMS: dict[str, type[CodecSpec]] = {cls.form: cls for cls in (Dense, Leader, Lossless, Scalar)}
+_CLASSES: tuple[type[CodecSpec], ...] = (Dense, Leader, Lossless, Network, Scalar)
+_FORMS = {cls.form: cls for cls in _CLASSES}
 FORMS = tuple(name for name in _FORMS if name != Dense.form)
 """The forms a user may choose; `dense` is part of each one's menu."""
 
@@ -72,13 +74,27 @@ def check_form(form: str) -> str:
     return form
 
 
-def menu(form: str, weight: Tensor | None = None) -> list[CodecSpec]:
-    """The codes of a form for one matrix from few bits to many, with `dense` as the last.
+def menu(form: str) -> list[CodecSpec]:
+    """The codes of a form that fit any matrix, from few bits to many, with `dense` as the last.
 
     Raises:
         UsageError: the form is unknown, or is `dense` itself.
     """
-    return [*_FORMS[check_form(form)].menu(weight), Dense()]
+    return [*_FORMS[check_form(form)].menu(), Dense()]
+
+
+def choices(form: str, shape: Shape, weight: Tensor | None = None) -> list[tuple[CodecSpec, float]]:
+    """What a plan may choose from for one matrix: codes with the error expected of each.
+
+    Args:
+        form: the codec form to choose from.
+        shape: (out_features, in_features).
+        weight: the matrix itself; without it, codes that depend on it are left out.
+
+    Raises:
+        UsageError: the form is unknown, or is `dense` itself.
+    """
+    return [*_FORMS[check_form(form)].choices(shape, weight), (Dense(), 0.0)]
 
 
 def spec_from_dict(data: Mapping[str, Any]) -> CodecSpec:

@@ -48,6 +48,17 @@ class CodecSpec(ABC):
         Some can only be offered when the weight itself is there.
         """
 
+    @classmethod
+    def choices(
+        cls, shape: Shape, weight: Tensor | None = None
+    ) -> "Sequence[tuple[CodecSpec, float]]":
+        """`menu` with the relative mean squared error expected of each code."""
+        return [(spec, spec.predicted_distortion(shape[1])) for spec in cls.menu(weight)]
+
+    def n_core_numbers(self, shape: Shape) -> int | None:
+        """Numbers of a tensor network's cores, which the EinSort paper counts; None without."""
+        return None
+
     def as_dict(self) -> dict[str, Any]:
         return {"form": self.form, **asdict(self)}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from einsort_vla.codec import DENSE_BITS, CodecSpec, Dense, Shape, menu, n_bits, spec_from_dict
+from einsort_vla.codec import DENSE_BITS, CodecSpec, Dense, Shape, choices, n_bits, spec_from_dict
 from einsort_vla.errors import CheckpointError, UsageError
 
 MAX_RATE = 0.95
@@ -55,23 +55,41 @@ class Plan:
         total = sum(t.distortion * math.prod(t.shape) for t in self.tensors.values())
         return total / self.n_weights
 
+    @property
+    def core_kept_fraction(self) -> float | None:
+        """Numbers in cores over weights, the rate of the EinSort paper; None without networks.
+
+        Orders, signs and gauge rows are left out: this is no rate in our sense.
+        """
+        cores = [(t, t.spec.n_core_numbers(t.shape)) for t in self.tensors.values()]
+        if all(numbers is None for _, numbers in cores):
+            return None
+        kept = [math.prod(t.shape) if numbers is None else numbers for t, numbers in cores]
+        return sum(kept) / self.n_weights
+
     def as_dict(self) -> dict[str, Any]:
         tensors = {
-            name: {"spec": t.spec.as_dict(), "shape": list(t.shape)}
+            name: {
+                "spec": t.spec.as_dict(),
+                "shape": list(t.shape),
+                "distortion": t.distortion,
+            }
             for name, t in self.tensors.items()
         }
         return {"form": self.form, "rate_requested": self.rate_requested, "tensors": tensors}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Plan":
-        """The inverse of `as_dict`; bits and distortion are computed again.
+        """The inverse of `as_dict`; bits are computed again.
 
         Raises:
             CheckpointError: a key is missing or a spec cannot exist.
         """
         try:
             tensors = {
-                name: _planned(spec_from_dict(entry["spec"]), tuple(entry["shape"]))
+                name: planned(
+                    spec_from_dict(entry["spec"]), tuple(entry["shape"]), entry["distortion"]
+                )
                 for name, entry in data["tensors"].items()
             }
             return cls(data["form"], data["rate_requested"], tensors)
@@ -104,10 +122,10 @@ def options(shape: Shape, form: str, weight: Tensor | None = None) -> list[Plann
     Raises:
         UsageError: the form is unknown.
     """
-    return [_planned(spec, shape) for spec in menu(form, weight)]
+    return [planned(spec, shape, error) for spec, error in choices(form, shape, weight)]
 
 
-def allocate(choices: Mapping[str, Sequence[PlannedTensor]], rate: float, form: str) -> Plan:
+def allocate(candidates: Mapping[str, Sequence[PlannedTensor]], rate: float, form: str) -> Plan:
     """Spend 16 (1 - rate) bits a weight where they remove most distortion.
 
     Every matrix starts at its cheapest code; the upgrade that removes most squared relative error
@@ -115,21 +133,21 @@ def allocate(choices: Mapping[str, Sequence[PlannedTensor]], rate: float, form: 
     so that a lower rate never gives any matrix a worse code.
 
     Args:
-        choices: for each compressible matrix what it can be coded as, in any order.
+        candidates: for each compressible matrix what it can be coded as, in any order.
         rate: share of their bf16 bytes to remove, everything stored counted.
-        form: the codec form that the choices come from.
+        form: the codec form that they come from.
 
     Raises:
-        UsageError: the rate is no rate, or beyond what the choices reach.
+        UsageError: the rate is no rate, or beyond what the candidates reach.
     """
     check_rate(rate)
-    if not choices:
+    if not candidates:
         raise UsageError("there is no compressible matrix: nothing to plan.")
-    ladders = {name: _ladder(points) for name, points in choices.items()}
+    ladders = {name: _ladder(points) for name, points in candidates.items()}
     n_weights = sum(math.prod(ladder[0].shape) for ladder in ladders.values())
     budget = math.floor(DENSE_BITS * (1 - rate) * n_weights)
     chosen = {name: ladder[0] for name, ladder in ladders.items()}
-    spent = sum(planned.bits for planned in chosen.values())
+    spent = sum(code.bits for code in chosen.values())
     if spent > budget:
         reach = Plan(form, rate, chosen).rate
         raise UsageError(
@@ -154,7 +172,7 @@ def allocate(choices: Mapping[str, Sequence[PlannedTensor]], rate: float, form: 
 def _leave_dense(chosen: dict[str, PlannedTensor], budget: int) -> dict[str, PlannedTensor]:
     """Spend what no code can use: matrices coded without error need not be coded at all."""
     result = dict(chosen)
-    dense = {name: _planned(Dense(), planned.shape) for name, planned in chosen.items()}
+    dense = {name: planned(Dense(), code.shape, 0.0) for name, code in chosen.items()}
     cost = {name: dense[name].bits - chosen[name].bits for name in chosen}
     for name in sorted(chosen, key=lambda name: (-cost[name], name)):
         if chosen[name].distortion == 0 and cost[name] <= budget:
@@ -163,8 +181,9 @@ def _leave_dense(chosen: dict[str, PlannedTensor], budget: int) -> dict[str, Pla
     return result
 
 
-def _planned(spec: CodecSpec, shape: Shape) -> PlannedTensor:
-    return PlannedTensor(spec, shape, n_bits(spec, shape), spec.predicted_distortion(shape[1]))
+def planned(spec: CodecSpec, shape: Shape, distortion: float) -> PlannedTensor:
+    """One matrix's code with its bits."""
+    return PlannedTensor(spec, shape, n_bits(spec, shape), distortion)
 
 
 def _ladder(points: Sequence[PlannedTensor]) -> list[PlannedTensor]:

@@ -56,5 +56,7 @@ def test_bad_hessians(spec, hessian, error, message):
 
 
 def test_unknown_menu_names_the_forms():
-    with pytest.raises(UsageError, match=r"unknown codec 'gguf'\. Valid: leader, lossless, scalar"):
+    with pytest.raises(
+        UsageError, match=r"unknown codec 'gguf'\. Valid: leader, lossless, network, scalar"
+    ):
         menu("gguf")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.codec import Lossless, decode, encode, menu, n_bits
+from einsort_vla.codec import Lossless, decode, encode, n_bits
 from einsort_vla.errors import NumericsError
 
 
@@ -21,7 +21,7 @@ def test_every_finite_bit_pattern_comes_back(rows, columns, spread, seed):
     exponents = (spread * torch.randn(rows, columns, generator=generator)).exp2()
     weight = (torch.randn(rows, columns, generator=generator) * exponents).bfloat16()
     weight[~(weight.abs() < 60_000)] = -0.0
-    (spec, _) = menu("lossless", weight)
+    (spec,) = Lossless.menu(weight)
     compressed = encode(weight, spec)
     found = decode(compressed).bfloat16()
     assert torch.equal(found.view(torch.int16), weight.view(torch.int16))
@@ -30,13 +30,13 @@ def test_every_finite_bit_pattern_comes_back(rows, columns, spread, seed):
 
 def test_a_third_of_gaussian_weights_is_saved():
     weight = torch.randn(512, 512, generator=torch.Generator().manual_seed(0)).bfloat16()
-    (spec, _) = menu("lossless", weight)
+    (spec,) = Lossless.menu(weight)
     assert n_bits(spec, (512, 512)) < 0.68 * 16 * weight.numel()
 
 
 def test_what_bfloat16_cannot_hold_is_not_offered_and_refused():
     weight = torch.tensor([[0.1, 0.2]])
-    assert [spec.form for spec in menu("lossless", weight)] == ["dense"]
+    assert not Lossless.menu(weight)
     with pytest.raises(NumericsError, match="bfloat16 cannot"):
         encode(weight, Lossless(10))
 

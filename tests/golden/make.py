@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from einsort_vla.checkpoint import Checkpoint, write
-from einsort_vla.codec import Dense, Leader, Scalar, decode, encode
-from einsort_vla.plan.allocation import Plan, _planned
+from einsort_vla.codec import Dense, Leader, Lossless, Network, Scalar, decode, encode
+from einsort_vla.plan.allocation import Plan, planned
 
 HERE = Path(__file__).parent
 SPECS = {
@@ -18,14 +18,17 @@ SPECS = {
     "e.weight": Dense(),
     "f.weight": Scalar(2, group=4, grid="asymmetric"),
     "g.weight": Scalar(4, group=2, grid="nf4"),
+    "h.weight": Network(2, slices=3),
 }
 
 
 def main() -> None:
     generator = torch.Generator().manual_seed(0)
     weights = {name: torch.randn(19, 6, generator=generator) for name in SPECS}
-    coded = {name: encode(weights[name], spec) for name, spec in SPECS.items()}
-    plan = Plan("leader", 0.5, {name: _planned(spec, (19, 6)) for name, spec in SPECS.items()})
+    weights["i.weight"] = torch.randn(19, 6, generator=generator).bfloat16()
+    specs = SPECS | {"i.weight": Lossless.menu(weights["i.weight"])[0]}
+    coded = {name: encode(weights[name], spec) for name, spec in specs.items()}
+    plan = Plan("leader", 0.5, {name: planned(spec, (19, 6), 0.0) for name, spec in specs.items()})
     bias = torch.arange(19, dtype=torch.bfloat16)
     write(HERE / "format2.safetensors", Checkpoint(plan, coded, {"a.bias": bias}))
     decoded = {name: decode(matrix) for name, matrix in coded.items()}

@@ -42,7 +42,7 @@ def test_a_saved_file_is_the_same_and_can_be_continued(tmp_path):
 
 def test_wrong_files_and_layers_are_named(tmp_path):
     _, statistics = observed(torch.randn(4, 3, 6))
-    with pytest.raises(CheckpointError, match="no inputs of 1.weight"):
+    with pytest.raises(CheckpointError, match=r"no inputs of 1\.weight"):
         statistics.hessian("1.weight")
     with pytest.raises(CheckpointError, match=r"other weights.*abc, not xyz\); calibrate again"):
         statistics.check_source("xyz")

@@ -1,0 +1,5 @@
+"""The EinSort paper's sorted tensor networks, one stage a module."""
+
+from einsort_vla.codec.network.form import Network
+
+__all__ = ["Network"]

@@ -1,0 +1,218 @@
+"""The `network` form: the EinSort paper (arXiv 2606.08565, section 3 and appendices C, G, H).
+
+fold into slices -> score -> sort all slices alike -> decompose -> fix the gauge; signs may be
+stored apart. Everything is counted: cores in float16, the order, signs, gauge rows. Counted so, it
+loses to plain rounding at equal bits; it is here as the paper's reference implementation.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from einsort_vla.codec.network import gauge
+from einsort_vla.codec.network.decompose import DECOMPOSITIONS, Name, modes_of, multiply
+from einsort_vla.codec.network.order import Order, Scope
+from einsort_vla.codec.network.permutation import Storage
+from einsort_vla.codec.network.score import Map, Reduction, score
+from einsort_vla.codec.packing import pack, packed_bits, unpack_bits
+from einsort_vla.codec.spec import CodecSpec, Shape
+from einsort_vla.errors import NumericsError, UsageError, unknown_name
+
+NUMBER_BITS = 16  # of a core's numbers, float16
+MENU_SLICES = (8, 32)  # fewer slices fit better and cost a longer order
+_CHOICES = {"decomposition": Name, "map": Map, "reduction": Reduction, "scope": Scope,
+            "storage": Storage}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Network(CodecSpec):
+    """A sorted tensor network of one matrix. Defaults are the paper's best recipe (table 1).
+
+    `slices` row blocks share one order, chosen by `map` of `power` reduced by `reduction`; `scope`
+    and `size` say which orders there are. `sign_split` decomposes |x|^power instead of x. `rank`
+    bounds every bond of the `decomposition`; `is_gauged` leaves out what a gauge can make an
+    identity. `column_scaled` divides input columns by a stored scale before all this (ASVD).
+
+    Raises:
+        UsageError: a name is unknown or a number out of range.
+    """
+
+    rank: int
+    slices: int = 8
+    decomposition: Name = "svd"
+    map: Map = "abs_power"
+    power: float = 1.0
+    reduction: Reduction = "prod"
+    scope: Scope = "full"
+    size: int = 2
+    sign_split: bool = True
+    is_gauged: bool = True
+    column_scaled: bool = False
+    storage: Storage = "lehmer"
+    form: ClassVar[str] = "network"
+
+    def __post_init__(self) -> None:
+        for field, names in _CHOICES.items():
+            if getattr(self, field) not in get_args(names):
+                raise unknown_name(f"network {field}", getattr(self, field), get_args(names))
+        if self.rank < 1 or self.slices < 1 or self.size < 2 or not self.power > 0:
+            raise UsageError(
+                f"a network needs rank and slices of 1 or more, size 2 or more, power above 0; "
+                f"not rank={self.rank} slices={self.slices} size={self.size} power={self.power}."
+            )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        signs = ("signs",) if self.sign_split else ()
+        scale = ("column_scale",) if self.column_scaled else ()
+        return ("cores", "gauge_rows", "order", *signs, *scale)
+
+    def n_bits(self, shape: Shape) -> int:
+        rows, columns = shape
+        signs = packed_bits(rows * columns, 1) if self.sign_split else 0
+        scale = NUMBER_BITS * columns if self.column_scaled else 0
+        bits = NUMBER_BITS * self.n_core_numbers(shape) + self._order(shape).n_bits()
+        return bits + packed_bits(sum(m for m, _ in self._gauged(shape)), 1) + signs + scale
+
+    def n_core_numbers(self, shape: Shape) -> int:
+        """Numbers of the stored cores: what the paper counts."""
+        total = sum(math.prod(core) for core in self._core_shapes(shape))
+        return total - sum(r * r for _, r in self._gauged(shape))
+
+    def predicted_distortion(self, in_features: int) -> float:
+        raise UsageError("the error of a network depends on the weights; use `choices`.")
+
+    def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
+        shape = (weight.shape[0], weight.shape[1])
+        parts: dict[str, Tensor] = {}
+        if self.column_scaled:
+            scale = _column_scale(weight, hessian)
+            parts["column_scale"] = scale
+            weight = weight * scale.float()
+        if self.sign_split:
+            parts["signs"] = pack(weight < 0, 1)
+        parts["order"], tensor = self._sorted(weight)
+        decomposition = DECOMPOSITIONS[self.decomposition]
+        cores = decomposition.fit(tensor.reshape(self._modes(shape)), self.rank)
+        parts["cores"], parts["gauge_rows"] = self._pack_cores(cores)
+        return parts
+
+    def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        rows, columns = shape
+        block = -(-rows // self.slices)
+        cores = self._unpack_cores(parts["cores"].cpu(), parts["gauge_rows"], shape)
+        found = DECOMPOSITIONS[self.decomposition].contract(cores).reshape(self.slices, -1)
+        result = torch.empty_like(found)
+        result[:, self._order(shape).read(parts["order"].cpu())] = found
+        weight = result.view(self.slices * block, columns)[:rows]
+        if self.sign_split:
+            negative = unpack_bits(parts["signs"], rows * columns).view(shape).bool()
+            size = weight.clamp_min(0) ** (1 / self.power)
+            weight = torch.where(negative, -size, size)
+        if self.column_scaled:
+            weight = weight / parts["column_scale"].cpu().double()
+        return weight.float()
+
+    @classmethod
+    def menu(cls, weight: Tensor | None = None) -> Sequence[CodecSpec]:
+        if weight is None:
+            return []
+        longest = min(weight.shape)
+        ranks = sorted({max(1, round(longest * 2 ** (-k / 2))) for k in range(1, 24)})
+        return [cls(rank, slices) for slices in MENU_SLICES for rank in ranks]
+
+    @classmethod
+    def choices(
+        cls, shape: Shape, weight: Tensor | None = None
+    ) -> Sequence[tuple[CodecSpec, float]]:
+        """With the measured error: what the singular values of the sorted matrix leave out."""
+        if weight is None:
+            return []
+        missing: dict[int, Tensor] = {}
+        for slices in MENU_SLICES:
+            one = cls(1, slices)
+            _, tensor = one._sorted(weight.detach().float())
+            energy = torch.linalg.svdvals(tensor.reshape(one._modes(shape))).square()
+            left_out = energy.flip(0).cumsum(0).flip(0) / energy.sum().clamp_min(1e-300)
+            missing[slices] = torch.cat([left_out, torch.zeros(1)])
+        specs = [spec for spec in cls.menu(weight) if isinstance(spec, Network)]
+        return [(spec, float(missing[spec.slices][spec.rank])) for spec in specs]
+
+    def _order(self, shape: Shape) -> Order:
+        return Order(self.scope, self.size, self.storage, -(-shape[0] // self.slices), shape[1])
+
+    def _modes(self, shape: Shape) -> tuple[int, ...]:
+        return modes_of(self.decomposition, self.slices * -(-shape[0] // self.slices), shape[1])
+
+    def _core_shapes(self, shape: Shape) -> list[tuple[int, ...]]:
+        return DECOMPOSITIONS[self.decomposition].core_shapes(self._modes(shape), self.rank)
+
+    def _gauged(self, shape: Shape) -> list[tuple[int, int]]:
+        """(rows, rank) of every core whose bond is fixed."""
+        if not self.is_gauged:
+            return []
+        shapes = self._core_shapes(shape)
+        bonds = DECOMPOSITIONS[self.decomposition].bonds(len(self._modes(shape)))
+        return [(math.prod(shapes[k][:-1]), shapes[k][-1]) for k, _, _ in bonds]
+
+    def _sorted(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The stored order, and the values to decompose in that order, (slices, places) float64."""
+        rows, columns = weight.shape
+        padded = functional.pad(weight.cpu().double(), (0, 0, 0, -rows % self.slices))
+        if self.sign_split:
+            padded = padded.abs() ** self.power
+        slices = padded.view(self.slices, -1, columns)
+        order = self._order((rows, columns))
+        # |x|^p is decomposed already: the score's own map would raise it to p again.
+        shown = slices ** (1 / self.power) if self.sign_split else slices
+        stored = order.choose(score(shown, self.map, self.power, self.reduction))
+        return stored, slices.flatten(1)[:, order.read(stored)]
+
+    def _pack_cores(self, cores: list[Tensor]) -> tuple[Tensor, Tensor]:
+        cores, chosen_rows = list(cores), []
+        bonds = DECOMPOSITIONS[self.decomposition].bonds(cores_modes(self.decomposition, cores))
+        for k, neighbour, axis in bonds if self.is_gauged else []:
+            matrix = cores[k].reshape(-1, cores[k].shape[-1])
+            chosen, rest, push = gauge.fix(matrix)
+            cores[neighbour] = multiply(push, cores[neighbour], axis)
+            cores[k] = rest
+            chosen_rows.append(chosen)
+        numbers = torch.cat([core.flatten() for core in cores]).to(torch.float16)
+        if not torch.isfinite(numbers).all():
+            raise NumericsError("a core of its tensor network exceeds the range of float16.")
+        rows = torch.cat(chosen_rows) if chosen_rows else torch.zeros(0, dtype=torch.bool)
+        return numbers, pack(rows, 1)
+
+    def _unpack_cores(self, numbers: Tensor, rows: Tensor, shape: Shape) -> list[Tensor]:
+        gauged = self._gauged(shape)
+        chosen = unpack_bits(rows, sum(m for m, _ in gauged)).bool().split([m for m, _ in gauged])
+        bonds = DECOMPOSITIONS[self.decomposition].bonds(len(self._modes(shape)))
+        of_core = {k: rows_of for (k, _, _), rows_of in zip(bonds, chosen, strict=False)}
+        cores, start = [], 0
+        for k, core in enumerate(self._core_shapes(shape)):
+            identity = core[-1] ** 2 if k in of_core else 0
+            stop = start + math.prod(core) - identity
+            part = numbers[start:stop].double()
+            if k in of_core:
+                part = gauge.join(of_core[k], part.view(-1, core[-1]))
+            cores.append(part.reshape(core))
+            start = stop
+        return cores
+
+
+def cores_modes(name: str, cores: Sequence[Tensor]) -> int:
+    """How many modes a decomposition with these cores has."""
+    return len(cores) - (name == "tucker")
+
+
+def _column_scale(weight: Tensor, hessian: Tensor | None) -> Tensor:
+    """(in_features,) float16: root mean square of each input, or ones (ASVD, arXiv:2312.05821)."""
+    if hessian is None:
+        return torch.ones(weight.shape[1], dtype=torch.float16)
+    scale = hessian.diagonal().clamp_min(0).sqrt()
+    return (scale / scale.mean()).clamp(2.0**-10, 2.0**10).to(torch.float16).cpu()
