@@ -30,7 +30,7 @@ class Settings:
     rate: float
     """Share of linear-weight bytes to remove, 0 to 0.95; 0 runs the dense policy alone."""
     codec: str = "leader"
-    """Form of the code: leader, lossless, network or scalar."""
+    """Form of the code: leader, local, lossless, network or scalar."""
     calibration: Path | None = None
     """File that eval/calibrate.py wrote for this policy: keeps outputs, not weights, close."""
     policy: str = REFERENCE_POLICY
@@ -56,7 +56,7 @@ class Settings:
     wrong_pictures: bool = False
     """Control: show objects where another displacement would have put them."""
     backend: str = "dense"
-    """How coded weights are multiplied: dense (decoded at load) or reference."""
+    """How coded weights are multiplied: dense (decoded at load), reference or factored."""
 
 
 def list_scenes(settings: Settings) -> list[Scene]:

@@ -22,7 +22,7 @@ class Compress:
     rate: float
     """Share of linear-weight bytes to remove, 0 to 0.95; all that is stored is counted."""
     codec: str = "leader"
-    """Form of the code: leader, lossless, network or scalar."""
+    """Form of the code: leader, local, lossless, network or scalar."""
 
     calibration: Path | None = None
     """File that eval/calibrate.py wrote for this policy: keeps outputs, not weights, close."""

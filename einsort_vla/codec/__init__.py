@@ -12,6 +12,7 @@ from einsort_vla.codec.interface import (
     spec_from_dict,
 )
 from einsort_vla.codec.leader import Leader
+from einsort_vla.codec.local import Local
 from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.network import Network
 from einsort_vla.codec.scalar import Scalar
@@ -25,6 +26,7 @@ __all__ = [
     "CompressedTensor",
     "Dense",
     "Leader",
+    "Local",
     "Lossless",
     "Network",
     "Scalar",

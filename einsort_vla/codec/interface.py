@@ -8,6 +8,7 @@ from torch import Tensor
 
 from einsort_vla.codec.dense import Dense
 from einsort_vla.codec.leader import Leader
+from einsort_vla.codec.local import Local
 from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.network import Network
 from einsort_vla.codec.scalar import Scalar
@@ -16,7 +17,7 @@ from einsort_vla.codec.tensor import CompressedTensor
 from einsort_vla.errors import NumericsError, ShapeError, unknown_name
 
 FLOAT16_MAX = torch.finfo(torch.float16).max
-_CLASSES: tuple[type[CodecSpec], ...] = (Dense, Leader, Lossless, Network, Scalar)
+_CLASSES: tuple[type[CodecSpec], ...] = (Dense, Leader, Local, Lossless, Network, Scalar)
 _FORMS = {cls.form: cls for cls in _CLASSES}
 FORMS = tuple(name for name in _FORMS if name != Dense.form)
 """The forms a user may choose; `dense` is part of each one's menu."""

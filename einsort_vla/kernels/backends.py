@@ -38,9 +38,21 @@ class DenseBackend:
         return functional.linear(x, self._weight)
 
 
-BACKENDS: dict[str, type[ReferenceBackend] | type[DenseBackend]] = {
+class FactoredBackend:
+    """Multiplies by the stored factors where a form can (`local`); else as the reference."""
+
+    def __init__(self, compressed: CompressedTensor) -> None:
+        self._compressed = compressed
+
+    def matmul(self, x: Tensor) -> Tensor:
+        c = self._compressed
+        return c.spec.matmul(x, c.parts, c.shape)
+
+
+BACKENDS: dict[str, type[ReferenceBackend | DenseBackend | FactoredBackend]] = {
     "reference": ReferenceBackend,
     "dense": DenseBackend,
+    "factored": FactoredBackend,
 }
 
 
