@@ -24,7 +24,12 @@ lint: setup
 check: lint test
 
 reference-policy: setup ## trains the shipped policy anew, into outputs/; resumes where it stopped
-	$(PYTHON) -m policies.reference --output outputs/reference-libero
+	$(PYTHON) -m policies.reference --work outputs/reference-policy/first \
+	  --output outputs/reference-policy/start
+	$(PYTHON) -m policies.reference --work outputs/reference-policy/second \
+	  --start outputs/reference-policy/start --output outputs/reference-libero --seed 2 \
+	  --demonstrations-per-task 8 14 --takeover-after 0 --takeover-scenes-per-task.0 5 16 \
+	  --train.steps 2700 --train.learning-rate 5e-4 --train.warmup-steps 150
 
 setup: gl .venv/setup-stamp
 

@@ -101,12 +101,13 @@ def compress_folder(
         on_progress: called with weights coded and weights in all.
 
     Raises:
-        CheckpointError: the source is no dense policy, the destination exists, or the statistics
-            are those of another policy.
+        CheckpointError: the source is no dense policy, the destination exists, or the plan or the
+            statistics are those of another policy.
         NumericsError: a weight is not finite.
     """
     if destination.exists():
         raise CheckpointError(f"{destination} exists already; nothing was written over.")
+    _check_plan(plan, compressible_shapes(source))
     if statistics:
         statistics.check_source(file_sha256(source / WEIGHTS))
     config = read_config(source)
@@ -151,6 +152,20 @@ def dense_type(folder: Path) -> str:
             f"{folder} is already compressed (type {policy_type!r}); give the dense policy instead."
         )
     return policy_type
+
+
+def _check_plan(plan: Plan, shapes: dict[str, tuple[int, int]]) -> None:
+    planned = {name: code.shape for name, code in plan.tensors.items()}
+    if other := sorted(planned.items() ^ shapes.items()):
+        raise CheckpointError(
+            f"the plan was made for another policy: {other[0][0]} is missing on one side or has "
+            "another shape. Plan this one anew."
+        )
+    if plan.rate < plan.rate_requested:
+        raise CheckpointError(
+            f"the plan reaches rate {plan.rate:.4f}, less than its rate_requested "
+            f"({plan.rate_requested}). Choose codes of fewer bits, or lower rate_requested."
+        )
 
 
 def _encode_all(

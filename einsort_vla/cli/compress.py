@@ -8,7 +8,9 @@ from rich.progress import Progress
 from tyro.conf import Positional
 
 from einsort_vla.checkpoint import compress_folder, plan_folder
-from einsort_vla.plan import InputStatistics
+from einsort_vla.cli.plan import from_yaml
+from einsort_vla.errors import UsageError
+from einsort_vla.plan import InputStatistics, Plan
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,10 @@ class Compress:
     """Folder of a dense LeRobot policy."""
     destination: Positional[Path]
     """Folder to write; it must not exist."""
-    rate: float
+    rate: float | None = None
     """Share of linear-weight bytes to remove, 0 to 0.95; all that is stored is counted."""
+    plan: Path | None = None
+    """Plan file instead of a rate; `einsort-vla plan` writes one."""
     codec: str = "leader"
     """Form of the code: leader, local, lossless, network or scalar."""
 
@@ -28,7 +32,7 @@ class Compress:
     """File that eval/calibrate.py wrote for this policy: keeps outputs, not weights, close."""
 
     def run(self, console: Console) -> int:
-        plan = plan_folder(self.source, self.rate, self.codec)
+        plan = self._plan()
         with Progress(console=console) as progress:
             task = progress.add_task("coding weights", total=plan.n_weights)
             summary = compress_folder(
@@ -39,9 +43,17 @@ class Compress:
                 lambda done, total: progress.update(task, completed=done, total=total),
             )
         console.print(
-            f"{self.destination}: rate {summary.plan.rate:.4f} (requested {self.rate}), "
-            f"{summary.plan.bits_per_weight:.3f} bits a weight, weight file "
+            f"{self.destination}: rate {plan.rate:.4f} (requested {plan.rate_requested}), "
+            f"{plan.bits_per_weight:.3f} bits a weight, weight file "
             f"{summary.dense_bytes / 1e6:.2f} MB -> {summary.compressed_bytes / 1e6:.2f} MB.",
             highlight=False,
         )
         return 0
+
+    def _plan(self) -> Plan:
+        if (self.rate is None) == (self.plan is None):
+            raise UsageError("compress takes either --rate or --plan.")
+        if self.plan is not None:
+            return from_yaml(self.plan)
+        assert self.rate is not None
+        return plan_folder(self.source, self.rate, self.codec)

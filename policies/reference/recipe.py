@@ -18,7 +18,7 @@ from policies.reference.train import TrainSettings, export, train
 
 @dataclass(frozen=True)
 class Recipe:
-    """The whole recipe; the shipped policy was made with the defaults."""
+    """One stage of the recipe; `make reference-policy` runs the two of the shipped policy."""
 
     work: Path = Path("outputs/reference-policy")
     """Demonstrations and training state; what is there is not made again."""

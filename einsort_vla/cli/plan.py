@@ -1,0 +1,73 @@
+"""`einsort-vla plan SRC --rate R`: the code of each matrix, as a file that can be edited."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from tyro.conf import Positional
+
+from einsort_vla.checkpoint import plan_folder
+from einsort_vla.errors import CheckpointError
+from einsort_vla.plan import Plan
+
+
+@dataclass(frozen=True)
+class MakePlan:
+    """Plan the compression of a dense policy folder, without coding it."""
+
+    source: Positional[Path]
+    """Folder of a dense LeRobot policy."""
+    rate: float
+    """Share of linear-weight bytes to remove, 0 to 0.95; all that is stored is counted."""
+    codec: str = "leader"
+    """Form of the code: leader, local, lossless, network or scalar."""
+    output: Path | None = None
+    """YAML file to write, for `compress --plan`; without it the plan is printed."""
+
+    def run(self, console: Console) -> int:
+        plan = plan_folder(self.source, self.rate, self.codec)
+        if self.output is None:
+            print(to_yaml(plan), end="")
+            return 0
+        if self.output.exists():
+            raise CheckpointError(f"{self.output} exists already; nothing was written over.")
+        self.output.write_text(to_yaml(plan), encoding="utf-8")
+        console.print(
+            f"{self.output}: {len(plan.tensors)} matrices, rate {plan.rate:.4f}, "
+            f"{plan.bits_per_weight:.3f} bits a weight. Edit specs as you like, then: "
+            f"einsort-vla compress {self.source} DST --plan {self.output}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return 0
+
+
+def to_yaml(plan: Plan) -> str:
+    """A plan as text: one line a matrix, so that two plans can be compared line by line."""
+    content = plan.as_dict()
+    head = yaml.safe_dump({key: content[key] for key in ("form", "rate_requested")})
+    lines = [f"  {name}: {_one_line(entry)}\n" for name, entry in content["tensors"].items()]
+    return head + "tensors:\n" + "".join(lines)
+
+
+def from_yaml(file: Path) -> Plan:
+    """The plan in a file.
+
+    Raises:
+        CheckpointError: it is missing, no YAML, or no plan.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"the plan {file} does not exist.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} holds no plan; `einsort-vla plan` writes one.")
+    return Plan.from_dict(content)
+
+
+def _one_line(entry: dict[str, Any]) -> str:
+    return yaml.safe_dump(entry, default_flow_style=True, width=10_000, sort_keys=False).strip()
