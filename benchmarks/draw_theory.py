@@ -1,0 +1,95 @@
+"""Draws the figures of docs/theory.md: `python benchmarks/draw_theory.py docs/figures`."""
+
+import math
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor
+
+from einsort_vla.codec import CodecSpec, Leader, Network, Scalar, decode, encode
+
+SEED = 0
+BLOCK = (8 * 64, 128)  # 8 heads x 64 tokens x 128, as in the paper's KV experiments
+
+
+def main() -> None:
+    """Write all figures into the folder named on the command line."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python benchmarks/draw_theory.py FOLDER")
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for draw in (draw_spectra, draw_margins, draw_honest_bits):
+        figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
+        draw(axes)
+        axes.grid(alpha=0.3)
+        axes.legend()
+        figure.savefig(folder / f"{draw.__name__.removeprefix('draw_')}.png", dpi=120)
+        plt.close(figure)
+
+
+def draw_spectra(axes: plt.Axes) -> None:
+    """Lemmas 2.1 and D.1: singular values before and after sorting."""
+    values = torch.rand(256, 256, generator=_generator()).double()
+    swapped = values[torch.randperm(256, generator=_generator())]
+    for matrix, label in (
+        (values, "unsorted (and with rows permuted: the same, Proposition D.2)"),
+        (values.sort(dim=1).values, "each row sorted (Lemma D.1: rank 1)"),
+        (values.flatten().sort().values.view(256, 256), "all sorted (Lemma 2.1: rank 2)"),
+    ):
+        singular = torch.linalg.svdvals(matrix)
+        axes.semilogy(range(1, 41), singular[:40] / singular[0], ".-", label=label)
+    assert torch.allclose(torch.linalg.svdvals(values), torch.linalg.svdvals(swapped))
+    axes.set(xlabel="index", ylabel="singular value over the largest", ylim=(1e-4, 2),
+             title="256 x 256 uniform values")  # fmt: skip
+
+
+def draw_margins(axes: plt.Axes) -> None:
+    """Proposition D.3: how far one entry moves the score of its place."""
+    slices = torch.arange(2, 33).double()
+    for value in (0.1, 0.5):
+        mean = value / ((slices - 1) / 12).sqrt()
+        axes.semilogy(slices, mean, label=f"mean, entry {value}")
+    product = 1 / ((4 / 3) ** (slices - 1) - 1).sqrt()
+    axes.semilogy(slices, product, "k--", label="product, any entry")
+    axes.set(xlabel="slices that share one order", ylabel="margin: mean over deviation",
+             title="Score of a place, uniform entries, p = 1")  # fmt: skip
+
+
+def draw_honest_bits(axes: plt.Axes) -> None:
+    """Error over bits with everything counted, on structureless weights."""
+    block = torch.randn(*BLOCK, generator=_generator())
+    ranks = (2, 4, 8, 16, 32, 64)
+    families: dict[str, list[CodecSpec]] = {
+        "SVD": [Network(r, scope="none", sign_split=False) for r in ranks],
+        "signs split, not sorted": [Network(r, scope="none") for r in ranks],
+        "EinSort, 8 slices share an order": [Network(r) for r in ranks],
+        "EinSort, row by row": [Network(r, slices=1, scope="row") for r in (1, 2, 4, 8)],
+        "rounding, group 128": [Scalar(bits, 128) for bits in (2, 3, 4, 5, 6, 8)],
+        "leader": [spec for spec in Leader.menu() if isinstance(spec, Leader) and spec.b < 8],
+    }
+    for label, specs in families.items():
+        points = sorted(_point(block, spec) for spec in specs)
+        axes.plot(*zip(*points, strict=True), ".-", label=label)
+    bits = torch.linspace(1, 16, 2)
+    axes.plot(bits, 20 * torch.log10(2.0**-bits), "k", lw=0.8, label="bound")
+    axes.set(xlabel="bits a weight, everything counted", ylabel="relative error, dB",
+             xlim=(0.9, 16), ylim=(-50, 1), title="i.i.d. Gaussian, 512 x 128")  # fmt: skip
+
+
+def _point(block: Tensor, spec: CodecSpec) -> tuple[float, float]:
+    compressed = encode(block, spec)
+    error = (block - decode(compressed)).square().sum() / block.square().sum()
+    return compressed.stored_bits / block.numel(), 10 * math.log10(float(error))
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(SEED)
+
+
+if __name__ == "__main__":
+    main()
