@@ -94,8 +94,12 @@ def test_end_to_end_with_an_interrupt_and_resume(tmp_path):
     output = tmp_path / "run"
     arguments = command("--rate", 0.5, "--tasks", 1, "--episodes", 2, "--workers", 1,
                         "--output", output, "--video")  # fmt: skip
-    first = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                             start_new_session=True)  # fmt: skip
+    # A runner in the background of a shell ignores SIGINT, and so would its children.
+    first = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     log = output / "episodes.jsonl"
     deadline = time.monotonic() + 300
     while not (log.exists() and log.read_text().count("\n") >= 2):
