@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from einsort_vla.codec import CodecSpec, Leader, Network, Scalar, decode, encode
@@ -32,7 +33,7 @@ def main() -> None:
         plt.close(figure)
 
 
-def draw_spectra(axes: plt.Axes) -> None:
+def draw_spectra(axes: Axes) -> None:
     """Lemmas 2.1 and D.1: singular values before and after sorting."""
     values = torch.rand(256, 256, generator=_generator()).double()
     swapped = values[torch.randperm(256, generator=_generator())]
@@ -48,7 +49,7 @@ def draw_spectra(axes: plt.Axes) -> None:
              title="256 x 256 uniform values")  # fmt: skip
 
 
-def draw_margins(axes: plt.Axes) -> None:
+def draw_margins(axes: Axes) -> None:
     """Proposition D.3: how far one entry moves the score of its place."""
     slices = torch.arange(2, 33).double()
     for value in (0.1, 0.5):
@@ -60,7 +61,7 @@ def draw_margins(axes: plt.Axes) -> None:
              title="Score of a place, uniform entries, p = 1")  # fmt: skip
 
 
-def draw_honest_bits(axes: plt.Axes) -> None:
+def draw_honest_bits(axes: Axes) -> None:
     """Error over bits with everything counted, on structureless weights."""
     block = torch.randn(*BLOCK, generator=_generator())
     ranks = (2, 4, 8, 16, 32, 64)
