@@ -1,8 +1,4 @@
-"""Tensor decompositions of given rank as lists of cores, largest number of stored numbers last.
-
-Cores are float64 while they are made. `bond_matrix` views a core as (rows, rank) on the bond that
-gauge fixing treats; pushing its triangular factor into the neighbour keeps the product.
-"""
+"""Tensor decompositions of given rank as lists of cores, float64 while they are made."""
 
 import math
 from collections.abc import Sequence
@@ -56,10 +52,7 @@ class TensorTrain:
         return [*cores, left.reshape(-1, tensor.shape[-1], 1)]
 
     def contract(self, cores: Sequence[Tensor]) -> Tensor:
-        result = cores[0]
-        for core in cores[1:]:
-            result = torch.tensordot(result, core, dims=1)
-        return result[0, ..., 0]
+        return _chain(cores)[0, ..., 0]
 
     def bonds(self, n_modes: int) -> list[tuple[int, int, int]]:
         return [(k, k + 1, 0) for k in range(n_modes - 1)]
@@ -84,9 +77,7 @@ class TensorRing:
         return list(_tensorly().decomposition.tensor_ring(tensor, rank=ranks))
 
     def contract(self, cores: Sequence[Tensor]) -> Tensor:
-        result = cores[0]
-        for core in cores[1:]:
-            result = torch.tensordot(result, core, dims=1)
+        result = _chain(cores)
         return result.diagonal(dim1=0, dim2=result.ndim - 1).sum(-1)
 
     def bonds(self, n_modes: int) -> list[tuple[int, int, int]]:
@@ -155,6 +146,14 @@ DECOMPOSITIONS: dict[str, Decomposition] = {
     "cp": Canonical(),
     "tucker": Tucker(),
 }
+
+
+def _chain(cores: Sequence[Tensor]) -> Tensor:
+    """Cores contracted one after the other, both outer bonds left open."""
+    result = cores[0]
+    for core in cores[1:]:
+        result = torch.tensordot(result, core, dims=1)
+    return result
 
 
 def modes_of(name: str, rows: int, columns: int) -> tuple[int, ...]:

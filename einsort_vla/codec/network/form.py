@@ -97,9 +97,9 @@ class Network(CodecSpec):
         if self.sign_split:
             parts["signs"] = pack(weight < 0, 1)
         parts["order"], tensor = self._sorted(weight)
-        decomposition = DECOMPOSITIONS[self.decomposition]
-        cores = decomposition.fit(tensor.reshape(self._modes(shape)), self.rank)
-        parts["cores"], parts["gauge_rows"] = self._pack_cores(cores)
+        modes = self._modes(shape)
+        cores = DECOMPOSITIONS[self.decomposition].fit(tensor.reshape(modes), self.rank)
+        parts["cores"], parts["gauge_rows"] = self._pack_cores(cores, len(modes))
         return parts
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
@@ -173,9 +173,9 @@ class Network(CodecSpec):
         stored = order.choose(score(shown, self.map, self.power, self.reduction))
         return stored, slices.flatten(1)[:, order.read(stored)]
 
-    def _pack_cores(self, cores: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _pack_cores(self, cores: list[Tensor], n_modes: int) -> tuple[Tensor, Tensor]:
         cores, chosen_rows = list(cores), []
-        bonds = DECOMPOSITIONS[self.decomposition].bonds(cores_modes(self.decomposition, cores))
+        bonds = DECOMPOSITIONS[self.decomposition].bonds(n_modes)
         for k, neighbour, axis in bonds if self.is_gauged else []:
             matrix = cores[k].reshape(-1, cores[k].shape[-1])
             chosen, rest, push = gauge.fix(matrix)
@@ -203,11 +203,6 @@ class Network(CodecSpec):
             cores.append(part.reshape(core))
             start = stop
         return cores
-
-
-def cores_modes(name: str, cores: Sequence[Tensor]) -> int:
-    """How many modes a decomposition with these cores has."""
-    return len(cores) - (name == "tucker")
 
 
 def _column_scale(weight: Tensor, hessian: Tensor | None) -> Tensor:

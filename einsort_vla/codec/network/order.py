@@ -4,14 +4,13 @@ The order must depend on the place across axes: permuting rows and columns on th
 singular values as they are (Proposition D.2).
 """
 
-import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from einsort_vla.codec.network import permutation
-from einsort_vla.codec.network.permutation import Storage
+from einsort_vla.codec.network.permutation import Storage, log2_factorial
 from einsort_vla.codec.packing import pack, packed_bits, unpack
 
 Scope = Literal["none", "full", "row", "group", "axis"]
@@ -80,13 +79,13 @@ class Order:
         if self._scope == "none":
             return 0.0
         if self._scope == "full":
-            return _log2_factorial(m * c)
+            return log2_factorial(m * c)
         if self._scope == "row":
-            return m * _log2_factorial(c)
+            return m * log2_factorial(c)
         if self._scope == "group":
             runs = [min(self._size, c - k) for k in range(0, c, self._size)]
-            return m * (_log2_factorial(c) - sum(map(_log2_factorial, runs)))
-        return sum(m * c // d * _log2_factorial(d) for d in self._axes)
+            return m * (log2_factorial(c) - sum(map(log2_factorial, runs)))
+        return sum(m * c // d * log2_factorial(d) for d in self._axes)
 
     @property
     def _group_bits(self) -> int:
@@ -119,7 +118,3 @@ class Order:
             field = field.gather(axis, orders.view(moved.shape).movedim(-1, axis))
             start = stop
         return field
-
-
-def _log2_factorial(n: int) -> float:
-    return math.lgamma(n + 1) / math.log(2)
