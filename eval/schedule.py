@@ -3,13 +3,16 @@
 import contextlib
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import groupby
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -65,9 +68,11 @@ def run_all(
     ]
     context = multiprocessing.get_context("spawn")
     with _children_ignore_interrupts():
-        manager = context.Manager()
+        manager = SyncManager(ctx=context)
+        manager.start(_end_with_parent)
         results = manager.Queue()
-        pool = ProcessPoolExecutor(max(1, min(n_workers, len(jobs))), mp_context=context)
+        n_processes = max(1, min(n_workers, len(jobs)))
+        pool = ProcessPoolExecutor(n_processes, context, initializer=_end_with_parent)
         futures = {pool.submit(_run_job, job, results) for job in jobs}
     with manager, log.open("a", encoding="utf-8") as file:
         if log.stat().st_size and not log.read_bytes().endswith(b"\n"):
@@ -84,6 +89,13 @@ def run_all(
             ) from error
         finally:
             _stop(pool)
+
+
+def begin_log(log: Path, records: Iterable[EpisodeRecord]) -> None:
+    """Write a log that begins with these episodes, unless there is one already."""
+    if not log.exists():
+        lines = [json.dumps(record.as_dict()) + "\n" for record in records]
+        log.write_text("".join(lines), encoding="utf-8")
 
 
 def read_log(log: Path) -> list[EpisodeRecord]:
@@ -142,6 +154,18 @@ def _stop(pool: ProcessPoolExecutor) -> None:
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         process.terminate()
+
+
+def _end_with_parent() -> None:
+    """A child of a killed parent would run on, on a core that someone else needs."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 _policies: dict[Arm, LeRobotPolicy] = {}  # of this worker process
