@@ -21,7 +21,7 @@ from einsort_vla.errors import CheckpointError
 from einsort_vla.plan import Plan
 
 FORMAT = "einsort"
-FORMAT_VERSION = "2"
+FORMAT_VERSION = "3"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from einsort_vla.codec.dense import Dense
 from einsort_vla.codec.interface import (
     FORMS,
-    check_form,
+    check_codec,
     choices,
     decode,
     encode,
@@ -31,7 +31,7 @@ __all__ = [
     "Network",
     "Scalar",
     "Shape",
-    "check_form",
+    "check_codec",
     "choices",
     "decode",
     "encode",

@@ -72,7 +72,18 @@ def code_with_feedback(weight: Tensor, hessian: Tensor, coder: ColumnCoder) -> T
 
 
 def _inverse_factor(hessian: Tensor, in_features: int) -> Tensor:
-    """Upper triangular U with H^-1 = U^T U, float64; inputs that never vary stand alone."""
+    """Upper triangular U with H^-1 = U^T U, float64."""
+    inverse = torch.cholesky_inverse(damped_factor(hessian, in_features))
+    return torch.linalg.cholesky(inverse, upper=True)
+
+
+def damped_factor(hessian: Tensor, in_features: int) -> Tensor:
+    """Lower triangular L with H = L L^T after damping, float64; inputs that never vary stand alone.
+
+    Raises:
+        ShapeError: the Hessian does not fit a weight with that many inputs.
+        NumericsError: it is not finite, or not positive definite after damping.
+    """
     if tuple(hessian.shape) != (in_features, in_features):
         raise ShapeError(
             f"the Hessian has shape {tuple(hessian.shape)}; a weight with {in_features} inputs "
@@ -92,4 +103,4 @@ def _inverse_factor(hessian: Tensor, in_features: int) -> Tensor:
             "the Hessian is not positive definite, damped by 1 % of its mean diagonal. "
             "It must be X^T X of real inputs; calibrate again."
         )
-    return torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
+    return lower

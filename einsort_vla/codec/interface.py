@@ -1,6 +1,7 @@
 """encode, decode, n_bits and menu for every form."""
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from einsort_vla.codec.network import Network
 from einsort_vla.codec.scalar import Scalar
 from einsort_vla.codec.spec import CodecSpec, Shape
 from einsort_vla.codec.tensor import CompressedTensor
-from einsort_vla.errors import NumericsError, ShapeError, unknown_name
+from einsort_vla.errors import NumericsError, ShapeError, UsageError, unknown_name
 
 FLOAT16_MAX = torch.finfo(torch.float16).max
 _CLASSES: tuple[type[CodecSpec], ...] = (Dense, Leader, Local, Lossless, Network, Scalar)
@@ -64,38 +65,70 @@ def n_bits(spec: CodecSpec, shape: Shape) -> int:
     return spec.n_bits(shape)
 
 
-def check_form(form: str) -> str:
-    """The form itself, if a user may choose it.
+def check_codec(codec: str) -> str:
+    """The text itself, if it names a form a user may choose and options which that form has.
+
+    Args:
+        codec: a form, and options of its menu: `scalar group=128 grid=asymmetric`.
 
     Raises:
-        UsageError: it is unknown, or `dense`.
+        UsageError: the form or an option is unknown, or the form is `dense`.
     """
-    if form not in FORMS:
-        raise unknown_name("codec", form, FORMS)
-    return form
+    _parse(codec)
+    return codec
 
 
-def menu(form: str) -> list[CodecSpec]:
+def menu(codec: str) -> list[CodecSpec]:
     """The codes of a form that fit any matrix, from few bits to many, with `dense` as the last.
 
     Raises:
-        UsageError: the form is unknown, or is `dense` itself.
+        UsageError: see `check_codec`.
     """
-    return [*_FORMS[check_form(form)].menu(), Dense()]
+    cls, options = _parse(codec)
+    return [*cls.menu(**options), Dense()]
 
 
-def choices(form: str, shape: Shape, weight: Tensor | None = None) -> list[tuple[CodecSpec, float]]:
+def choices(
+    codec: str, shape: Shape, weight: Tensor | None = None
+) -> list[tuple[CodecSpec, float]]:
     """What a plan may choose from for one matrix: codes with the error expected of each.
 
     Args:
-        form: the codec form to choose from.
+        codec: the form to choose from, with options of its menu.
         shape: (out_features, in_features).
         weight: the matrix itself; without it, codes that depend on it are left out.
 
     Raises:
-        UsageError: the form is unknown, or is `dense` itself.
+        UsageError: see `check_codec`.
     """
-    return [*_FORMS[check_form(form)].choices(shape, weight), (Dense(), 0.0)]
+    cls, options = _parse(codec)
+    return [*cls.choices(shape, weight, **options), (Dense(), 0.0)]
+
+
+def _parse(codec: str) -> tuple[type[CodecSpec], dict[str, Any]]:
+    """The class and the options of its menu that a text such as `leader window=12` names."""
+    form, *pairs = codec.split() or [""]
+    if form not in FORMS:
+        raise unknown_name("codec", form, FORMS)
+    cls = _FORMS[form]
+    known = dict(signature(cls.menu).parameters)
+    known.pop("weight")
+    options = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        if name not in known:
+            raise unknown_name(f"option of --codec {form}", name, known or ["(it has none)"])
+        options[name] = _value(pair, text, type(known[name].default))
+    cls.menu(**options)  # refuses values that no code has
+    return cls, options
+
+
+def _value(pair: str, text: str, kind: type) -> Any:
+    try:
+        return {"true": True, "false": False}[text] if kind is bool else kind(text)
+    except (KeyError, ValueError) as error:
+        valid = "true or false" if kind is bool else f"of type {kind.__name__}"
+        raise UsageError(f"the codec option {pair!r} must be {valid}.") from error
 
 
 def spec_from_dict(data: Mapping[str, Any]) -> CodecSpec:

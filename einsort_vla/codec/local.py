@@ -7,7 +7,7 @@ W = 1/N sum_k I x T_k x I. It is executed as it stands, never rebuilt.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -78,25 +78,20 @@ class Local(CodecSpec):
         return total[..., : shape[0]] / self.operators
 
     @classmethod
-    def menu(cls, weight: Tensor | None = None) -> Sequence["Local"]:
+    def menu(cls, weight: Tensor | None = None, d: int = 2) -> Sequence["Local"]:
         if weight is None:
             return []
-        limit = min(_n_bonds(n, 2) for n in weight.shape)
-        return [cls(n) for n in range(min(5, limit), 1, -1)]
+        limit = min(_n_bonds(n, d) for n in weight.shape)
+        return [cls(n, d) for n in range(min(5, limit), 1, -1)]
 
     @classmethod
     def choices(
-        cls, shape: Shape, weight: Tensor | None = None
+        cls, shape: Shape, weight: Tensor | None = None, **options: Any
     ) -> Sequence[tuple[CodecSpec, float]]:
         """With the measured error of each number of operators."""
-        found: list[tuple[CodecSpec, float]] = []
-        for spec in cls.menu(weight):
-            assert weight is not None
-            dense = weight.detach().float()
-            missing = dense - spec.decode(spec.encode(dense), shape)
-            energy = dense.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
-            found.append((spec, float(missing.square().sum() / energy)))
-        return found
+        if weight is None:
+            return []
+        return [(spec, spec.measured_distortion(weight)) for spec in cls.menu(weight, **options)]
 
     def _windows(self, shape: Shape) -> tuple[int, int]:
         """Rows and columns of one operator."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -95,8 +95,18 @@ class Scalar(CodecSpec):
         return self.levels()[indices] * scale
 
     @classmethod
-    def menu(cls, weight: Tensor | None = None) -> Sequence["Scalar"]:
-        return [cls(bits) for bits in BITS]
+    def menu(
+        cls,
+        weight: Tensor | None = None,
+        group: int = 0,
+        grid: str = "symmetric",
+        clip: bool = False,
+    ) -> Sequence["Scalar"]:
+        if grid not in get_args(Grid):
+            raise unknown_name("scalar grid", grid, get_args(Grid))
+        return [
+            cls(bits, group, cast(Grid, grid), clip) for bits in ([4] if grid == "nf4" else BITS)
+        ]
 
     def _n_groups(self, columns: int) -> int:
         return -(-columns // (self.group or columns))

@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 SCALE_BITS = 16  # one float16
@@ -32,6 +33,13 @@ class CodecSpec(ABC):
     def predicted_distortion(self, in_features: int) -> float:
         """Relative mean squared error on a row of i.i.d. Gaussian weights of that length."""
 
+    def measured_distortion(self, weight: Tensor) -> float:
+        """Relative mean squared error of a matrix once coded."""
+        dense = weight.detach().float()
+        missing = dense - self.decode(self.encode(dense), (dense.shape[0], dense.shape[1]))
+        energy = dense.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
+        return float(missing.square().sum() / energy)
+
     @abstractmethod
     def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
         """Parts of a finite float32 matrix, (out_features, in_features); see `codec.encode`."""
@@ -49,15 +57,17 @@ class CodecSpec(ABC):
     def menu(cls, weight: Tensor | None = None) -> "Sequence[CodecSpec]":
         """The codes a plan may choose from for a matrix, from few bits to many.
 
-        Some can only be offered when the weight itself is there.
+        Some can only be offered when the weight itself is there. Further parameters, each with a
+        default, are what a user may fix: `--codec "scalar group=128"`.
         """
 
     @classmethod
     def choices(
-        cls, shape: Shape, weight: Tensor | None = None
+        cls, shape: Shape, weight: Tensor | None = None, **options: Any
     ) -> "Sequence[tuple[CodecSpec, float]]":
         """`menu` with the relative mean squared error expected of each code."""
-        return [(spec, spec.predicted_distortion(shape[1])) for spec in cls.menu(weight)]
+        specs = cls.menu(weight, **options)
+        return [(spec, spec.predicted_distortion(shape[1])) for spec in specs]
 
     def n_core_numbers(self, shape: Shape) -> int | None:
         """Numbers of a tensor network's cores, which the EinSort paper counts; None without."""
@@ -67,5 +77,6 @@ class CodecSpec(ABC):
         return {"form": self.form, **asdict(self)}
 
     def __str__(self) -> str:
-        parameters = " ".join(f"{key}={value}" for key, value in asdict(self).items())
-        return f"{self.form} {parameters}".rstrip()
+        """The form and what differs from its defaults, such as `leader d=2 b=2 s=6`."""
+        told = [f for f in fields(self) if getattr(self, f.name) != f.default]
+        return " ".join([self.form, *(f"{f.name}={getattr(self, f.name)}" for f in told)])

@@ -49,6 +49,21 @@ def distortion(d: int, b: int, s: int) -> float:
     return _load()[1][table_name(d, b, s)]
 
 
+def centroids(lookup: Tensor, windows: Tensor, slices: Tensor) -> Tensor:
+    """One Lloyd step: each row becomes the mean of the slices coded with it.
+
+    Args:
+        lookup: (2^(s+b), d) float32.
+        windows: int64 rows, any shape.
+        slices: (*windows.shape, d) float32 magnitudes.
+    """
+    rows, data = windows.flatten(), slices.flatten(0, -2)
+    count = torch.bincount(rows, minlength=len(lookup)).float()[:, None]
+    total = torch.zeros_like(lookup).index_add_(0, rows, data)
+    trust = count / (count + 2)  # rarely used entries move slowly
+    return (1 - trust) * lookup + trust * total / count.clamp_min(1)
+
+
 @functools.cache
 def companded_grid(b: int) -> Tensor:
     """(2^b, 1) float32: reconstruction levels of the optimal compander for a half-normal.

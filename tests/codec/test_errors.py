@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from einsort_vla.codec import Leader, Scalar, encode, menu, spec_from_dict
+from einsort_vla.codec import Leader, Scalar, check_codec, encode, menu, spec_from_dict
 from einsort_vla.errors import NumericsError, ShapeError, UsageError
 
 SPEC = Scalar(4)
@@ -58,3 +58,28 @@ def test_bad_hessians(spec, hessian, error, message):
 def test_unknown_menu_names_the_forms():
     with pytest.raises(UsageError, match=r"unknown codec 'gguf'\. Valid: leader, local, .*scalar"):
         menu("gguf")
+
+
+@pytest.mark.parametrize(
+    ("codec", "message"),
+    [
+        ("", "unknown codec ''"),
+        ("dense", "unknown codec 'dense'"),
+        ("leader windw=12", "unknown option of --codec leader 'windw'. Did you mean 'window'"),
+        ("leader window=9", r"windows of \[8, 10.*\] bits, not 9"),
+        ("scalar clip=yes", "'clip=yes' must be true or false"),
+        ("scalar group=many", "'group=many' must be of type int"),
+        ("scalar grid=log", "unknown scalar grid 'log'"),
+        ("network decomposition=svdd", "Did you mean 'svd'"),
+        ("lossless level=9", "it has none"),
+    ],
+)
+def test_bad_options_of_a_codec(codec, message):
+    with pytest.raises(UsageError, match=message):
+        check_codec(codec)
+
+
+def test_options_hold_for_all_codes_of_a_menu():
+    assert {spec.group for spec in menu("scalar group=64")[:-1]} == {64}
+    assert {spec.window[1] + spec.window[2] for spec in menu("leader window=10")[:10]} == {10}
+    assert all(spec.rotated for spec in menu("leader rotated=true")[:-1])

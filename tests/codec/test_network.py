@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einsort_vla.codec import Network, decode, encode, n_bits
+from einsort_vla.codec.feedback import DAMPING
 from einsort_vla.codec.network import gauge, permutation
 from einsort_vla.codec.network.order import Order
 from einsort_vla.codec.network.score import score
@@ -155,6 +156,20 @@ def test_choices_know_the_error_before_coding():
         # Negative magnitudes are cut at zero when decoding, which can only help.
         assert float(found) <= expected + 1e-4
         assert float(found) >= 0.8 * expected - 1e-4
+
+
+def test_a_plain_svd_leaves_the_least_output_error():
+    """SVD-LLM: what remains under the Hessian are the singular values of W L beyond the rank."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(48, 32, generator=generator)
+    inputs = torch.randn(400, 32, generator=generator) @ torch.randn(32, 32, generator=generator)
+    hessian = inputs.t() @ inputs / 400
+    spec = Network(6, scope="none", sign_split=False)
+    missing = (weight - decode(encode(weight, spec, hessian))).double()
+    damped = hessian.double() + DAMPING * hessian.diagonal().double().mean() * torch.eye(32)
+    found = ((missing @ damped) * missing).sum()
+    values = torch.linalg.svdvals(weight.double() @ torch.linalg.cholesky(damped))
+    assert float(found) == pytest.approx(float(values[6:].square().sum()), rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -6,36 +6,66 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from einsort_vla.codec import CompressedTensor, Leader, decode, encode
 from einsort_vla.codec.packing import pack, unpack, unpack_bits
-from einsort_vla.codec.search import find_windows, viterbi
+from einsort_vla.codec.search import _compiled_search, find_windows, viterbi
 
 
 @settings(max_examples=25, deadline=None)
 @given(b=st.integers(1, 2), s=st.integers(0, 3), d=st.integers(1, 3), seed=st.integers(0, 999))
-def test_no_bit_stream_does_better(b, s, d, seed):
+def test_no_path_from_a_state_does_better(b, s, d, seed):
+    slices, lookup = _problem(8 // b, b, s, d, seed)
+    state = seed % 2**s
+    for is_closed in (False, True):
+        start = torch.tensor([state])
+        best = min(
+            _error(slices, lookup, _windows(own, b, s, state))
+            for own in itertools.product(range(2**b), repeat=8 // b)
+            if not is_closed or _windows(own, b, s, state)[-1] % 2**s == state
+        )
+        for search in (viterbi, _compiled_search):
+            windows = search(slices, lookup, b, s, start, is_closed)[0].tolist()
+            assert _error(slices, lookup, windows) == pytest.approx(best, abs=1e-5)
+
+
+def test_few_tail_biting_streams_would_have_been_better():
+    """The state at the seam is found by a search beside it: nearly always the best one."""
+    b, s, n_slices = 2, 3, 6
+    excess = []
+    for seed in range(60):
+        slices, lookup = _problem(n_slices, b, s, 2, seed)
+        windows = find_windows(slices, lookup, b, s)[0].tolist()
+        assert windows[0] >> b == windows[-1] % 2**s
+        streams = itertools.product(range(2**b), repeat=n_slices)
+        paths = (_windows(own, b, s, _last_bits(own, b, s)) for own in streams)
+        best = min(_error(slices, lookup, path) for path in paths)
+        excess.append(_error(slices, lookup, windows) / best - 1)
+    assert sum(excess) / len(excess) < 0.02
+
+
+def _problem(n_slices: int, b: int, s: int, d: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    n_slices = 8 // b
     lookup = torch.rand(2 ** (s + b), d, generator=generator)
-    slices = torch.rand(1, n_slices, d, generator=generator)
-    plain, fast = viterbi(slices, lookup, b, s), find_windows(slices, lookup, b, s)
-    best = min(
-        float((lookup[_windows(own, b, s)].double() - slices[0].double()).square().sum())
-        for own in itertools.product(range(2**b), repeat=n_slices)
-    )
-    for windows in (plain, fast):
-        error = float((lookup[windows].double() - slices.double()).square().sum())
-        assert error == pytest.approx(best, abs=1e-6)
+    return torch.rand(1, n_slices, d, generator=generator), lookup
 
 
-def _windows(own: tuple[int, ...], b: int, s: int) -> list[int]:
-    state, windows = 0, []
+def _error(slices: Tensor, lookup: Tensor, windows: list[int]) -> float:
+    return float((lookup[windows].double() - slices[0].double()).square().sum())
+
+
+def _windows(own: tuple[int, ...], b: int, s: int, state: int) -> list[int]:
+    windows = []
     for bits in own:
         window = state << b | bits
         windows.append(window)
         state = window & (2**s - 1)
     return windows
+
+
+def _last_bits(own: tuple[int, ...], b: int, s: int) -> int:
+    return int("".join(f"{bits:0{b}b}" for bits in own)[-s:], 2)
 
 
 @settings(max_examples=20, deadline=None)
@@ -44,8 +74,8 @@ def test_a_codeword_is_found_again_without_error(seed, window):
     d, b, s = window
     lookup = Leader(d, b, s).table()
     generator = torch.Generator().manual_seed(seed)
-    own = torch.randint(0, 2**b, (40,), generator=generator).tolist()
-    codeword = lookup[_windows(tuple(own), b, s)][None]
+    own = tuple(torch.randint(0, 2**b, (40,), generator=generator).tolist())
+    codeword = lookup[_windows(own, b, s, _last_bits(own, b, s))][None]
     assert torch.equal(lookup[find_windows(codeword, lookup, b, s)], codeword)
 
 

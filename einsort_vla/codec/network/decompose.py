@@ -81,7 +81,7 @@ class TensorRing:
         return result.diagonal(dim1=0, dim2=result.ndim - 1).sum(-1)
 
     def bonds(self, n_modes: int) -> list[tuple[int, int, int]]:
-        return []
+        return [(k, k + 1, 0) for k in range(n_modes - 1)]
 
 
 class Canonical:

@@ -7,13 +7,14 @@ loses to plain rounding at equal bits; it is here as the paper's reference imple
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, get_args
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from einsort_vla.codec.feedback import damped_factor
 from einsort_vla.codec.network import gauge
 from einsort_vla.codec.network.decompose import DECOMPOSITIONS, Name, modes_of, multiply
 from einsort_vla.codec.network.order import Order, Scope
@@ -67,6 +68,12 @@ class Network(CodecSpec):
             )
 
     @property
+    def is_plain_svd(self) -> bool:
+        """Whether the decoded matrix is a product of two factors, with nothing sorted or split."""
+        unsorted = self.scope == "none" and not self.sign_split
+        return unsorted and self.decomposition == "svd" and not self.column_scaled
+
+    @property
     def parts(self) -> tuple[str, ...]:
         signs = ("signs",) if self.sign_split else ()
         scale = ("column_scale",) if self.column_scaled else ()
@@ -98,7 +105,10 @@ class Network(CodecSpec):
             parts["signs"] = pack(weight < 0, 1)
         parts["order"], tensor = self._sorted(weight)
         modes = self._modes(shape)
-        cores = DECOMPOSITIONS[self.decomposition].fit(tensor.reshape(modes), self.rank)
+        if hessian is not None and self.is_plain_svd:
+            cores = _whitened_svd(tensor.reshape(modes), self.rank, hessian)
+        else:
+            cores = DECOMPOSITIONS[self.decomposition].fit(tensor.reshape(modes), self.rank)
         parts["cores"], parts["gauge_rows"] = self._pack_cores(cores, len(modes))
         return parts
 
@@ -119,29 +129,51 @@ class Network(CodecSpec):
         return weight.float()
 
     @classmethod
-    def menu(cls, weight: Tensor | None = None) -> Sequence[CodecSpec]:
+    def menu(
+        cls,
+        weight: Tensor | None = None,
+        decomposition: str = "svd",
+        slices: int = 0,
+        map: str = "abs_power",
+        power: float = 1.0,
+        reduction: str = "prod",
+        scope: str = "full",
+        sign_split: bool = True,
+        is_gauged: bool = True,
+    ) -> Sequence["Network"]:
+        """All ranks, with `slices` row blocks or, for 0, with each of MENU_SLICES."""
+        names = {"decomposition": decomposition, "map": map, "reduction": reduction, "scope": scope}
+        fixed: dict[str, Any] = {**names, "power": power, "sign_split": sign_split}
+        bases = [cls(1, n, is_gauged=is_gauged, **fixed) for n in _slices_tried(slices, scope)]
         if weight is None:
             return []
         longest = min(weight.shape)
         ranks = sorted({max(1, round(longest * 2 ** (-k / 2))) for k in range(1, 24)})
-        return [cls(rank, slices) for slices in MENU_SLICES for rank in ranks]
+        return [replace(base, rank=rank) for base in bases for rank in ranks]
 
     @classmethod
     def choices(
-        cls, shape: Shape, weight: Tensor | None = None
+        cls, shape: Shape, weight: Tensor | None = None, **options: Any
     ) -> Sequence[tuple[CodecSpec, float]]:
-        """With the measured error: what the singular values of the sorted matrix leave out."""
+        """With the error of each: of the SVD, what singular values leave out; else measured."""
+        specs = cls.menu(weight, **options)
         if weight is None:
             return []
+        if specs[0].decomposition != "svd":
+            return [(spec, spec.measured_distortion(weight)) for spec in specs]
         missing: dict[int, Tensor] = {}
-        for slices in MENU_SLICES:
-            one = cls(1, slices)
-            _, tensor = one._sorted(weight.detach().float())
-            energy = torch.linalg.svdvals(tensor.reshape(one._modes(shape))).square()
-            left_out = energy.flip(0).cumsum(0).flip(0) / energy.sum().clamp_min(1e-300)
-            missing[slices] = torch.cat([left_out, torch.zeros(1)])
-        specs = [spec for spec in cls.menu(weight) if isinstance(spec, Network)]
+        for spec in specs:
+            if spec.slices not in missing:
+                missing[spec.slices] = spec._energy_left_out(weight)
         return [(spec, float(missing[spec.slices][spec.rank])) for spec in specs]
+
+    def _energy_left_out(self, weight: Tensor) -> Tensor:
+        """Share of the sorted matrix's energy beyond each rank, (longest rank + 1,)."""
+        _, tensor = self._sorted(weight.detach().float())
+        modes = self._modes((weight.shape[0], weight.shape[1]))
+        energy = torch.linalg.svdvals(tensor.reshape(modes)).square()
+        left_out = energy.flip(0).cumsum(0).flip(0) / energy.sum().clamp_min(1e-300)
+        return torch.cat([left_out, torch.zeros(1)])
 
     def _order(self, shape: Shape) -> Order:
         return Order(self.scope, self.size, self.storage, -(-shape[0] // self.slices), shape[1])
@@ -203,6 +235,24 @@ class Network(CodecSpec):
             cores.append(part.reshape(core))
             start = stop
         return cores
+
+
+def _whitened_svd(matrix: Tensor, rank: int, hessian: Tensor) -> list[Tensor]:
+    """The factors of least output error: the SVD of W L, H = L L^T, with L^-1 in the right one.
+
+    SVD-LLM (Wang et al. 2024, arXiv:2403.07378); the EinSort paper's appendix H with C = H. Only an
+    unsorted SVD can take L^-1 into a factor; any other form would have to store it.
+    """
+    lower = damped_factor(hessian.cpu(), matrix.shape[1])
+    left, right = DECOMPOSITIONS["svd"].fit(matrix @ lower, rank)
+    whitened = torch.linalg.solve_triangular(lower, right[..., 0], upper=False, left=False)
+    return [left, whitened[..., None]]
+
+
+def _slices_tried(slices: int, scope: str) -> tuple[int, ...]:
+    if slices:
+        return (slices,)
+    return (1,) if scope == "none" else MENU_SLICES  # unsorted, slices make no difference
 
 
 def _column_scale(weight: Tensor, hessian: Tensor | None) -> Tensor:

@@ -1,0 +1,54 @@
+"""A randomized Hadamard rotation of the input dimension, for any width.
+
+With n = 2^k m, m odd, x is multiplied by random signs and then by H kron C: the Walsh-Hadamard
+matrix of size 2^k and the orthonormal cosine transform of size m. Every entry of a row is then a
+sum over the whole row, nearly Gaussian, whatever the weights were (Chee et al. 2023,
+arXiv:2307.13304, section 4; the EinSort paper's appendix D.2 argues for it without an experiment).
+"""
+
+import functools
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SEED = 0  # of the signs, the same for every matrix, so that no seed is stored
+
+
+def rotate(rows: Tensor) -> Tensor:
+    """(..., n) to (..., n): x Q, with Q orthogonal."""
+    signs, cosine = (part.to(rows) for part in _parts(rows.shape[-1]))
+    folded = (rows * signs).unflatten(-1, (-1, len(cosine)))
+    return (_hadamard(folded) @ cosine).flatten(-2)
+
+
+def unrotate(rows: Tensor) -> Tensor:
+    """The inverse of `rotate`: x Q^T."""
+    signs, cosine = (part.to(rows) for part in _parts(rows.shape[-1]))
+    folded = rows.unflatten(-1, (-1, len(cosine)))
+    return (_hadamard(folded) @ cosine.t()).flatten(-2) * signs
+
+
+def _hadamard(folded: Tensor) -> Tensor:
+    """(..., 2^k, m): the orthonormal Walsh-Hadamard transform along the next to last axis."""
+    size = folded.shape[-2]
+    result, half = folded, 1
+    while half < size:
+        pairs = result.unflatten(-2, (-1, 2, half))
+        first, second = pairs.unbind(-3)
+        result = torch.stack([first + second, first - second], dim=-3).flatten(-4, -2)
+        half *= 2
+    return result / math.sqrt(size)
+
+
+@functools.lru_cache(maxsize=64)
+def _parts(n: int) -> tuple[Tensor, Tensor]:
+    """Signs (n,), and the orthonormal DCT-II (m, m) of the odd part of n; float64."""
+    odd = n // (n & -n)
+    # RandomState's stream is frozen by numpy; newer generators may change.
+    signs = torch.from_numpy(np.random.RandomState(SEED).randint(0, 2, n) * 2.0 - 1)
+    k = torch.arange(odd, dtype=torch.float64)
+    cosine = torch.cos(math.pi / odd * (k[:, None] + 0.5) * k) * math.sqrt(2 / odd)
+    cosine[:, 0] /= math.sqrt(2)
+    return signs, cosine
