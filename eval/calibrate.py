@@ -1,7 +1,8 @@
-"""Watches the inputs of a policy's linear layers while it acts, for `--calibration`.
+"""Watches a policy act, for `--calibration`: its layers' inputs, and which layers its actions need.
 
 The dense policy runs in closed loop in fresh random scenes with displaced objects, its failures
-and recoveries included; LIBERO's stored initial states, which are the exam, are never used.
+and recoveries included; LIBERO's stored initial states, which are the exam, are never used. What it
+sees is kept; then its layers' inputs are summed over that, and each layer is coded alone.
 """
 
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 if not __package__:  # run as a script: see eval/libero.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -17,21 +19,26 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from einsort_vla.checkpoint import WEIGHTS, compressible_shapes, file_sha256
 from einsort_vla.cli.run import run_command
-from einsort_vla.errors import SimulatorError, UsageError
+from einsort_vla.errors import CheckpointError, SimulatorError, UsageError
 from einsort_vla.plan import InputStatistics
 from envs.benchmark import load_task
 from envs.libero import LiberoEnv
+from eval.observations import Recorder, load_observations, save_observations
 from eval.request import REFERENCE_POLICY, find_policy, task_ids
 from eval.rollout import Scene, run_episode
-from policies.lerobot_adapter import load
+from eval.sensitivity import measure_sensitivities
+from policies.lerobot_adapter import LeRobotPolicy, load
+from policies.protocol import Observation
+
+STATISTICS = "statistics.safetensors"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Collect the input statistics of a dense policy's linear layers in closed loop."""
+    """Collect what a calibrated compression of a dense policy needs, in closed loop."""
 
     output: Path
-    """File to write; if it holds part of the same collection, it is completed."""
+    """Folder to write; episodes that are in it already are kept, and the rest is added."""
     policy: str = REFERENCE_POLICY
     """Folder or hub id of a dense LeRobot policy."""
     suite: str = "libero_object"
@@ -44,14 +51,48 @@ class Settings:
     """Move every object at random by up to this far in x and y, m."""
     seed: int = 0
     """Of the scenes and of the flow's noise."""
+    probes: int = 48
+    """Observations on which each layer's effect on the actions is measured; 0 measures none."""
 
 
 def main(settings: Settings, console: Console) -> int:
-    """Run what is missing; the file is whole after every episode."""
-    if settings.episodes < 1 or settings.seed < 0:
-        raise UsageError("--episodes must be at least 1, --seed at least 0.")
-    folder = find_policy(settings.policy)
-    statistics = _begin(settings.output, file_sha256(folder / WEIGHTS))
+    """Run what is missing; observations are on disk after every episode."""
+    if settings.episodes < 1 or settings.seed < 0 or settings.probes < 0:
+        raise UsageError("--episodes must be at least 1, --seed and --probes at least 0.")
+    if (settings.output / STATISTICS).exists():
+        raise CheckpointError(f"{settings.output} is complete already; nothing was written over.")
+    folder, scenes = find_policy(settings.policy), _scenes(settings)
+    names = list(compressible_shapes(folder))
+    observations_folder = settings.output / f"observations-{file_sha256(folder / WEIGHTS)[:12]}"
+    observations_folder.mkdir(parents=True, exist_ok=True)
+    policy = load(str(folder))
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        files = _collect(policy, scenes, observations_folder, progress)
+        observations = load_observations(files)
+        statistics = InputStatistics(file_sha256(folder / WEIGHTS))
+        with statistics.observing(policy.module, names):
+            for k, seen in enumerate(progress.track(observations, description="layer inputs")):
+                policy.reset(k)
+                policy.predict_action_chunk(seen)
+        if settings.probes:
+            task = progress.add_task("layers coded alone", total=len(names))
+            probes = _spread(observations, settings.probes)
+            statistics.sensitivities = measure_sensitivities(
+                policy, probes, statistics, lambda: progress.advance(task)
+            )
+    statistics.save(settings.output / STATISTICS)
+    console.print(
+        f"{settings.output / STATISTICS}: inputs of {len(names)} layers at {len(observations)} "
+        f"looks of {len(files)} episodes. Use it: "
+        f"eval/libero.py --rate 0.875 --calibration {settings.output / STATISTICS}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _scenes(settings: Settings) -> list[Scene]:
     scenes = [
         Scene(suite, task_id, k, settings.seed, settings.displace, stored=False)
         for suite in settings.suite.split(",")
@@ -60,41 +101,39 @@ def main(settings: Settings, console: Console) -> int:
     ]
     for scene in scenes:
         load_task(scene.suite, scene.task_id)  # unknown names are found before the long part
-    policy = load(str(folder))
-    names = list(compressible_shapes(folder))
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    return scenes
+
+
+def _collect(
+    policy: LeRobotPolicy, scenes: Sequence[Scene], folder: Path, progress: Progress
+) -> list[Path]:
+    """One file an episode; those that are there are not run again."""
     env: LiberoEnv | None = None
-    with Progress(*columns, console=console) as progress:
-        for scene in progress.track(scenes, description="episodes"):
-            if repr(scene) in statistics.episodes:
-                continue
-            if env is None or (env.task.suite, env.task.task_id) != (scene.suite, scene.task_id):
-                if env is not None:
-                    env.close()
-                env = LiberoEnv(scene.suite, scene.task_id)
-            with statistics.observing(policy.module, names):
-                record = run_episode(env, policy, scene, "dense")
-            if record.outcome == "error":
-                raise SimulatorError(f"{scene}: {record.error}")
-            statistics.episodes.append(repr(scene))
-            statistics.save(settings.output)
+    files = []
+    for scene in progress.track(scenes, description="episodes"):
+        moved = f"{1000 * scene.displacement_m:.0f}mm"
+        name = f"{scene.suite}-{scene.task_id}-{scene.episode}-seed{scene.seed}-{moved}"
+        files.append(folder / f"{name}.safetensors")
+        if files[-1].exists():
+            continue
+        if env is None or (env.task.suite, env.task.task_id) != (scene.suite, scene.task_id):
+            if env is not None:
+                env.close()
+            env = LiberoEnv(scene.suite, scene.task_id)
+        recorder = Recorder(policy)
+        record = run_episode(env, recorder, scene, "dense")
+        if record.outcome == "error":
+            raise SimulatorError(f"{scene}: {record.error}")
+        save_observations(files[-1], recorder.seen)
     if env is not None:
         env.close()
-    console.print(
-        f"{settings.output}: inputs of {len(names)} layers in {len(statistics.episodes)} episodes. "
-        f"Use it: eval/libero.py --rate 0.875 --calibration {settings.output}",
-        highlight=False,
-    )
-    return 0
+    return files
 
 
-def _begin(output: Path, source_sha256: str) -> InputStatistics:
-    if not output.exists():
-        output.parent.mkdir(parents=True, exist_ok=True)
-        return InputStatistics(source_sha256)
-    statistics = InputStatistics.load(output)
-    statistics.check_source(source_sha256)
-    return statistics
+def _spread(observations: Sequence[Observation], n: int) -> list[Observation]:
+    """`n` of them, evenly over all episodes."""
+    n = min(n, len(observations))
+    return [observations[(2 * k + 1) * len(observations) // (2 * n)] for k in range(n)]
 
 
 if __name__ == "__main__":

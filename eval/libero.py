@@ -12,24 +12,31 @@ from rich.console import Console
 
 from einsort_vla.checkpoint import plan_folder
 from einsort_vla.cli.run import run_command
+from einsort_vla.plan import InputStatistics
 from envs.protocol import load_protocol
+from eval.baseline import read_dense
 from eval.output import LOG, REPORT, VIDEOS, compress_once, prepare
 from eval.progress import EpisodeProgress
 from eval.report import COMPRESSED, DENSE, build_report, print_summary
 from eval.request import Settings, find_policy, list_scenes
-from eval.schedule import Arm, read_log, run_all
+from eval.schedule import Arm, begin_log, read_log, run_all
 
 
 def main(settings: Settings, console: Console) -> int:
     """Run the evaluation; 0 if every episode ended in success or failure."""
     scenes, folder = list_scenes(settings), find_policy(settings.policy)
-    plan = plan_folder(folder, settings.rate, settings.codec) if settings.rate else None
+    calibration = InputStatistics.load(settings.calibration) if settings.calibration else None
+    plan = None
+    if settings.rate:
+        plan = plan_folder(folder, settings.rate, settings.codec, calibration)
+    dense = read_dense(settings.baseline, folder, scenes) if settings.baseline else []
     output = prepare(settings, folder)
+    begin_log(output / LOG, dense)
     arms = [Arm(DENSE, str(folder))]
     compression = None
     if plan:
         with console.status(f"Compressing {folder} to rate {settings.rate}"):
-            compression = compress_once(plan, folder, output / COMPRESSED, settings.calibration)
+            compression = compress_once(plan, folder, output / COMPRESSED, calibration)
         arms.append(Arm(COMPRESSED, str(output / COMPRESSED), settings.backend))
     n_total = len(scenes) * len(arms)
     with EpisodeProgress(n_total, read_log(output / LOG), console) as progress:

@@ -44,19 +44,18 @@ def prepare(settings: Settings, policy: Path) -> Path:
 
 
 def _comparable(settings: Settings) -> dict[str, Any]:
-    """The settings that decide results; workers, video and where they go do not."""
-    free = ("output", "resume", "workers", "video")
+    """The settings that decide results; workers, video, baseline and where they go do not."""
+    free = ("output", "resume", "workers", "video", "baseline")
     config = {key: value for key, value in asdict(settings).items() if key not in free}
     config["calibration"] = settings.calibration and str(settings.calibration)
     return config
 
 
 def compress_once(
-    plan: Plan, source: Path, destination: Path, calibration: Path | None
+    plan: Plan, source: Path, destination: Path, statistics: InputStatistics | None
 ) -> CompressionSummary:
     """The compressed policy of a run; made at its start, kept when it is resumed."""
     if not destination.exists():
-        statistics = InputStatistics.load(calibration) if calibration else None
         return compress_folder(source, destination, plan, statistics)
     if read_folder(destination).plan != plan:
         raise CheckpointError(f"{destination} holds another code than this run asks for.")

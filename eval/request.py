@@ -8,7 +8,8 @@ from typing import Annotated
 import tyro
 
 from einsort_vla.checkpoint import dense_type, read_config
-from einsort_vla.codec import check_form
+from einsort_vla.cli.options import CalibrationOption, CodecOption
+from einsort_vla.codec import check_codec
 from einsort_vla.errors import UsageError, unknown_name
 from einsort_vla.kernels import BACKENDS
 from einsort_vla.plan import check_rate
@@ -29,10 +30,8 @@ class Settings:
 
     rate: float
     """Share of linear-weight bytes to remove, 0 to 0.95; 0 runs the dense policy alone."""
-    codec: str = "leader"
-    """Form of the code: leader, local, lossless, network or scalar."""
-    calibration: Path | None = None
-    """File that eval/calibrate.py wrote for this policy: keeps outputs, not weights, close."""
+    codec: CodecOption = "leader"
+    calibration: CalibrationOption = None
     policy: str = REFERENCE_POLICY
     """Folder or hub id of a dense LeRobot policy."""
     suite: str = "libero_object"
@@ -47,6 +46,9 @@ class Settings:
     """Seed of the flow's noise and of displaced scenes."""
     output: Path | None = None
     """Folder for the results; default: outputs/libero-<time>."""
+    baseline: Path | None = None
+    """Folder of an earlier run with this policy on this machine: its dense episodes of the same
+    scenes are taken over instead of run again."""
     resume: bool = False
     """Go on with the run in --output; finished episodes are kept."""
     video: bool = False
@@ -66,7 +68,7 @@ def list_scenes(settings: Settings) -> list[Scene]:
         UsageError: a rate, codec, suite, task, count or combination that does not exist.
     """
     check_rate(settings.rate)
-    check_form(settings.codec)
+    check_codec(settings.codec)
     if settings.backend not in BACKENDS:
         raise unknown_name("backend", settings.backend, BACKENDS)
     if settings.episodes < 1 or settings.workers < 1 or settings.seed < 0:

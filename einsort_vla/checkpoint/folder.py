@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from einsort_vla.checkpoint import file as checkpoint_file
 from einsort_vla.checkpoint.families import dense_reason
 from einsort_vla.checkpoint.file import Checkpoint, file_sha256
-from einsort_vla.codec import CompressedTensor, check_form, encode
+from einsort_vla.codec import CompressedTensor, check_codec, encode
 from einsort_vla.errors import CheckpointError, EinSortError
 from einsort_vla.plan import InputStatistics, Plan, allocate, check_rate, options
 
@@ -67,19 +67,28 @@ def compressible_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def plan_folder(source: Path, rate: float, form: str) -> Plan:
+def plan_folder(
+    source: Path, rate: float, form: str, statistics: InputStatistics | None = None
+) -> Plan:
     """The code of every compressible matrix of a dense policy, so that the rate is met.
+
+    Args:
+        source: a dense policy folder.
+        rate: share of bytes to remove.
+        form: a codec form, with options of its menu.
+        statistics: with sensitivities, bits go where the policy's actions need them.
 
     Raises:
         CheckpointError: the source is no dense policy.
         UsageError: the rate or the form cannot be met.
     """
     check_rate(rate)
-    check_form(form)
+    check_codec(form)
     shapes = compressible_shapes(source)
     with _open(source / WEIGHTS) as file:
         choices = {n: options(shape, form, file.get_tensor(n)) for n, shape in shapes.items()}
-    return allocate(choices, rate, form)
+    sensitivities = statistics.sensitivities if statistics else None
+    return allocate(choices, rate, form, sensitivities or None)
 
 
 def compress_folder(

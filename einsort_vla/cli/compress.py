@@ -8,6 +8,7 @@ from rich.progress import Progress
 from tyro.conf import Positional
 
 from einsort_vla.checkpoint import compress_folder, plan_folder
+from einsort_vla.cli.options import CalibrationOption, CodecOption
 from einsort_vla.cli.plan import from_yaml
 from einsort_vla.errors import UsageError
 from einsort_vla.plan import InputStatistics, Plan
@@ -25,21 +26,19 @@ class Compress:
     """Share of linear-weight bytes to remove, 0 to 0.95; all that is stored is counted."""
     plan: Path | None = None
     """Plan file instead of a rate; `einsort-vla plan` writes one."""
-    codec: str = "leader"
-    """Form of the code: leader, local, lossless, network or scalar."""
-
-    calibration: Path | None = None
-    """File that eval/calibrate.py wrote for this policy: keeps outputs, not weights, close."""
+    codec: CodecOption = "leader"
+    calibration: CalibrationOption = None
 
     def run(self, console: Console) -> int:
-        plan = self._plan()
+        statistics = InputStatistics.load(self.calibration) if self.calibration else None
+        plan = self._plan(statistics)
         with Progress(console=console) as progress:
             task = progress.add_task("coding weights", total=plan.n_weights)
             summary = compress_folder(
                 self.source,
                 self.destination,
                 plan,
-                InputStatistics.load(self.calibration) if self.calibration else None,
+                statistics,
                 lambda done, total: progress.update(task, completed=done, total=total),
             )
         console.print(
@@ -50,10 +49,10 @@ class Compress:
         )
         return 0
 
-    def _plan(self) -> Plan:
+    def _plan(self, statistics: InputStatistics | None) -> Plan:
         if (self.rate is None) == (self.plan is None):
             raise UsageError("compress takes either --rate or --plan.")
         if self.plan is not None:
             return from_yaml(self.plan)
         assert self.rate is not None
-        return plan_folder(self.source, self.rate, self.codec)
+        return plan_folder(self.source, self.rate, self.codec, statistics)

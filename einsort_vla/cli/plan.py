@@ -9,8 +9,9 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from einsort_vla.checkpoint import plan_folder
+from einsort_vla.cli.options import CalibrationOption, CodecOption
 from einsort_vla.errors import CheckpointError
-from einsort_vla.plan import Plan
+from einsort_vla.plan import InputStatistics, Plan
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,14 @@ class MakePlan:
     """Folder of a dense LeRobot policy."""
     rate: float
     """Share of linear-weight bytes to remove, 0 to 0.95; all that is stored is counted."""
-    codec: str = "leader"
-    """Form of the code: leader, local, lossless, network or scalar."""
+    codec: CodecOption = "leader"
+    calibration: CalibrationOption = None
     output: Path | None = None
     """YAML file to write, for `compress --plan`; without it the plan is printed."""
 
     def run(self, console: Console) -> int:
-        plan = plan_folder(self.source, self.rate, self.codec)
+        statistics = InputStatistics.load(self.calibration) if self.calibration else None
+        plan = plan_folder(self.source, self.rate, self.codec, statistics)
         if self.output is None:
             print(to_yaml(plan), end="")
             return 0

@@ -2,8 +2,9 @@
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +13,8 @@ from einsort_vla.codec import DENSE_BITS, CodecSpec, Dense, Shape, choices, n_bi
 from einsort_vla.errors import CheckpointError, UsageError
 
 MAX_RATE = 0.95
+BY_SIZE = 0.2  # share of a matrix's importance that is its size even where actions do not move
+FINER_BITS = 0.75  # above the mean, a matrix is listed with the reason
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class PlannedTensor:
     shape: Shape
     bits: int
     distortion: float  # predicted relative mean squared error
+    reason: str = ""  # why the plan spends more on it than on others
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Plan:
                 "spec": t.spec.as_dict(),
                 "shape": list(t.shape),
                 "distortion": t.distortion,
+                **({"reason": t.reason} if t.reason else {}),
             }
             for name, t in self.tensors.items()
         }
@@ -86,12 +91,7 @@ class Plan:
             CheckpointError: a key is missing or a spec cannot exist.
         """
         try:
-            tensors = {
-                name: planned(
-                    spec_from_dict(entry["spec"]), tuple(entry["shape"]), entry["distortion"]
-                )
-                for name, entry in data["tensors"].items()
-            }
+            tensors = {name: _planned_from(entry) for name, entry in data["tensors"].items()}
             return cls(data["form"], data["rate_requested"], tensors)
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise CheckpointError(f"the compression plan cannot be read: {error}") from error
@@ -125,27 +125,36 @@ def options(shape: Shape, form: str, weight: Tensor | None = None) -> list[Plann
     return [planned(spec, shape, error) for spec, error in choices(form, shape, weight)]
 
 
-def allocate(candidates: Mapping[str, Sequence[PlannedTensor]], rate: float, form: str) -> Plan:
+def allocate(
+    candidates: Mapping[str, Sequence[PlannedTensor]],
+    rate: float,
+    form: str,
+    sensitivities: Mapping[str, float] | None = None,
+) -> Plan:
     """Spend 16 (1 - rate) bits a weight where they remove most distortion.
 
-    Every matrix starts at its cheapest code; the upgrade that removes most squared relative error
-    a bit is taken until the next one no longer fits. Upgrades come in one order whatever the rate,
-    so that a lower rate never gives any matrix a worse code.
+    Every matrix starts at its cheapest code; the upgrade that removes most error a bit is taken
+    until the next one no longer fits. Upgrades come in one order whatever the rate, so that a lower
+    rate never gives any matrix a worse code.
 
     Args:
         candidates: for each compressible matrix what it can be coded as, in any order.
         rate: share of their bf16 bytes to remove, everything stored counted.
-        form: the codec form that they come from.
+        form: the codec form that they come from, with its options.
+        sensitivities: for each matrix, error of the actions per unit of its relative error; without
+            them the squared relative error is summed over weights.
 
     Raises:
         UsageError: the rate is no rate, or beyond what the candidates reach.
+        CheckpointError: a matrix has no sensitivity.
     """
     check_rate(rate)
     if not candidates:
         raise UsageError("there is no compressible matrix: nothing to plan.")
     ladders = {name: _ladder(points) for name, points in candidates.items()}
-    n_weights = sum(math.prod(ladder[0].shape) for ladder in ladders.values())
-    budget = math.floor(DENSE_BITS * (1 - rate) * n_weights)
+    sizes = {name: math.prod(ladder[0].shape) for name, ladder in ladders.items()}
+    importance = _importance(sizes, sensitivities)
+    budget = math.floor(DENSE_BITS * (1 - rate) * sum(sizes.values()))
     chosen = {name: ladder[0] for name, ladder in ladders.items()}
     spent = sum(code.bits for code in chosen.values())
     if spent > budget:
@@ -154,19 +163,62 @@ def allocate(candidates: Mapping[str, Sequence[PlannedTensor]], rate: float, for
             f"--codec {form} reaches rate {math.floor(reach * 1e4) / 1e4} at most on these layers "
             f"(scales and padding counted); {rate} was asked for."
         )
-    upgrades = [_upgrade(name, ladder, 1) for name, ladder in ladders.items() if len(ladder) > 1]
-    heapq.heapify(upgrades)
-    while upgrades:
-        _, name, step = heapq.heappop(upgrades)
-        ladder = ladders[name]
-        cost = ladder[step].bits - ladder[step - 1].bits
+    for name, code, cost in _upgrades(ladders, importance):
         if spent + cost > budget:
             break
         spent += cost
-        chosen[name] = ladder[step]
+        chosen[name] = code
+    plan = Plan(form, rate, _leave_dense(chosen, budget - spent))
+    return plan if sensitivities is None else _with_reasons(plan, importance)
+
+
+def _importance(
+    sizes: Mapping[str, int], sensitivities: Mapping[str, float] | None
+) -> dict[str, float]:
+    """What a unit of relative error costs in each matrix, in weights."""
+    if sensitivities is None:
+        return {name: float(size) for name, size in sizes.items()}
+    if missing := sizes.keys() - sensitivities.keys():
+        raise CheckpointError(
+            f"the calibration has no sensitivity of {min(missing)}: it was made for another policy."
+        )
+    n_weights, total = sum(sizes.values()), sum(sensitivities[name] for name in sizes)
+    return {
+        name: BY_SIZE * size + (1 - BY_SIZE) * n_weights * sensitivities[name] / total
+        for name, size in sizes.items()
+    }
+
+
+def _upgrades(
+    ladders: Mapping[str, list[PlannedTensor]], importance: Mapping[str, float]
+) -> Iterator[tuple[str, PlannedTensor, int]]:
+    """(name, next code, more bits) in the order of error removed a bit."""
+
+    def upgrade(name: str, step: int) -> tuple[float, str, int]:
+        low, high = ladders[name][step - 1 : step + 1]
+        return -importance[name] * _gain(low, high), name, step
+
+    waiting = [upgrade(name, 1) for name, ladder in ladders.items() if len(ladder) > 1]
+    heapq.heapify(waiting)
+    while waiting:
+        _, name, step = heapq.heappop(waiting)
+        ladder = ladders[name]
+        yield name, ladder[step], ladder[step].bits - ladder[step - 1].bits
         if step + 1 < len(ladder):
-            heapq.heappush(upgrades, _upgrade(name, ladder, step + 1))
-    return Plan(form, rate, _leave_dense(chosen, budget - spent))
+            heapq.heappush(waiting, upgrade(name, step + 1))
+
+
+def _with_reasons(plan: Plan, importance: Mapping[str, float]) -> Plan:
+    """Say of each matrix that gets clearly more bits than the mean what made it so."""
+    per_weight = {n: importance[n] / math.prod(t.shape) for n, t in plan.tensors.items()}
+    usual = statistics.median(per_weight.values())
+    tensors = {}
+    for name, code in plan.tensors.items():
+        is_finer = code.bits / math.prod(code.shape) > plan.bits_per_weight + FINER_BITS
+        ratio = per_weight[name] / usual
+        reason = f"its error moves the actions {ratio:.1f} times as much as usual, for its size"
+        tensors[name] = replace(code, reason=reason) if is_finer and ratio > 1 else code
+    return replace(plan, tensors=tensors)
 
 
 def _leave_dense(chosen: dict[str, PlannedTensor], budget: int) -> dict[str, PlannedTensor]:
@@ -186,6 +238,11 @@ def planned(spec: CodecSpec, shape: Shape, distortion: float) -> PlannedTensor:
     return PlannedTensor(spec, shape, n_bits(spec, shape), distortion)
 
 
+def _planned_from(entry: Mapping[str, Any]) -> PlannedTensor:
+    spec, shape = spec_from_dict(entry["spec"]), tuple(entry["shape"])
+    return replace(planned(spec, shape, entry["distortion"]), reason=entry.get("reason", ""))
+
+
 def _ladder(points: Sequence[PlannedTensor]) -> list[PlannedTensor]:
     """The lower convex hull of (bits, distortion): only codes worth choosing, cheapest first."""
     hull: list[PlannedTensor] = []
@@ -199,9 +256,5 @@ def _ladder(points: Sequence[PlannedTensor]) -> list[PlannedTensor]:
 
 
 def _gain(low: PlannedTensor, high: PlannedTensor) -> float:
-    """Relative error removed for each bit a weight spent."""
-    return (low.distortion - high.distortion) * math.prod(low.shape) / (high.bits - low.bits)
-
-
-def _upgrade(name: str, ladder: list[PlannedTensor], step: int) -> tuple[float, str, int]:
-    return -_gain(ladder[step - 1], ladder[step]), name, step
+    """Relative error removed for each bit spent."""
+    return (low.distortion - high.distortion) / (high.bits - low.bits)

@@ -22,14 +22,15 @@ class InputStatistics:
     Attributes:
         second_moments: weight name to (in_features, in_features) float32, the sum over rows.
         n_rows: weight name to the number of inputs summed.
-        episodes: keys of the episodes that are in the sums; a resumed collection skips them.
+        sensitivities: weight name to the error of the policy's actions per unit of the weight's
+            relative squared error; empty if not measured.
     """
 
     def __init__(self, source_sha256: str) -> None:
         self.source_sha256 = source_sha256
         self.second_moments: dict[str, Tensor] = {}
         self.n_rows: dict[str, int] = {}
-        self.episodes: list[str] = []
+        self.sensitivities: dict[str, float] = {}
 
     @contextmanager
     def observing(self, model: nn.Module, weights: Iterable[str]) -> Iterator[None]:
@@ -56,7 +57,7 @@ class InputStatistics:
 
     def add(self, name: str, inputs: Tensor) -> None:
         """Add (..., in_features) inputs of one layer."""
-        rows = inputs.detach().flatten(0, -2).float()
+        rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()
         moment = (rows.t() @ rows).cpu()
         if name in self.second_moments:
             self.second_moments[name] += moment
@@ -79,7 +80,7 @@ class InputStatistics:
 
     def save(self, path: Path) -> None:
         """Write atomically; an earlier state of the file is replaced."""
-        content = {"n_rows": self.n_rows, "episodes": self.episodes}
+        content = {"n_rows": self.n_rows, "sensitivities": self.sensitivities}
         metadata = {
             "format": FORMAT,
             "source_sha256": self.source_sha256,
@@ -109,7 +110,8 @@ class InputStatistics:
         statistics = cls(metadata["source_sha256"])
         content = json.loads(metadata["content"])
         statistics.second_moments = moments
-        statistics.n_rows, statistics.episodes = content["n_rows"], content["episodes"]
+        statistics.n_rows = content["n_rows"]
+        statistics.sensitivities = content["sensitivities"]
         return statistics
 
     def check_source(self, source_sha256: str) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einsort_vla.codec import n_bits
-from einsort_vla.errors import UsageError
+from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.plan import Plan, allocate, options
 
 shapes = st.dictionaries(
@@ -90,3 +90,28 @@ def test_lossless_alone_reaches_a_third_and_says_so():
     with pytest.raises(UsageError, match=r"lossless reaches rate 0.3\d+ at most"):
         allocate(bfloat16_options("lossless"), 0.5, "lossless")
     assert allocate(bfloat16_options("leader"), 0.5, "leader").distortion > 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(shapes=shapes, rates=st.tuples(rates, rates), seed=st.integers(0, 99))
+def test_sensitive_matrices_get_the_finer_codes(shapes, rates, seed):
+    generator = torch.Generator().manual_seed(seed)
+    sensitivities = {name: float(torch.rand(1, generator=generator)) + 0.01 for name in shapes}
+    candidates = {name: options(shape, "leader") for name, shape in shapes.items()}
+    fine, coarse = (allocate(candidates, rate, "leader", sensitivities) for rate in sorted(rates))
+    assert all(plan.rate >= rate for plan, rate in zip((fine, coarse), sorted(rates), strict=True))
+    for name in shapes:
+        assert fine.tensors[name].distortion <= coarse.tensors[name].distortion
+
+
+def test_the_reason_for_a_finer_code_is_in_the_plan():
+    candidates = {f"layer{i}": options((256, 256), "leader") for i in range(20)}
+    sensitivities = dict.fromkeys(candidates, 1.0) | {"layer7": 200.0}
+    plan = allocate(candidates, 0.85, "leader", sensitivities)
+    finer = {name for name, t in plan.tensors.items() if t.reason}
+    assert finer == {"layer7"}
+    assert "times as much as usual" in plan.tensors["layer7"].reason
+    assert plan.tensors["layer7"].bits == max(t.bits for t in plan.tensors.values())
+    assert Plan.from_dict(plan.as_dict()) == plan
+    with pytest.raises(CheckpointError, match="no sensitivity of layer0"):
+        allocate(candidates, 0.85, "leader", {"layer7": 1.0})

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from policies.reference import demonstrations
 from policies.reference.data import Demonstrations
@@ -95,6 +96,10 @@ def test_training_resumes_and_exports_an_ordinary_checkpoint(tmp_path):
     assert state["step"] == 6
     export(tmp_path, tmp_path / "policy", SHAPE)
     assert load(str(tmp_path / "policy")).chunk_size == SHAPE.chunk_size
+    train(tmp_path, SHAPE, settings, until=7, n_processes=2)
+    export(tmp_path, tmp_path / "mixed", SHAPE, tmp_path / "policy", start_share=1.0)
+    first, mixed = (load_file(tmp_path / n / "model.safetensors") for n in ("policy", "mixed"))
+    assert all(torch.equal(first[name], mixed[name]) for name in first)
 
 
 def test_schedule_warms_up_and_ends_low():

@@ -1,0 +1,64 @@
+"""How much a policy's actions move when one layer is coded: what a plan spends bits by."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from einsort_vla.codec import Leader, decode, encode
+from einsort_vla.plan import InputStatistics
+from policies.lerobot_adapter import LeRobotPolicy
+from policies.protocol import Observation
+
+PROBE = Leader(d=2, b=2, s=6)
+"""The code that is tried: 2 bits move the actions well beyond rounding."""
+
+
+def action_chunks(policy: LeRobotPolicy, observations: Sequence[Observation]) -> np.ndarray:
+    """(n, n_action_steps, action_dim): what is executed at each, with noise fixed by its place."""
+    chunks = []
+    for k, observation in enumerate(observations):
+        policy.reset(k)
+        chunks.append(policy.predict_action_chunk(observation)[: policy.n_action_steps])
+    return np.stack(chunks)
+
+
+def action_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Mean squared error, each action dimension in units of its own variance."""
+    variance = expected.reshape(-1, expected.shape[-1]).var(0) + 1e-12
+    return float(((found - expected) ** 2 / variance).mean())
+
+
+def measure_sensitivities(
+    policy: LeRobotPolicy,
+    observations: Sequence[Observation],
+    statistics: InputStatistics,
+    on_progress: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Action error per unit of a layer's relative weight error, by weight name.
+
+    Each layer is coded alone by PROBE, with its errors fed back as in a calibrated compression.
+    """
+    expected = action_chunks(policy, observations)
+    found = {}
+    for name in statistics.second_moments:
+        weight = policy.module.get_parameter(name)
+        coded = encode(weight, PROBE, statistics.hessian(name))
+        with replaced(weight, decode(coded)):
+            moved = action_error(action_chunks(policy, observations), expected)
+        found[name] = moved / PROBE.predicted_distortion(weight.shape[1])
+        on_progress()
+    return found
+
+
+@contextmanager
+def replaced(parameter: nn.Parameter, value: torch.Tensor) -> Iterator[None]:
+    """Within, a parameter has another value."""
+    kept = parameter.data
+    parameter.data = value.to(kept)
+    try:
+        yield
+    finally:
+        parameter.data = kept
