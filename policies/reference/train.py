@@ -225,14 +225,24 @@ def _optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> torch
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
 
 
-def export(work: Path, destination: Path, shape: Shape) -> None:
-    """Write the averaged weights as an ordinary LeRobot checkpoint folder, in bfloat16."""
+def export(
+    work: Path,
+    destination: Path,
+    shape: Shape,
+    start: Path | None = None,
+    start_share: float = 0.0,
+) -> None:
+    """Write the averaged weights as an ordinary LeRobot checkpoint folder, in bfloat16.
+
+    With `start_share`, they are averaged once more with that share of the weights that training
+    began with: what it forgot of them comes back (Wortsman et al. 2022, arXiv:2109.01903).
+    """
     from lerobot.policies.factory import make_pre_post_processors
     from lerobot.processor import TokenizerProcessorStep
 
     state = torch.load(work / STATE_FILE, weights_only=True, map_location="cpu")
     policy = build_policy(work / "vlm", shape)
-    policy.load_state_dict(state["ema"])
+    policy.load_state_dict(_mixed(state["ema"], start, start_share))
     destination.mkdir(parents=True, exist_ok=True)
     shutil.copytree(work / "vlm", destination / "vlm", dirs_exist_ok=True)
     # As given: a relative path lets LeRobot's own commands load the folder from that place.
@@ -248,6 +258,13 @@ def export(work: Path, destination: Path, shape: Shape) -> None:
     policy.to(torch.bfloat16).save_pretrained(destination)
     pre.save_pretrained(destination)
     post.save_pretrained(destination)
+
+
+def _mixed(weights: dict[str, Tensor], start: Path | None, share: float) -> dict[str, Tensor]:
+    if start is None or not share:
+        return weights
+    before = load(str(start)).module.state_dict()
+    return {name: weight.lerp(before[name].to(weight), share) for name, weight in weights.items()}
 
 
 def _with_path(config: Any, vlm: Path) -> Any:
