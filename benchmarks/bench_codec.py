@@ -12,24 +12,23 @@ if not __package__:  # run as a script: the root of the checkout, for `policies`
 import json
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
-from safetensors import safe_open
-from torch import Tensor
 
-from einsort_vla.checkpoint import WEIGHTS, compressible_shapes
+from benchmarks.feedback import SPECS, compare, minilm_statistics, policy_weights
+from benchmarks.weights import Source, load_sources
 from einsort_vla.cli.run import run_command
-from einsort_vla.codec import CodecSpec, Leader, Lossless, Network, Scalar, decode, encode
+from einsort_vla.codec import CodecSpec, Leader, Lossless, Network, Scalar, decode, encode, menu
 from einsort_vla.errors import UsageError
 from einsort_vla.plan import InputStatistics
 
-REFERENCE_POLICY = Path(__file__).parents[1] / "policies/checkpoints/reference-libero"
+LIMIT, QUICK_LIMIT = 8_000_000, 800_000  # weights of each real source
+OPTIONS = ({"rotated": True}, {"refined": True}, {"rotated": True, "refined": True})
 
 
 @dataclass(frozen=True)
@@ -41,17 +40,10 @@ class Settings:
     png: Path | None = None
     """File for the picture of error over bits, with the Gaussian bound."""
     quick: bool = False
-    """A quarter of the weights."""
+    """Fewer weights of each model and fewer codes: minutes instead of an hour."""
     calibration: Path | None = None
-    """File of eval/calibrate.py: adds output errors with and without error feedback."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Named matrices, coded one by one and judged together."""
-
-    name: str
-    weights: dict[str, Tensor]
+    """File of eval/calibrate.py: adds the reference policy's output errors (judged on the inputs
+    they were calibrated on)."""
 
 
 def main(settings: Settings, console: Console) -> int:
@@ -60,12 +52,15 @@ def main(settings: Settings, console: Console) -> int:
         if file is not None and file.exists():
             raise UsageError(f"{file} exists already; nothing was written over.")
     encode(torch.randn(8, 8), Leader(2, 2, 6))  # compiles the search outside of the timings
+    sources = load_sources(QUICK_LIMIT if settings.quick else LIMIT, console.print)
+    jobs = [(source, spec) for source in sources for spec in _specs(source, settings.quick)]
     rows: list[dict[str, Any]] = []
-    jobs = [(source, spec) for source in _sources(settings.quick) for spec in _specs(source)]
-    for source, spec in track(jobs, description="coding", console=console):
-        rows.append(_measure(source, spec))
-    if settings.calibration:
-        rows += _with_feedback(InputStatistics.load(settings.calibration), console)
+    with Progress(console=console) as progress:
+        task = progress.add_task("coding", total=len(jobs))
+        for source, spec in jobs:
+            rows.append(_measure(source, spec))
+            progress.advance(task)
+        rows += _with_feedback(settings.calibration, progress)
     _print(rows, console)
     if settings.json:
         settings.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -74,29 +69,26 @@ def main(settings: Settings, console: Console) -> int:
     return 0
 
 
-def _sources(quick: bool) -> Iterator[Source]:
-    side = 512 if quick else 1024
-    generator = torch.Generator().manual_seed(20_000)  # not the seed of any training data
-    yield Source("gaussian", {"gaussian": torch.randn(side, side, generator=generator)})
-    uniform = torch.rand(side, side, generator=generator) - 0.5
-    laplacian = -uniform.sign() * (1 - 2 * uniform.abs()).clamp_min(1e-12).log()
-    yield Source("laplacian", {"laplacian": laplacian})
-    names = list(compressible_shapes(REFERENCE_POLICY))
-    yield Source("reference policy", _load(names[:: 8 if quick else 2]))
-
-
-def _load(names: list[str]) -> dict[str, Tensor]:
-    with safe_open(REFERENCE_POLICY / WEIGHTS, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in names}
-
-
-def _specs(source: Source) -> list[CodecSpec]:
-    specs: list[CodecSpec] = [*Leader.menu(), Scalar(4, 64, "nf4"), Scalar(8, 128)]
+def _specs(source: Source, quick: bool) -> list[CodecSpec]:
+    small = [spec for spec in menu("leader") if isinstance(spec, Leader)]
+    specs: list[CodecSpec] = [spec for spec in small if spec.bits_per_weight <= 8 or not quick]
+    if source.name == "gaussian" or not quick:
+        for window in (10, 12):
+            larger = [s for s in menu(f"leader window={window}") if isinstance(s, Leader)]
+            specs += [spec for spec in larger if not spec.is_companded]
+    for base in (Leader(2, 1, 7), Leader(2, 2, 6), Leader(2, 4, 4)):
+        specs += [replace(base, **options) for options in OPTIONS]
+    specs += [Scalar(4, 64, "nf4"), Scalar(8, 128)]
     for bits in (2, 3, 4):
         specs += [Scalar(bits, 128), Scalar(bits, 128, "asymmetric")]
         specs += [Scalar(bits, 128, "asymmetric", clip=True)]
-    specs += [Network(rank, slices=8) for rank in (4, 16, 48)]
-    specs += [Network(rank, scope="none") for rank in (4, 16, 48)]  # signs split, nothing sorted
+    ranks = (16,) if quick else (4, 16, 48)
+    specs += [Network(rank, slices=8) for rank in ranks]
+    specs += [Network(rank, scope="none") for rank in ranks]  # signs split, nothing sorted
+    plain = Network(1, scope="none", sign_split=False, is_gauged=False)
+    specs += [replace(plain, rank=rank) for rank in ranks]  # SVD
+    specs += [replace(plain, rank=rank, is_gauged=True) for rank in ranks]
+    specs += [replace(plain, rank=rank, decomposition="tt") for rank in ranks]  # TT-LLM
     if all(Lossless.menu(weight) for weight in source.weights.values()):
         specs.append(Lossless(0))  # stands for the spec that fits each matrix
     return specs
@@ -130,48 +122,25 @@ def _measure(source: Source, spec: CodecSpec) -> dict[str, Any]:
     }
 
 
-def _with_feedback(statistics: InputStatistics, console: Console) -> list[dict[str, Any]]:
-    """Output error under the Hessian, with and without feedback, mean over layers."""
-    weights = _load(list(compressible_shapes(REFERENCE_POLICY)))
-    specs: list[CodecSpec] = [
-        Leader(2, 2, 6), Leader(2, 4, 4), Leader(2, 1, 7),
-        Scalar(2, 128, "asymmetric", clip=True), Scalar(3, 128, "asymmetric", clip=True),
-    ]  # fmt: skip
-    rows = []
-    for spec in track(specs, description="feedback", console=console):
-        for is_fed in (False, True):
-            rows.append(_output_error(weights, spec, statistics, is_fed))
+def _with_feedback(calibration: Path | None, progress: Progress) -> list[dict[str, Any]]:
+    """Output errors of MiniLM, where its package is installed, and of the reference policy."""
+    rows: list[dict[str, Any]] = []
+    task = progress.add_task("error feedback", total=2 * len(SPECS) * (2 if calibration else 1))
+    try:
+        fitted, judged, weights = minilm_statistics()
+        rows += compare(
+            "MiniLM, held-out text", weights, fitted, judged, lambda: progress.advance(task)
+        )
+    except ModuleNotFoundError as error:
+        progress.console.print(f"no error feedback on MiniLM: {error.name} is not installed.")
+    if calibration:
+        statistics = InputStatistics.load(calibration)
+        weights = policy_weights(statistics)
+        rows += compare(
+            "reference policy, calibration inputs", weights, statistics, statistics,
+            lambda: progress.advance(task),
+        )  # fmt: skip
     return rows
-
-
-def _output_error(
-    weights: dict[str, Tensor], spec: CodecSpec, statistics: InputStatistics, is_fed: bool
-) -> dict[str, Any]:
-    bits = encode_s = 0.0
-    logs, missing_energy, energy = [], 0.0, 0.0
-    for name, weight in weights.items():
-        hessian, dense = statistics.hessian(name), weight.float()
-        started = time.perf_counter()
-        compressed = encode(weight, spec, hessian if is_fed else None)
-        encode_s += time.perf_counter() - started
-        missing = dense - decode(compressed)
-        relative = ((missing @ hessian) * missing).sum() / ((dense @ hessian) * dense).sum()
-        logs.append(math.log10(float(relative)))
-        bits += compressed.stored_bits
-        missing_energy += float(missing.square().sum())
-        energy += float(dense.square().sum())
-    n = sum(weight.numel() for weight in weights.values())
-    return {
-        "source": "reference policy, calibrated",
-        "form": f"{spec.form} with feedback" if is_fed else spec.form,
-        "spec": str(spec),
-        "bits": bits / n,
-        "relative_mse": missing_energy / energy,
-        "gap_db": None,
-        "output_error_db": 10 * sum(logs) / len(logs),
-        "encode_mweights_per_s": n / encode_s / 1e6,
-        "decode_mweights_per_s": None,
-    }
 
 
 def _print(rows: list[dict[str, Any]], console: Console) -> None:
@@ -180,9 +149,8 @@ def _print(rows: list[dict[str, Any]], console: Console) -> None:
                       "coded, M/s", "decoded, M/s", title=source)  # fmt: skip
         own = [row for row in rows if row["source"] == source]
         for row in sorted(own, key=lambda row: row["bits"]):
-            label = row["spec"] + (", feedback" if "feedback" in row["form"] else "")
             table.add_row(
-                label, f"{row['bits']:.3f}", f"{row['relative_mse']:.2e}",
+                row["spec"], f"{row['bits']:.3f}", f"{row['relative_mse']:.2e}",
                 _number(row["gap_db"]), _number(row.get("output_error_db")),
                 _number(row["encode_mweights_per_s"]), _number(row["decode_mweights_per_s"]),
             )  # fmt: skip
