@@ -13,7 +13,7 @@ from torch import Tensor
 from einsort_vla.errors import NumericsError, ShapeError
 
 DAMPING = 0.01  # of the mean diagonal; GPTQ's own value
-BLOCK = 128  # columns whose corrections are gathered before one matrix product
+BLOCK = 128  # columns coded, or whose corrections are gathered, before one large step
 
 
 class ColumnCoder(Protocol):
@@ -33,11 +33,13 @@ class ColumnCoder(Protocol):
 
 def code_plainly(weight: Tensor, coder: ColumnCoder) -> Tensor:
     """Each column for itself; what will be decoded, (out_features, in_features)."""
-    decoded = []
+    decoded, start = torch.empty_like(weight), 0
     for group in weight.split(coder.group, dim=1):
         coder.prepare(group)
-        decoded.append(coder.code(group))
-    return torch.cat(decoded, dim=1)
+        for columns in group.split(BLOCK, dim=1):
+            decoded[:, start : start + columns.shape[1]] = coder.code(columns)
+            start += columns.shape[1]
+    return decoded
 
 
 def code_with_feedback(weight: Tensor, hessian: Tensor, coder: ColumnCoder) -> Tensor:

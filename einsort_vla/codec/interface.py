@@ -1,5 +1,6 @@
 """encode, decode, n_bits and menu for every form."""
 
+import math
 from collections.abc import Mapping
 from inspect import signature
 from typing import Any
@@ -44,12 +45,13 @@ def encode(weight: Tensor, spec: CodecSpec, hessian: Tensor | None = None) -> Co
     if weight.ndim != 2 or not weight.numel():
         raise ShapeError(f"a matrix is coded, but the weight has shape {tuple(weight.shape)}.")
     matrix = weight.detach().float()
-    if not torch.isfinite(matrix).all():
+    low, high = (float(bound) for bound in torch.aminmax(matrix))  # NaN where there is one
+    if not (math.isfinite(low) and math.isfinite(high)):
         count = int((~torch.isfinite(matrix)).sum())
         raise NumericsError(f"the weight holds {count} NaN or infinite values; it cannot be coded.")
-    if float(matrix.abs().max()) > FLOAT16_MAX:
+    if max(-low, high) > FLOAT16_MAX:
         raise NumericsError(
-            f"the weight reaches {float(matrix.abs().max()):.3g}, "
+            f"the weight reaches {max(-low, high):.3g}, "
             f"beyond the float16 range of its scales ({FLOAT16_MAX:.0f})."
         )
     return CompressedTensor(spec, (weight.shape[0], weight.shape[1]), spec.encode(matrix, hessian))

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from einsort_vla.codec import tables
-from einsort_vla.codec.feedback import code_plainly, code_with_feedback
+from einsort_vla.codec.feedback import BLOCK, code_plainly, code_with_feedback
 from einsort_vla.codec.lossless import Lossless
-from einsort_vla.codec.packing import pack, packed_bits, unpack, unpack_bits
+from einsort_vla.codec.packing import pack, packed_bits, unpack_bits
 from einsort_vla.codec.rotation import rotate, unrotate
 from einsort_vla.codec.search import bites_tail, find_windows
 from einsort_vla.codec.spec import SCALE_BITS, CodecSpec, Shape
@@ -103,31 +103,31 @@ class Leader(CodecSpec):
             unscaled = code_plainly(weight, coder)
         else:
             unscaled = code_with_feedback(weight, hessian, coder)
-        return coder.parts(least_squares_scale(weight, unscaled / coder.rms, hessian))
+        return coder.parts(least_squares_scale(weight, unscaled.div_(coder.rms), hessian))
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         rows, columns = shape
-        n_slices = -(-rows // self.d)
-        if self.s:
-            stream = unpack_bits(parts["indices"], columns * n_slices * self.b).view(columns, -1)
-            windows = self._windows(stream)
-        else:
-            windows = unpack(parts["indices"], columns * n_slices, self.b).view(columns, n_slices)
         table = parts["table"].cpu().float() if self.refined else self.table()
-        magnitude = _columns(table[windows], rows)
-        signs = unpack_bits(parts["signs"], rows * columns).view(columns, rows).t()
-        scale = parts["scale"].cpu().float()[:, None]
-        weight = torch.where(signs.bool(), -magnitude, magnitude) * scale
+        weight = torch.empty(rows, columns)
+        for first in range(0, columns, BLOCK):
+            n = min(BLOCK, columns - first)
+            signs = unpack_bits(parts["signs"], n * rows, first * rows).view(n, rows).t()
+            magnitude = _columns(table[self._windows(parts["indices"], rows, first, n)], rows)
+            weight[:, first : first + n] = torch.where(signs.bool(), -magnitude, magnitude)
+        weight *= parts["scale"].cpu().float()[:, None]
         return unrotate(weight) if self.rotated else weight
 
-    def _windows(self, stream: Tensor) -> Tensor:
-        """(columns, n_slices) int64 from the columns' bits, (columns, n_slices * b) uint8."""
-        if bites_tail(stream.shape[1] // self.b, self.b, self.s):
-            padded = torch.cat([stream[:, -self.s :], stream], dim=1)
+    def _windows(self, indices: Tensor, rows: int, first: int, n: int) -> Tensor:
+        """(n, n_slices) windows of the `n` columns from `first` on."""
+        n_slices = -(-rows // self.d)
+        length = n_slices * self.b
+        stream = unpack_bits(indices, n * length, first * length).view(n, length)
+        if self.s and bites_tail(n_slices, self.b, self.s):
+            stream = torch.cat([stream[:, -self.s :], stream], dim=1)
         else:
-            padded = functional.pad(stream, (self.s, 0))
-        place = 2 ** torch.arange(self.s + self.b - 1, -1, -1)
-        return (padded.unfold(1, self.s + self.b, self.b).to(torch.int64) * place).sum(-1)
+            stream = functional.pad(stream, (self.s, 0))
+        place = (2 ** torch.arange(self.s + self.b - 1, -1, -1)).to(torch.int32)
+        return (stream.unfold(1, self.s + self.b, self.b) * place).sum(-1)
 
     @classmethod
     def menu(
@@ -154,8 +154,9 @@ class Leader(CodecSpec):
 def least_squares_scale(weight: Tensor, signed: Tensor, hessian: Tensor | None = None) -> Tensor:
     """(out_features,) float16: the row scale of least squared (output) error of a coded matrix."""
     weighted = signed if hessian is None else signed @ hessian.to(signed)
-    energy = (signed * weighted).sum(1).clamp_min(torch.finfo(torch.float32).tiny)
-    return ((weight * weighted).sum(1) / energy).to(torch.float16).cpu()
+    energy = torch.einsum("rc,rc->r", signed, weighted)
+    energy.clamp_(min=torch.finfo(torch.float32).tiny)
+    return (torch.einsum("rc,rc->r", weight, weighted) / energy).to(torch.float16).cpu()
 
 
 class _Coder:
@@ -164,7 +165,7 @@ class _Coder:
     def __init__(self, spec: Leader, weight: Tensor) -> None:
         self._spec, self._lookup = spec, spec.table().to(weight.device)
         self.group = weight.shape[1]
-        self.rms = weight.square().mean(1, keepdim=True).sqrt()
+        self.rms = torch.linalg.vector_norm(weight, dim=1, keepdim=True) / math.sqrt(self.group)
         self.rms.clamp_(min=torch.finfo(torch.float32).tiny)
         self._signs: list[Tensor] = []
         self._windows: list[Tensor] = []
@@ -184,7 +185,7 @@ class _Coder:
         signs = columns < 0
         windows = self._find(_slices((columns / self.rms).abs(), self._spec.d))
         self._signs.append(signs.t())  # column by column, as the slices
-        self._windows.append(windows % 2**self._spec.b)
+        self._windows.append((windows % 2**self._spec.b).to(torch.int16))
         magnitude = _columns(self._lookup[windows], len(columns)) * self.rms
         return torch.where(signs, -magnitude, magnitude)
 

@@ -13,21 +13,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+ROWS = 256  # turned at once, for the memory of the steps between
 SEED = 0  # of the signs, the same for every matrix, so that no seed is stored
 
 
-def rotate(rows: Tensor) -> Tensor:
-    """(..., n) to (..., n): x Q, with Q orthogonal."""
-    signs, cosine = (part.to(rows) for part in _parts(rows.shape[-1]))
-    folded = (rows * signs).unflatten(-1, (-1, len(cosine)))
-    return (_hadamard(folded) @ cosine).flatten(-2)
+def rotate(matrix: Tensor) -> Tensor:
+    """(rows, n) to (rows, n): each row x becomes x Q, with Q orthogonal."""
+    signs, cosine = (part.to(matrix) for part in _parts(matrix.shape[1]))
+    turned = torch.empty_like(matrix)
+    for rows, out in zip(matrix.split(ROWS), turned.split(ROWS), strict=True):
+        folded = (rows * signs).unflatten(-1, (-1, len(cosine)))
+        out.copy_((_hadamard(folded) @ cosine).flatten(-2))
+    return turned
 
 
-def unrotate(rows: Tensor) -> Tensor:
-    """The inverse of `rotate`: x Q^T."""
-    signs, cosine = (part.to(rows) for part in _parts(rows.shape[-1]))
-    folded = rows.unflatten(-1, (-1, len(cosine)))
-    return (_hadamard(folded) @ cosine.t()).flatten(-2) * signs
+def unrotate(matrix: Tensor) -> Tensor:
+    """The inverse of `rotate`: each row x becomes x Q^T."""
+    signs, cosine = (part.to(matrix) for part in _parts(matrix.shape[1]))
+    turned = torch.empty_like(matrix)
+    for rows, out in zip(matrix.split(ROWS), turned.split(ROWS), strict=True):
+        folded = rows.unflatten(-1, (-1, len(cosine)))
+        out.copy_((_hadamard(folded) @ cosine.t()).flatten(-2) * signs)
+    return turned
 
 
 def _hadamard(folded: Tensor) -> Tensor:

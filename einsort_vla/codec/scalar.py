@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from einsort_vla.codec.feedback import code_plainly, code_with_feedback
-from einsort_vla.codec.packing import pack, packed_bits, unpack
+from einsort_vla.codec.packing import CHUNK, pack, packed_bits, unpack
 from einsort_vla.codec.spec import SCALE_BITS, CodecSpec, Shape
 from einsort_vla.errors import UsageError, unknown_name
 
@@ -85,14 +85,22 @@ class Scalar(CodecSpec):
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         rows, columns = shape
-        indices = unpack(parts["indices"].cpu(), rows * columns, self.bits).view(rows, columns)
-        group_of = torch.arange(columns) // (self.group or columns)
         n_groups = self._n_groups(columns)
-        scale = parts["scale"].cpu().float().view(rows, n_groups)[:, group_of]
-        if self.grid == "asymmetric":
-            zero = unpack(parts["zero"].cpu(), rows * n_groups, self.bits).view(rows, n_groups)
-            return (indices - zero[:, group_of]) * (scale / (2**self.bits - 1))
-        return self.levels()[indices] * scale
+        scale = parts["scale"].cpu().float().view(rows, n_groups)
+        group_of = torch.arange(columns) // (self.group or columns)
+        weight = torch.empty(rows, columns)
+        step = max(1, CHUNK // columns)
+        for first in range(0, rows, step):
+            n = min(step, rows - first)
+            indices = unpack(parts["indices"], n * columns, self.bits, first * columns)
+            own = scale[first : first + n, group_of]
+            if self.grid == "asymmetric":
+                zero = unpack(parts["zero"], n * n_groups, self.bits, first * n_groups)
+                levels = indices.view(n, columns) - zero.view(n, n_groups)[:, group_of]
+                weight[first : first + n] = levels * (own / (2**self.bits - 1))
+            else:
+                weight[first : first + n] = self.levels()[indices.view(n, columns)] * own
+        return weight
 
     @classmethod
     def menu(
@@ -138,7 +146,7 @@ class _Coder:
     def code(self, columns: Tensor) -> Tensor:
         scale, zero = self._scales[-1], self._zeros[-1]
         indices = self._nearest(columns, scale, zero)
-        self._indices.append(indices)
+        self._indices.append(indices.to(torch.int16))
         return self._decoded(indices, scale, zero)
 
     def parts(self) -> dict[str, Tensor]:

@@ -1,0 +1,36 @@
+"""Coding one matrix takes no more than four times its float32 size of memory beside it."""
+
+import subprocess
+import sys
+
+import pytest
+
+MEASURE = """
+import resource, sys
+import torch
+from einsort_vla.codec import Leader, Scalar, encode
+torch.set_num_threads(1)
+spec, fed = eval(sys.argv[1]), sys.argv[2] == "fed"
+encode(torch.randn(64, 64), spec, torch.eye(64) if fed else None)  # libraries are loaded
+weight, hessian = torch.randn(4096, 1024), torch.eye(1024) if fed else None
+before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+encode(weight, spec, hessian)
+peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((peak - before) / (4 * weight.numel()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("spec", "mode"),
+    [
+        ("Leader(2, 2, 6)", "plain"),
+        ("Leader(2, 2, 6)", "fed"),
+        ("Leader(1, 8, 0)", "plain"),
+        ("Scalar(8, 128)", "plain"),
+    ],
+)
+def test_peak_of_one_matrix(spec, mode):
+    command = [sys.executable, "-c", MEASURE, spec, mode]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 4.2  # the loaded libraries' own buffers move a little
