@@ -19,8 +19,8 @@ TOKENS = 128  # of a text segment
 GPTQ = {bits: Scalar(bits, 128, "asymmetric", clip=True) for bits in (2, 3)}
 """The rival: error feedback, groups of 128, clipping searched."""
 SPECS: tuple[CodecSpec, ...] = (
-    Leader(2, 1, 7), Leader(2, 2, 6), Leader(2, 2, 10), Leader(2, 2, 6, rotated=True), GPTQ[2],
-    Leader(2, 4, 4), Leader(2, 4, 8), Leader(2, 4, 4, rotated=True), GPTQ[3],
+    Leader(2, 1, 7), Leader(2, 2, 6), Leader(2, 2, 8), Leader(2, 2, 6, rotated=True), GPTQ[2],
+    Leader(2, 4, 4), Leader(2, 4, 6), Leader(2, 4, 4, rotated=True), GPTQ[3],
 )  # fmt: skip
 
 

@@ -14,6 +14,9 @@ from einsort_vla.errors import CheckpointError, UsageError
 
 MAX_RATE = 0.95
 BY_SIZE = 0.2  # share of a matrix's importance that is its size even where actions do not move
+# Without sensitivities, the smallest matrices (a VLA's projections of states and actions, which
+# turned out to matter most) get six bits more: together they are this share of the weights at most.
+SMALL_SHARE, SMALL_FACTOR = 0.0025, 4.0**6
 FINER_BITS = 0.75  # above the mean, a matrix is listed with the reason
 
 
@@ -142,7 +145,7 @@ def allocate(
         rate: share of their bf16 bytes to remove, everything stored counted.
         form: the codec form that they come from, with its options.
         sensitivities: for each matrix, error of the actions per unit of its relative error; without
-            them the squared relative error is summed over weights.
+            them the squared relative error is summed over weights, the smallest matrices apart.
 
     Raises:
         UsageError: the rate is no rate, or beyond what the candidates reach.
@@ -168,8 +171,7 @@ def allocate(
             break
         spent += cost
         chosen[name] = code
-    plan = Plan(form, rate, _leave_dense(chosen, budget - spent))
-    return plan if sensitivities is None else _with_reasons(plan, importance)
+    return _with_reasons(Plan(form, rate, _leave_dense(chosen, budget - spent)), importance)
 
 
 def _importance(
@@ -177,7 +179,8 @@ def _importance(
 ) -> dict[str, float]:
     """What a unit of relative error costs in each matrix, in weights."""
     if sensitivities is None:
-        return {name: float(size) for name, size in sizes.items()}
+        small = _smallest(sizes)
+        return {n: size * (SMALL_FACTOR if n in small else 1.0) for n, size in sizes.items()}
     if missing := sizes.keys() - sensitivities.keys():
         raise CheckpointError(
             f"the calibration has no sensitivity of {min(missing)}: it was made for another policy."
@@ -187,6 +190,17 @@ def _importance(
         name: BY_SIZE * size + (1 - BY_SIZE) * n_weights * sensitivities[name] / total
         for name, size in sizes.items()
     }
+
+
+def _smallest(sizes: Mapping[str, int]) -> set[str]:
+    """The smallest matrices, as many as together hold SMALL_SHARE of all weights."""
+    left, small = SMALL_SHARE * sum(sizes.values()), set()
+    for name in sorted(sizes, key=lambda name: (sizes[name], name)):
+        left -= sizes[name]
+        if left < 0:
+            break
+        small.add(name)
+    return small
 
 
 def _upgrades(
@@ -209,14 +223,14 @@ def _upgrades(
 
 
 def _with_reasons(plan: Plan, importance: Mapping[str, float]) -> Plan:
-    """Say of each matrix that gets clearly more bits than the mean what made it so."""
+    """Say of each matrix that gets clearly more bits than the mean that its importance made it so."""
     per_weight = {n: importance[n] / math.prod(t.shape) for n, t in plan.tensors.items()}
     usual = statistics.median(per_weight.values())
     tensors = {}
     for name, code in plan.tensors.items():
         is_finer = code.bits / math.prod(code.shape) > plan.bits_per_weight + FINER_BITS
         ratio = per_weight[name] / usual
-        reason = f"its error moves the actions {ratio:.1f} times as much as usual, for its size"
+        reason = f"{ratio:.3g} times as important as usual for its size"
         tensors[name] = replace(code, reason=reason) if is_finer and ratio > 1 else code
     return replace(plan, tensors=tensors)
 

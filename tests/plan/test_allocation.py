@@ -92,6 +92,16 @@ def test_lossless_alone_reaches_a_third_and_says_so():
     assert allocate(bfloat16_options("leader"), 0.5, "leader").distortion > 0
 
 
+def test_tiny_matrices_are_coded_finely_at_next_to_no_cost():
+    """A VLA's projections of states and actions have a thousandth of its weights and matter most."""
+    layers = {f"layer{i}": options((256, 512), "leader") for i in range(20)}
+    plan = allocate(layers | {"out": options((8, 192), "leader")}, 0.875, "leader")
+    usual = max(t.bits / math.prod(t.shape) for n, t in plan.tensors.items() if n != "out")
+    assert plan.tensors["out"].bits / (8 * 192) > usual + 4
+    assert [name for name, t in plan.tensors.items() if t.reason] == ["out"]
+    assert plan.distortion - allocate(layers, 0.875, "leader").distortion < 0.001
+
+
 @settings(max_examples=30, deadline=None)
 @given(shapes=shapes, rates=st.tuples(rates, rates), seed=st.integers(0, 99))
 def test_sensitive_matrices_get_the_finer_codes(shapes, rates, seed):
@@ -110,7 +120,7 @@ def test_the_reason_for_a_finer_code_is_in_the_plan():
     plan = allocate(candidates, 0.85, "leader", sensitivities)
     finer = {name for name, t in plan.tensors.items() if t.reason}
     assert finer == {"layer7"}
-    assert "times as much as usual" in plan.tensors["layer7"].reason
+    assert "times as important as usual" in plan.tensors["layer7"].reason
     assert plan.tensors["layer7"].bits == max(t.bits for t in plan.tensors.values())
     assert Plan.from_dict(plan.as_dict()) == plan
     with pytest.raises(CheckpointError, match="no sensitivity of layer0"):
