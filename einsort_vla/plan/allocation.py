@@ -223,7 +223,7 @@ def _upgrades(
 
 
 def _with_reasons(plan: Plan, importance: Mapping[str, float]) -> Plan:
-    """Say of each matrix that gets clearly more bits than the mean that its importance made it so."""
+    """Say of each matrix with clearly more bits than the mean how important it is."""
     per_weight = {n: importance[n] / math.prod(t.shape) for n, t in plan.tensors.items()}
     usual = statistics.median(per_weight.values())
     tensors = {}
