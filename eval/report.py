@@ -28,14 +28,14 @@ def build_report(
 ) -> dict[str, Any]:
     """The content of report.json, schema 1."""
     paired = _paired(records) if COMPRESSED in arms else None
-    scene = scenes[0]
+    scene, numbers = scenes[0], [scene.episode for scene in scenes]
     return {
         "schema": SCHEMA,
         "rate_requested": rate,
         **_compression(compression),
         "protocol": {
             **protocol.as_dict(),
-            "initial_states": "stored",
+            "initial_states": f"stored, {min(numbers)} to {max(numbers)} of each task",
             "displacement_m": scene.displacement_m,
             "wrong_pictures": scene.wrong_pictures,
             "seed": scene.seed,

@@ -39,7 +39,9 @@ class Settings:
     tasks: str = "all"
     """Task numbers separated by commas, or all."""
     episodes: int = 1
-    """Episodes per task and arm: the first stored initial states."""
+    """Episodes per task and arm, each from a stored initial state of its own."""
+    first_state: int = 0
+    """Number of the first stored initial state: LIBERO stores 50 a task."""
     workers: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
     """Worker processes; each needs one core and 2.5 GB."""
     seed: int = 0
@@ -71,8 +73,10 @@ def list_scenes(settings: Settings) -> list[Scene]:
     check_codec(settings.codec)
     if settings.backend not in BACKENDS:
         raise unknown_name("backend", settings.backend, BACKENDS)
-    if settings.episodes < 1 or settings.workers < 1 or settings.seed < 0:
-        raise UsageError("--episodes and --workers must be at least 1, --seed at least 0.")
+    if min(settings.episodes, settings.workers) < 1 or min(settings.seed, settings.first_state) < 0:
+        raise UsageError(
+            "--episodes and --workers must be at least 1, --seed and --first-state at least 0."
+        )
     if not 0 <= settings.displace <= MAX_DISPLACEMENT_M:
         raise UsageError(
             f"--displace {settings.displace} is outside [0, {MAX_DISPLACEMENT_M}] metres."
@@ -84,14 +88,15 @@ def list_scenes(settings: Settings) -> list[Scene]:
         for task_id in task_ids(settings.tasks, suite):
             load_task(suite, task_id)
             n_states = len(load_initial_states(suite, task_id))
-            if settings.episodes > n_states:
+            states = range(settings.first_state, settings.first_state + settings.episodes)
+            if states.stop > n_states:
                 raise UsageError(
-                    f"{suite} stores {n_states} initial states a task; "
-                    f"--episodes {settings.episodes} asks for more."
+                    f"{suite} stores {n_states} initial states a task, numbered from 0; "
+                    f"--first-state and --episodes ask for {states.start} to {states.stop - 1}."
                 )
             scenes += [
                 Scene(suite, task_id, k, settings.seed, settings.displace, settings.wrong_pictures)
-                for k in range(settings.episodes)
+                for k in states
             ]
     return scenes
 

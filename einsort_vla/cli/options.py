@@ -11,7 +11,7 @@ CodecOption = Annotated[
     str,
     tyro.conf.arg(
         help=f"Form of the code ({', '.join(FORMS)}), with options of its menu: leader, "
-        '"leader window=12", "scalar group=128 grid=asymmetric clip=true", '
+        '"leader window=10", "scalar group=128 grid=asymmetric clip=true", '
         '"network decomposition=tt".'
     ),
 ]

@@ -108,7 +108,7 @@ def choices(
 
 
 def _parse(codec: str) -> tuple[type[CodecSpec], dict[str, Any]]:
-    """The class and the options of its menu that a text such as `leader window=12` names."""
+    """The class and the options of its menu that a text such as `leader window=10` names."""
     form, *pairs = codec.split() or [""]
     if form not in FORMS:
         raise unknown_name("codec", form, FORMS)

@@ -93,7 +93,7 @@ def test_lossless_alone_reaches_a_third_and_says_so():
 
 
 def test_tiny_matrices_are_coded_finely_at_next_to_no_cost():
-    """Like the projections of states and actions: a thousandth of the weights, and most important."""
+    """Such as the projections of states and actions: few weights, and the most important."""
     layers = {f"layer{i}": options((256, 512), "leader") for i in range(20)}
     plan = allocate(layers | {"out": options((8, 192), "leader")}, 0.875, "leader")
     usual = max(t.bits / math.prod(t.shape) for n, t in plan.tensors.items() if n != "out")
