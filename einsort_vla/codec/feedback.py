@@ -12,8 +12,8 @@ from torch import Tensor
 
 from einsort_vla.errors import NumericsError, ShapeError
 
-# Of the mean diagonal. GPTQ takes 0.01; with 0.03 the error on inputs that were not calibrated on is
-# 0.15 dB lower, and that of the weights 0.5 dB (MiniLM at 2 bits, benchmarks/feedback.py).
+# Of the mean diagonal. GPTQ takes 0.01; with 0.03 the output error on inputs not calibrated on is
+# 0.15 dB lower, and the weights' error 0.5 dB (MiniLM at 2 bits, benchmarks/feedback.py).
 DAMPING = 0.03
 BLOCK = 128  # columns coded, or whose corrections are gathered, before one large step
 
