@@ -11,7 +11,7 @@ from pathlib import Path
 if not __package__:  # run as a script: see eval/libero.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -71,10 +71,7 @@ def main(settings: Settings, console: Console) -> int:
         files = _collect(policy, scenes, observations_folder, progress)
         observations = load_observations(files)
         statistics = InputStatistics(file_sha256(folder / WEIGHTS))
-        with statistics.observing(policy.module, names):
-            for k, seen in enumerate(progress.track(observations, description="layer inputs")):
-                policy.reset(k)
-                policy.predict_action_chunk(seen)
+        _watch(policy, statistics, names, progress.track(observations, description="layer inputs"))
         if settings.probes:
             task = progress.add_task("layers coded alone", total=len(names))
             probes = _spread(observations, settings.probes)
@@ -128,6 +125,19 @@ def _collect(
     if env is not None:
         env.close()
     return files
+
+
+def _watch(
+    policy: LeRobotPolicy,
+    statistics: InputStatistics,
+    names: Sequence[str],
+    observations: Iterable[Observation],
+) -> None:
+    """Sum what the layers see when the policy sees these observations again."""
+    with statistics.observing(policy.module, names):
+        for k, observation in enumerate(observations):
+            policy.reset(k)
+            policy.predict_action_chunk(observation)
 
 
 def _spread(observations: Sequence[Observation], n: int) -> list[Observation]:

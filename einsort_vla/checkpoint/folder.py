@@ -79,7 +79,7 @@ def plan_folder(
         statistics: with sensitivities, bits go where the policy's actions need them.
 
     Raises:
-        CheckpointError: the source is no dense policy.
+        CheckpointError: the source is no dense policy, or the statistics are another policy's.
         UsageError: the rate or the form cannot be met.
     """
     check_rate(rate)
@@ -87,8 +87,10 @@ def plan_folder(
     shapes = compressible_shapes(source)
     with _open(source / WEIGHTS) as file:
         choices = {n: options(shape, form, file.get_tensor(n)) for n, shape in shapes.items()}
-    sensitivities = statistics.sensitivities if statistics else None
-    return allocate(choices, rate, form, sensitivities or None)
+    if statistics is None:
+        return allocate(choices, rate, form)
+    statistics.check_source(file_sha256(source / WEIGHTS))
+    return allocate(choices, rate, form, statistics.sensitivities or None)
 
 
 def compress_folder(

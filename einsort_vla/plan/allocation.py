@@ -185,7 +185,7 @@ def _importance(
         raise CheckpointError(
             f"the calibration has no sensitivity of {min(missing)}: it was made for another policy."
         )
-    n_weights, total = sum(sizes.values()), sum(sensitivities[name] for name in sizes)
+    n_weights, total = sum(sizes.values()), sum(sensitivities[name] for name in sizes) or 1.0
     return {
         name: BY_SIZE * size + (1 - BY_SIZE) * n_weights * sensitivities[name] / total
         for name, size in sizes.items()

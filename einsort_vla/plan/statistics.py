@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from einsort_vla.errors import CheckpointError
 
-FORMAT = "einsort-statistics"
+FORMAT = "einsort-statistics-2"
 
 
 class InputStatistics:
