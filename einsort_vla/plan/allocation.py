@@ -230,7 +230,8 @@ def _with_reasons(plan: Plan, importance: Mapping[str, float]) -> Plan:
     for name, code in plan.tensors.items():
         is_finer = code.bits / math.prod(code.shape) > plan.bits_per_weight + FINER_BITS
         ratio = per_weight[name] / usual
-        reason = f"{ratio:.3g} times as important as usual for its size"
+        times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
+        reason = f"{times} times as important as usual for its size"
         tensors[name] = replace(code, reason=reason) if is_finer and ratio > 1 else code
     return replace(plan, tensors=tensors)
 
