@@ -1,11 +1,10 @@
 """How much a policy's actions move when one layer is coded: what a plan spends bits by."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from einsort_vla.codec import Leader, decode, encode
 from einsort_vla.plan import InputStatistics
@@ -46,7 +45,7 @@ def measure_sensitivities(
     for name in statistics.second_moments:
         weight = policy.module.get_parameter(name)
         coded = encode(weight, PROBE, statistics.hessian(name))
-        with replaced(weight, decode(coded)):
+        with replaced({weight: decode(coded)}):
             moved = action_error(action_chunks(policy, observations), expected)
         found[name] = moved / PROBE.predicted_distortion(weight.shape[1])
         on_progress()
@@ -54,11 +53,13 @@ def measure_sensitivities(
 
 
 @contextmanager
-def replaced(parameter: nn.Parameter, value: torch.Tensor) -> Iterator[None]:
-    """Within, a parameter has another value."""
-    kept = parameter.data
-    parameter.data = value.to(kept)
+def replaced(values: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
+    """Within, parameters have other values."""
+    kept = {parameter: parameter.data for parameter in values}
     try:
+        for parameter, value in values.items():
+            parameter.data = value.to(parameter.data)
         yield
     finally:
-        parameter.data = kept
+        for parameter, data in kept.items():
+            parameter.data = data

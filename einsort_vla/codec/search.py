@@ -3,7 +3,7 @@
 A column's stream bites its tail: the bits before its first slice are its own last ones, so that no
 slice has fewer choices than another. Two implementations of one search: plain PyTorch, which is the
 definition and runs anywhere, and a compiled loop, used for tensors on the CPU where numba is
-installed. Viterbi 1967; tail-biting found from the state at the seam: Shao et al. 1999.
+installed. Viterbi 1967; tail-biting by wrapping around the seam: Shao, Lin and Fossorier 2003.
 """
 
 from concurrent.futures import ThreadPoolExecutor

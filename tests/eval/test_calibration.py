@@ -88,7 +88,7 @@ def test_action_errors_are_in_units_of_each_dimension():
 
 def test_a_replaced_weight_comes_back_after_an_error():
     parameter = nn.Parameter(torch.ones(2))
-    with contextlib.suppress(ValueError), replaced(parameter, torch.zeros(2)):
+    with contextlib.suppress(ValueError), replaced({parameter: torch.zeros(2)}):
         assert parameter.sum() == 0
         raise ValueError("inside")
     assert parameter.sum() == 2

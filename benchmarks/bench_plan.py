@@ -1,0 +1,130 @@
+"""What plans and feedback cost the actions: error against the dense policy on what it saw.
+
+python benchmarks/bench_plan.py outputs/calibration --rates 0.875 0.9
+"""
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script: the root of the checkout
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor
+from tyro.conf import Positional
+
+from einsort_vla.cli.run import run_command
+from einsort_vla.codec import check_codec, decode, encode
+from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.plan import InputStatistics, Plan, PlannedTensor, allocate, check_rate, options
+from eval.calibrate import STATISTICS
+from eval.observations import load_observations
+from eval.request import REFERENCE_POLICY, find_policy
+from eval.sensitivity import action_chunks, action_error, replaced
+from policies.lerobot_adapter import LeRobotPolicy, load
+from policies.protocol import Observation
+
+PLANS = ("least weight error", "smallest kept fine", "by sensitivity")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Error of the executed actions, in units of their variance, for each plan, with and without
+    error feedback."""
+
+    calibration: Positional[Path]
+    """Folder that eval/calibrate.py wrote for the policy."""
+    policy: str = REFERENCE_POLICY
+    """Folder or hub id of a dense LeRobot policy."""
+    codecs: tuple[str, ...] = ("leader",)
+    """Forms, each with options of its menu."""
+    rates: tuple[float, ...] = (0.875, 0.9)
+    """Shares of linear-weight bytes to remove."""
+    looks: int = 48
+    """Observations to compare on."""
+    json: Path | None = None
+    """File for the rows."""
+
+
+def main(settings: Settings, console: Console) -> int:
+    """Print the table, write what was asked for."""
+    if settings.json is not None and settings.json.exists():
+        raise UsageError(f"{settings.json} exists already; nothing was written over.")
+    for codec in settings.codecs:
+        check_codec(codec)
+    for rate in settings.rates:
+        check_rate(rate)
+    statistics = InputStatistics.load(settings.calibration / STATISTICS)
+    if not statistics.sensitivities:
+        raise CheckpointError(f"{settings.calibration} has no sensitivities: use --probes 48.")
+    files = sorted(settings.calibration.glob("observations-*/*.safetensors"))
+    seen = load_observations(files)
+    looks = seen[:: max(1, len(seen) // settings.looks)]  # not those that sensitivities were from
+    policy = load(str(find_policy(settings.policy)))
+    expected = action_chunks(policy, looks)
+    table = Table("codec", "rate", "plan", "feedback", "weight error", "action error")
+    rows = []
+    jobs = [(c, r, p) for c in settings.codecs for r in settings.rates for p in PLANS]
+    with Progress(console=console) as progress:
+        for codec, rate, name in progress.track(jobs, description="coding"):
+            plan = _plan(policy, statistics, codec, rate, name)
+            for is_fed in (False, True):
+                fed = statistics if is_fed else None
+                weights, actions = _errors(policy, plan, fed, looks, expected)
+                rows.append({"codec": codec, "rate": rate, "plan": name, "feedback": is_fed,
+                             "weight_error": weights, "action_error": actions})  # fmt: skip
+                table.add_row(codec, str(rate), name, "yes" if is_fed else "no",
+                              f"{weights:.4f}", f"{actions:.4f}")  # fmt: skip
+    console.print(table)
+    if settings.json:
+        settings.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _plan(
+    policy: LeRobotPolicy, statistics: InputStatistics, codec: str, rate: float, name: str
+) -> Plan:
+    candidates: dict[str, list[PlannedTensor]] = {}
+    for weight in statistics.second_moments:
+        matrix = policy.module.get_parameter(weight).detach().bfloat16()
+        candidates[weight] = options((matrix.shape[0], matrix.shape[1]), codec, matrix)
+    sizes = {weight: float(math.prod(c[0].shape)) for weight, c in candidates.items()}
+    importance = {
+        "least weight error": sizes, "smallest kept fine": None,
+        "by sensitivity": statistics.sensitivities,
+    }  # fmt: skip
+    return allocate(candidates, rate, codec, importance[name])
+
+
+def _errors(
+    policy: LeRobotPolicy,
+    plan: Plan,
+    fed: InputStatistics | None,
+    looks: Sequence[Observation],
+    expected: np.ndarray,
+) -> tuple[float, float]:
+    """Relative squared error of all weights, and the error of the actions."""
+    missing = energy = 0.0
+    coded: dict[str, Tensor] = {}
+    for name, planned in plan.tensors.items():
+        weight = policy.module.get_parameter(name).detach()
+        coded[name] = decode(encode(weight, planned.spec, fed.hessian(name) if fed else None))
+        missing += float((weight - coded[name]).square().sum())
+        energy += float(weight.square().sum())
+    with replaced({policy.module.get_parameter(n): value for n, value in coded.items()}):
+        found = action_error(action_chunks(policy, looks), expected)
+    return missing / energy, found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run_command(Settings, main, "benchmarks/bench_plan.py")
