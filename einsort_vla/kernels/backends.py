@@ -10,10 +10,13 @@ from einsort_vla.errors import unknown_name
 
 
 class Backend(Protocol):
-    """Multiplies activations by the transpose of one coded matrix."""
+    """Multiplies activations by the transpose of one coded matrix, and adds a bias."""
 
-    def matmul(self, x: Tensor) -> Tensor:
-        """(..., in_features) to (..., out_features), in the dtype and on the device of `x`."""
+    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """(..., in_features) to (..., out_features), in the dtype and on the device of `x`.
+
+        With equal weights the result has the bits of `nn.Linear`, which adds its bias in the product.
+        """
         ...
 
 
@@ -23,8 +26,8 @@ class ReferenceBackend:
     def __init__(self, compressed: CompressedTensor) -> None:
         self._compressed = compressed
 
-    def matmul(self, x: Tensor) -> Tensor:
-        return functional.linear(x, decode(self._compressed).to(x))
+    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        return functional.linear(x, decode(self._compressed).to(x), bias)
 
 
 class DenseBackend:
@@ -33,9 +36,9 @@ class DenseBackend:
     def __init__(self, compressed: CompressedTensor) -> None:
         self._weight = decode(compressed)
 
-    def matmul(self, x: Tensor) -> Tensor:
+    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         self._weight = self._weight.to(x)  # a no-op but after a move
-        return functional.linear(x, self._weight)
+        return functional.linear(x, self._weight, bias)
 
 
 class FactoredBackend:
@@ -44,9 +47,10 @@ class FactoredBackend:
     def __init__(self, compressed: CompressedTensor) -> None:
         self._compressed = compressed
 
-    def matmul(self, x: Tensor) -> Tensor:
+    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         c = self._compressed
-        return c.spec.matmul(x, c.parts, c.shape)
+        y = c.spec.matmul(x, c.parts, c.shape)
+        return y if bias is None else y + bias
 
 
 BACKENDS: dict[str, type[ReferenceBackend | DenseBackend | FactoredBackend]] = {

@@ -30,8 +30,7 @@ class CompressedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
-        y = self._backend.matmul(x)
-        return y if self.bias is None else y + self.bias
+        return self._backend.linear(x, self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {self.spec}"

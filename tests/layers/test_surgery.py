@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from einsort_vla.checkpoint import Checkpoint
-from einsort_vla.codec import Leader, decode, encode
+from einsort_vla.codec import Leader, Lossless, decode, encode
 from einsort_vla.errors import CheckpointError, ShapeError, UsageError
 from einsort_vla.kernels import BACKENDS
 from einsort_vla.layers import CompressedLinear, load_
@@ -83,3 +83,17 @@ def test_loading_is_strict():
         load_(nn.Sequential(nn.Linear(24, 17), nn.Identity(), nn.GELU()), content)
     with pytest.raises(UsageError, match="unknown backend 'cuda'"):
         load_(model(), content, backend="cuda")
+
+
+@pytest.mark.parametrize("backend", ["dense", "reference"])
+@pytest.mark.parametrize("rows", [1, 2, 15, 16, 17, 64])
+def test_lossless_weights_give_the_very_bits_of_the_dense_layer(backend, rows):
+    """Closed loops are chaotic: a bias that is added with another rounding changes the actions."""
+    generator = torch.Generator().manual_seed(0)
+    dense = nn.Linear(96, 64)
+    weight = torch.randn(64, 96, generator=generator).bfloat16()
+    dense.weight.data = weight.float()
+    compressed = encode(weight, Lossless.menu(weight)[0])
+    layer = CompressedLinear(compressed, dense.bias.detach(), backend)
+    x = torch.randn(rows, 3, 96, generator=generator)
+    assert torch.equal(layer(x), dense(x))
