@@ -15,7 +15,7 @@ class Backend(Protocol):
     def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """(..., in_features) to (..., out_features), in the dtype and on the device of `x`.
 
-        With equal weights the result has the bits of `nn.Linear`, which adds its bias in the product.
+        With equal weights the result has the bits of `nn.Linear`, whose bias goes into the product.
         """
         ...
 
