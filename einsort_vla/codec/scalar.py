@@ -58,15 +58,7 @@ class Scalar(CodecSpec):
         return packed_bits(rows * columns, self.bits) + SCALE_BITS * groups + zeros
 
     def predicted_distortion(self, in_features: int) -> float:
-        largest = _expected_largest(min(self.group or in_features, in_features), self.grid)
-        source = _normal_quantiles().clamp(-largest, largest)
-        if self.grid == "asymmetric":
-            top = 2**self.bits - 1
-            levels = (torch.arange(top + 1) - top // 2) / (top / 2)
-        else:
-            levels = self.levels()
-        tried = [levels * largest * clip for clip in (CLIPS if self.clip else (1.0,))]
-        return min(float((t[_nearest(source, t)] - source).square().mean()) for t in tried)
+        return _gaussian_error(self, min(self.group or in_features, in_features))
 
     def levels(self) -> Tensor:
         """Ascending levels in [-1, 1] of a grid without zero points, float32."""
@@ -192,6 +184,20 @@ def _positive(scale: Tensor) -> Tensor:
 
 def _nearest(values: Tensor, levels: Tensor) -> Tensor:
     return torch.bucketize(values.contiguous(), (levels[1:] + levels[:-1]) / 2)
+
+
+@cache  # a plan asks for each of its matrices, and most have groups of one size
+def _gaussian_error(spec: Scalar, n: int) -> float:
+    """Relative mean squared error on i.i.d. Gaussian groups of n."""
+    largest = _expected_largest(n, spec.grid)
+    source = _normal_quantiles().clamp(-largest, largest)
+    if spec.grid == "asymmetric":
+        top = 2**spec.bits - 1
+        levels = (torch.arange(top + 1) - top // 2) / (top / 2)
+    else:
+        levels = spec.levels()
+    tried = [levels * largest * clip for clip in (CLIPS if spec.clip else (1.0,))]
+    return min(float((t[_nearest(source, t)] - source).square().mean()) for t in tried)
 
 
 def _expected_largest(n: int, grid: Grid) -> float:
