@@ -1,8 +1,8 @@
 """Error feedback over input columns: what one column's code gets wrong, later columns make good.
 
-GPTQ (Frantar et al. 2022, arXiv:2210.17323) in the form that is LDLQ (Chee et al. 2023,
-arXiv:2307.13304): with H = X^T X of the layer's inputs and H^-1 = U^T U, the error of column i,
-divided by U[i, i], is taken from each later column j times U[i, j].
+LDLQ (Chee et al. 2023, arXiv:2307.13304), which is GPTQ (Frantar et al. 2022, arXiv:2210.17323)
+without an inverse: with H = X^T X of the layer's inputs and H = U D U^T, U unit upper triangular,
+column k is coded after the errors of all columns j before it, times U[j, k], are added to it.
 """
 
 from typing import Protocol
@@ -15,40 +15,43 @@ from einsort_vla.errors import NumericsError, ShapeError
 # Of the mean diagonal. GPTQ takes 0.01; with 0.03 the output error on inputs not calibrated on is
 # 0.15 dB lower, and the weights' error 0.5 dB (MiniLM at 2 bits, benchmarks/feedback.py).
 DAMPING = 0.03
-BLOCK = 128  # columns coded, or whose corrections are gathered, before one large step
+BLOCK = 128  # columns coded at once, or for which the errors before them are added at once
 
 
 class ColumnCoder(Protocol):
-    """Codes a matrix some columns at a time, from left to right."""
+    """Codes a matrix some columns at a time, from left to right.
+
+    Columns come as the rows of a tensor, (k, out_features): each lies in one piece.
+    """
 
     group: int
     """Columns that share parameters."""
 
     def prepare(self, columns: Tensor) -> None:
-        """Choose the parameters of the group that begins with these (out_features, k) columns."""
+        """Choose the parameters of the group that begins with these (k, out_features) columns."""
         ...
 
     def code(self, columns: Tensor) -> Tensor:
-        """Code the next columns, (out_features, k), and return what will be decoded of them."""
+        """Code the next columns, (k, out_features), and return what will be decoded of them."""
         ...
 
 
-def code_plainly(weight: Tensor, coder: ColumnCoder) -> Tensor:
-    """Each column for itself; what will be decoded, (out_features, in_features)."""
-    decoded, start = torch.empty_like(weight), 0
-    for group in weight.split(coder.group, dim=1):
+def code_plainly(columns: Tensor, coder: ColumnCoder) -> Tensor:
+    """Each column for itself; what will be decoded, (in_features, out_features)."""
+    decoded, start = torch.empty_like(columns), 0
+    for group in columns.split(coder.group):
         coder.prepare(group)
-        for columns in group.split(BLOCK, dim=1):
-            decoded[:, start : start + columns.shape[1]] = coder.code(columns)
-            start += columns.shape[1]
+        for block in group.split(BLOCK):
+            decoded[start : start + len(block)] = coder.code(block)
+            start += len(block)
     return decoded
 
 
-def code_with_feedback(weight: Tensor, hessian: Tensor, coder: ColumnCoder) -> Tensor:
-    """Column after column, errors fed forward; what will be decoded, (out_features, in_features).
+def code_with_feedback(columns: Tensor, hessian: Tensor, coder: ColumnCoder) -> Tensor:
+    """Column after column, errors fed forward; what will be decoded, (in_features, out_features).
 
     Args:
-        weight: (out_features, in_features) float32.
+        columns: (in_features, out_features), the weight transposed.
         hessian: (in_features, in_features), X^T X of the inputs, any positive factor.
         coder: told each column once, as it is after correction.
 
@@ -56,29 +59,34 @@ def code_with_feedback(weight: Tensor, hessian: Tensor, coder: ColumnCoder) -> T
         ShapeError: the Hessian does not fit the weight.
         NumericsError: it is not finite, or not positive definite after damping.
     """
-    upper = _inverse_factor(hessian, weight.shape[1]).to(weight)
-    left, decoded = weight.clone(), torch.empty_like(weight)
-    columns = weight.shape[1]
-    # Blocks end where groups end: a group is prepared with all corrections before it in place.
-    block = BLOCK if coder.group >= columns else coder.group * max(1, BLOCK // coder.group)
-    for start in range(0, columns, block):
-        stop = min(start + block, columns)
-        errors = torch.empty_like(weight[:, start:stop])
-        for i in range(start, stop):
-            if i % coder.group == 0:
-                coder.prepare(left[:, i : i + coder.group])
-            decoded[:, i : i + 1] = coder.code(left[:, i : i + 1])
-            error = (left[:, i] - decoded[:, i]) / upper[i, i]
-            errors[:, i - start] = error
-            left[:, i + 1 : stop].addr_(error, upper[i, i + 1 : stop], alpha=-1)
-        left[:, stop:].addmm_(errors, upper[start:stop, stop:], alpha=-1)
-    return decoded
+    shares = _error_shares(hessian, len(columns)).to(columns)
+    errors = torch.empty_like(columns)
+    block = coder.group if coder.group < len(columns) else BLOCK
+    for start in range(0, len(columns), block):
+        within = shares[start : start + block, start : start + block]
+        added = shares[start : start + block, :start] @ errors[:start]
+        if start % coder.group == 0:
+            group = columns[start : start + coder.group]
+            # As they will be if each of them is met without error, the added parts included.
+            coder.prepare(group + _solve(within, added) if start else group)
+        for k in range(len(added)):
+            i = start + k
+            added[k].addmv_(errors[start:i].t(), within[k, :k]).add_(columns[i])
+            errors[i] = columns[i] - coder.code(added[k : k + 1])[0]
+    return torch.sub(columns, errors, out=errors)
 
 
-def _inverse_factor(hessian: Tensor, in_features: int) -> Tensor:
-    """Upper triangular U with H^-1 = U^T U, float64."""
-    inverse = torch.cholesky_inverse(damped_factor(hessian, in_features))
-    return torch.linalg.cholesky(inverse, upper=True)
+def _solve(within: Tensor, added: Tensor) -> Tensor:
+    return torch.linalg.solve_triangular(within, added, upper=False, unitriangular=True)
+
+
+def _error_shares(hessian: Tensor, in_features: int) -> Tensor:
+    """U^T of H = U D U^T, float64: row k says how much of each error before it column k takes on.
+
+    The Cholesky factor of the flipped matrix, flipped back, is U D^(1/2).
+    """
+    factor = damped_factor(hessian.flip(0, 1), in_features).flip(0, 1).t()
+    return factor / factor.diagonal()[:, None]
 
 
 def damped_factor(hessian: Tensor, in_features: int) -> Tensor:
@@ -93,9 +101,9 @@ def damped_factor(hessian: Tensor, in_features: int) -> Tensor:
             f"the Hessian has shape {tuple(hessian.shape)}; a weight with {in_features} inputs "
             f"needs ({in_features}, {in_features})."
         )
-    matrix = hessian.double()
-    if not torch.isfinite(matrix).all():
+    if not torch.isfinite(hessian).all():
         raise NumericsError("the Hessian holds NaN or infinite values; calibrate again.")
+    matrix = hessian.double()
     diagonal = matrix.diagonal()
     mean = diagonal.mean()
     if not mean > 0:

@@ -19,9 +19,9 @@ from torch.nn import functional
 from einsort_vla.codec import tables
 from einsort_vla.codec.feedback import BLOCK, code_plainly, code_with_feedback
 from einsort_vla.codec.lossless import Lossless
-from einsort_vla.codec.packing import pack, packed_bits, unpack_bits
+from einsort_vla.codec.packing import pack, packed_bits, smallest_int, unpack_bits
 from einsort_vla.codec.rotation import rotate, unrotate
-from einsort_vla.codec.search import bites_tail, find_windows
+from einsort_vla.codec.search import WindowSearch, bites_tail
 from einsort_vla.codec.spec import SCALE_BITS, CodecSpec, Shape
 from einsort_vla.errors import UsageError
 
@@ -96,14 +96,13 @@ class Leader(CodecSpec):
         if self.rotated:
             weight = rotate(weight)
             hessian = None if hessian is None else rotate(rotate(hessian.double()).t())
-        coder = _Coder(self, weight)
-        if self.refined:
-            coder.refine(weight)
+        columns = weight.t().contiguous()
+        coder = _Coder(self, columns)
         if hessian is None:
-            unscaled = code_plainly(weight, coder)
+            unscaled = code_plainly(columns, coder)
         else:
-            unscaled = code_with_feedback(weight, hessian, coder)
-        return coder.parts(least_squares_scale(weight, unscaled.div_(coder.rms), hessian))
+            unscaled = code_with_feedback(columns, hessian, coder)
+        return coder.parts(least_squares_scale(columns, unscaled.div_(coder.rms), hessian))
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         rows, columns = shape
@@ -112,7 +111,8 @@ class Leader(CodecSpec):
         for first in range(0, columns, BLOCK):
             n = min(BLOCK, columns - first)
             signs = unpack_bits(parts["signs"], n * rows, first * rows).view(n, rows).t()
-            magnitude = _columns(table[self._windows(parts["indices"], rows, first, n)], rows)
+            windows = self._windows(parts["indices"], rows, first, n)
+            magnitude = table[windows].flatten(1)[:, :rows].t()
             weight[:, first : first + n] = torch.where(signs.bool(), -magnitude, magnitude)
         weight *= parts["scale"].cpu().float()[:, None]
         return unrotate(weight) if self.rotated else weight
@@ -151,68 +151,79 @@ class Leader(CodecSpec):
         return [*specs, *Lossless.menu(weight)]
 
 
-def least_squares_scale(weight: Tensor, signed: Tensor, hessian: Tensor | None = None) -> Tensor:
-    """(out_features,) float16: the row scale of least squared (output) error of a coded matrix."""
-    weighted = signed if hessian is None else signed @ hessian.to(signed)
-    energy = torch.einsum("rc,rc->r", signed, weighted)
+def least_squares_scale(columns: Tensor, signed: Tensor, hessian: Tensor | None = None) -> Tensor:
+    """(out_features,) float16: the row scale of least squared (output) error of a coded matrix.
+
+    Args:
+        columns: (in_features, out_features), the weight transposed.
+        signed: what is decoded of it but for the scale, alike.
+        hessian: (in_features, in_features), X^T X of the inputs.
+    """
+    energy = product = signed.new_zeros(signed.shape[1])
+    for own, first in zip(signed.split(BLOCK), range(0, len(signed), BLOCK), strict=True):
+        rows = slice(first, first + len(own))
+        weighted = own if hessian is None else hessian[rows].to(signed) @ signed
+        energy = energy + (own * weighted).sum(0)
+        product = product + (columns[rows] * weighted).sum(0)
     energy.clamp_(min=torch.finfo(torch.float32).tiny)
-    return (torch.einsum("rc,rc->r", weight, weighted) / energy).to(torch.float16).cpu()
+    return (product / energy).to(torch.float16).cpu()
 
 
 class _Coder:
     """Codes columns with row scales fixed beforehand; see `feedback.ColumnCoder`."""
 
-    def __init__(self, spec: Leader, weight: Tensor) -> None:
-        self._spec, self._lookup = spec, spec.table().to(weight.device)
-        self.group = weight.shape[1]
-        self.rms = torch.linalg.vector_norm(weight, dim=1, keepdim=True) / math.sqrt(self.group)
+    def __init__(self, spec: Leader, columns: Tensor) -> None:
+        self._spec = spec
+        self.group = len(columns)
+        self.rms = torch.linalg.vector_norm(columns, dim=0) / math.sqrt(self.group)
         self.rms.clamp_(min=torch.finfo(torch.float32).tiny)
-        self._signs: list[Tensor] = []
-        self._windows: list[Tensor] = []
-
-    def refine(self, weight: Tensor) -> None:
-        """Fit the table to the matrix, by Lloyd iterations through the search."""
-        slices = _slices((weight / self.rms).abs(), self._spec.d)
-        for _ in range(REFINEMENTS):
-            windows = self._find(slices)
-            self._lookup = tables.centroids(self._lookup, windows, slices)
-        self._lookup = self._lookup.to(torch.float16).float()
+        self._use(spec.table().to(columns.device))
+        if spec.refined:
+            self._refine(columns)
+        n_slices = -(-columns.shape[1] // spec.d)
+        self._signs = torch.empty(columns.shape, dtype=torch.bool)
+        self._indices = torch.empty(len(columns), n_slices, dtype=smallest_int(spec.b))
+        self._n_coded = 0
 
     def prepare(self, columns: Tensor) -> None:
         """Nothing: the row scales hold for all columns."""
 
     def code(self, columns: Tensor) -> Tensor:
-        signs = columns < 0
-        windows = self._find(_slices((columns / self.rms).abs(), self._spec.d))
-        self._signs.append(signs.t())  # column by column, as the slices
-        self._windows.append((windows % 2**self._spec.b).to(torch.int16))
-        magnitude = _columns(self._lookup[windows], len(columns)) * self.rms
-        return torch.where(signs, -magnitude, magnitude)
+        own = slice(self._n_coded, self._n_coded + len(columns))
+        self._n_coded = own.stop
+        windows = self._find(self._slices(columns))
+        self._signs[own] = torch.signbit(columns)
+        self._indices[own] = windows
+        slices = self._lookup.index_select(0, windows.flatten())
+        magnitude = slices.view(len(columns), -1)[:, : columns.shape[1]] * self.rms
+        return torch.copysign(magnitude, columns)
 
     def parts(self, scale: Tensor) -> dict[str, Tensor]:
-        signs, windows = torch.cat(self._signs), torch.cat(self._windows)
-        found = {"signs": pack(signs, 1), "indices": pack(windows, self._spec.b), "scale": scale}
+        self._indices &= 2**self._spec.b - 1  # of each window its own bits
+        signs, indices = pack(self._signs, 1), pack(self._indices, self._spec.b)
+        found = {"signs": signs, "indices": indices, "scale": scale}
         if self._spec.refined:
             found["table"] = self._lookup.to(torch.float16).cpu()
         return found
 
-    def _find(self, slices: Tensor) -> Tensor:
-        """(k, n_slices) windows of (k, n_slices, d) magnitudes."""
+    def _refine(self, columns: Tensor) -> None:
+        """Fit the table to the matrix, by Lloyd iterations through the search."""
+        slices = self._slices(columns)
+        for _ in range(REFINEMENTS):
+            self._use(tables.centroids(self._lookup, self._find(slices), slices))
+        self._use(self._lookup.to(torch.float16).float())
+
+    def _use(self, lookup: Tensor) -> None:
+        self._lookup = lookup
         if self._spec.is_companded:
-            return _nearest_level(slices[..., 0], self._lookup[:, 0])
-        return find_windows(slices, self._lookup, self._spec.b, self._spec.s)
+            levels = lookup[:, 0]
+            middles = (levels[1:] + levels[:-1]) / 2
+            self._find = lambda slices: torch.bucketize(slices[..., 0], middles)
+        else:
+            self._find = WindowSearch(lookup, self._spec.b, self._spec.s).find
 
-
-def _nearest_level(magnitude: Tensor, levels: Tensor) -> Tensor:
-    return torch.bucketize(magnitude.contiguous(), (levels[1:] + levels[:-1]) / 2)
-
-
-def _slices(magnitude: Tensor, d: int) -> Tensor:
-    """(rows, columns) to (columns, ceil(rows / d), d), zeros after the last row."""
-    padded = functional.pad(magnitude.t(), (0, -len(magnitude) % d))
-    return padded.reshape(magnitude.shape[1], -1, d)
-
-
-def _columns(slices: Tensor, rows: int) -> Tensor:
-    """(columns, n_slices, d) to (rows, columns)."""
-    return slices.flatten(1)[:, :rows].t()
+    def _slices(self, columns: Tensor) -> Tensor:
+        """(k, out_features) to (k, ceil(out_features / d), d) magnitudes, zeros after the last."""
+        magnitude = (columns / self.rms).abs_()
+        padded = functional.pad(magnitude, (0, -columns.shape[1] % self._spec.d))
+        return padded.unflatten(1, (-1, self._spec.d))

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from einsort_vla.codec.search import find_windows
+from einsort_vla.codec.search import WindowSearch
 from einsort_vla.codec.tables import TABLE_FILE, centroids, table_name
 
 # (d, b); the memory s fills the window. Sorted by bits a weight: 1 + b / d.
@@ -35,7 +35,7 @@ def train_table(d: int, b: int, s: int, seed: int = 0) -> Tensor:
     sequences = slices_per_entry * len(lookup) // LENGTH
     for k in range(iterations):
         data = torch.randn(sequences, LENGTH, d, generator=generator).abs()
-        windows = find_windows(data, lookup, b, s)
+        windows = WindowSearch(lookup, b, s).find(data)
         error = (data - lookup[windows]).square().mean().sqrt()
         lookup = centroids(lookup, windows, data)
         heat = NOISE * max(0.0, 1 - k / (COOLED * iterations))
@@ -48,7 +48,7 @@ def measure(lookup: Tensor, d: int, b: int, s: int, seed: int = 10_000) -> float
     """Relative mean squared error on fresh Gaussian data."""
     generator = torch.Generator().manual_seed(seed)
     data = torch.randn(TEST_SEQUENCES, LENGTH, d, generator=generator).abs()
-    found = lookup[find_windows(data, lookup, b, s)]
+    found = lookup[WindowSearch(lookup, b, s).find(data)]
     return float((data - found).square().mean() / data.square().mean())
 
 

@@ -39,6 +39,11 @@ def unpack(packed: Tensor, n: int, bits: int, start: int = 0) -> Tensor:
     return found
 
 
+def smallest_int(bits: int) -> torch.dtype:
+    """The type in which unsigned integers of up to 15 bits wait to be packed."""
+    return torch.uint8 if bits <= 8 else torch.int16
+
+
 def packed_bits(n: int, bits: int) -> int:
     """Bits that `pack` of `n` values takes, padding included."""
     return 8 * -(-n * bits // 8)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from einsort_vla.codec.feedback import code_plainly, code_with_feedback
-from einsort_vla.codec.packing import CHUNK, pack, packed_bits, unpack
+from einsort_vla.codec.packing import CHUNK, pack, packed_bits, smallest_int, unpack
 from einsort_vla.codec.spec import SCALE_BITS, CodecSpec, Shape
 from einsort_vla.errors import UsageError, unknown_name
 
@@ -68,11 +68,12 @@ class Scalar(CodecSpec):
         return torch.arange(-limit, limit + 1) / limit
 
     def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
-        coder = _Coder(self, weight)
+        columns = weight.t().contiguous()
+        coder = _Coder(self, columns)
         if hessian is None:
-            code_plainly(weight, coder)
+            code_plainly(columns, coder)
         else:
-            code_with_feedback(weight, hessian, coder)
+            code_with_feedback(columns, hessian, coder)
         return coder.parts()
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
@@ -115,12 +116,13 @@ class Scalar(CodecSpec):
 class _Coder:
     """Codes a matrix group by group; see `feedback.ColumnCoder`."""
 
-    def __init__(self, spec: Scalar, weight: Tensor) -> None:
+    def __init__(self, spec: Scalar, columns: Tensor) -> None:
         self._spec = spec
-        self.group = spec.group or weight.shape[1]
+        self.group = spec.group or len(columns)
         self._top = 2**spec.bits - 1
-        self._levels = spec.levels().to(weight.device)
-        self._indices: list[Tensor] = []
+        self._levels = spec.levels().to(columns.device)
+        self._indices = torch.empty(columns.shape[::-1], dtype=smallest_int(spec.bits))
+        self._n_coded = 0
         self._scales: list[Tensor] = []
         self._zeros: list[Tensor] = []
 
@@ -128,7 +130,7 @@ class _Coder:
         choices = [self._parameters(columns, c) for c in (CLIPS if self._spec.clip else (1.0,))]
         scale, zero = choices[0]
         if len(choices) > 1:
-            errors = [(self._values(columns, *c) - columns).square().sum(1) for c in choices]
+            errors = [(self._values(columns, *c) - columns).square().sum(0) for c in choices]
             best = torch.stack(errors).argmin(0, keepdim=True)
             scale = torch.stack([c[0] for c in choices]).gather(0, best)[0]
             zero = torch.stack([c[1] for c in choices]).gather(0, best)[0]
@@ -138,13 +140,14 @@ class _Coder:
     def code(self, columns: Tensor) -> Tensor:
         scale, zero = self._scales[-1], self._zeros[-1]
         indices = self._nearest(columns, scale, zero)
-        self._indices.append(indices.to(torch.int16))
+        self._indices[:, self._n_coded : self._n_coded + len(columns)] = indices.t()
+        self._n_coded += len(columns)
         return self._decoded(indices, scale, zero)
 
     def parts(self) -> dict[str, Tensor]:
         spec = self._spec
         found = {
-            "indices": pack(torch.cat(self._indices, dim=1), spec.bits),
+            "indices": pack(self._indices, spec.bits),
             "scale": torch.stack(self._scales, dim=1).flatten().cpu(),
         }
         if spec.grid == "asymmetric":
@@ -155,24 +158,24 @@ class _Coder:
         """(out_features,) float16 scale and int64 zero point of one group."""
         if self._spec.grid != "asymmetric":
             # The largest magnitude is stored, not the step: fine steps would be subnormal.
-            scale = (clip * columns.abs().amax(1)).to(torch.float16)
+            scale = (clip * columns.abs().amax(0)).to(torch.float16)
             return scale, torch.zeros_like(scale, dtype=torch.int64)
-        low, high = clip * columns.amin(1).clamp(max=0), clip * columns.amax(1).clamp(min=0)
+        low, high = clip * columns.amin(0).clamp(max=0), clip * columns.amax(0).clamp(min=0)
         scale = (high - low).to(torch.float16)
         zero = (-low / _positive(scale) * self._top).round().clamp(0, self._top)
         return scale, zero.to(torch.int64)
 
     def _nearest(self, columns: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-        units = columns / _positive(scale)[:, None]
+        units = columns / _positive(scale)
         if self._spec.grid != "asymmetric":
             return _nearest(units, self._levels)
-        levels = (units * self._top).round() + zero[:, None]
+        levels = (units * self._top).round() + zero
         return levels.clamp(0, self._top).to(torch.int64)
 
     def _decoded(self, indices: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
         if self._spec.grid == "asymmetric":
-            return (indices - zero[:, None]) * (scale.float()[:, None] / self._top)
-        return self._levels[indices] * scale.float()[:, None]
+            return (indices - zero) * (scale.float() / self._top)
+        return self._levels[indices] * scale.float()
 
     def _values(self, columns: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
         return self._decoded(self._nearest(columns, scale, zero), scale, zero)

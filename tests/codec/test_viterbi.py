@@ -10,7 +10,7 @@ from torch import Tensor
 
 from einsort_vla.codec import CompressedTensor, Leader, decode, encode
 from einsort_vla.codec.packing import pack, unpack, unpack_bits
-from einsort_vla.codec.search import _compiled_search, find_windows, viterbi
+from einsort_vla.codec.search import WindowSearch, viterbi
 
 
 @settings(max_examples=25, deadline=None)
@@ -25,9 +25,29 @@ def test_no_path_from_a_state_does_better(b, s, d, seed):
             for own in itertools.product(range(2**b), repeat=8 // b)
             if not is_closed or _windows(own, b, s, state)[-1] % 2**s == state
         )
-        for search in (viterbi, _compiled_search):
-            windows = search(slices, lookup, b, s, start, is_closed)[0].tolist()
-            assert _error(slices, lookup, windows) == pytest.approx(best, abs=1e-5)
+        windows = viterbi(slices, lookup, b, s, start, is_closed)[0].tolist()
+        assert _error(slices, lookup, windows) == pytest.approx(best, abs=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n_slices=st.integers(1, 60),
+    b=st.integers(1, 4),
+    s=st.integers(0, 6),
+    d=st.integers(1, 4),
+    seed=st.integers(0, 999),
+)
+def test_the_compiled_search_finds_what_the_plain_one_does(n_slices, b, s, d, seed):
+    slices, lookup = _problem(n_slices, b, s, d, seed)
+    plain, compiled = (
+        WindowSearch(lookup, b, s, is_compiled).find(slices)[0].tolist()
+        for is_compiled in (False, True)
+    )
+    errors = [_error(slices, lookup, windows) for windows in (plain, compiled)]
+    assert errors[0] == pytest.approx(errors[1], abs=1e-5)
+    seam = compiled[-1] % 2**s if n_slices * b >= s else 0
+    for before, window in zip([seam, *compiled], compiled, strict=False):
+        assert window >> b == before % 2**s
 
 
 def test_few_tail_biting_streams_would_have_been_better():
@@ -36,7 +56,7 @@ def test_few_tail_biting_streams_would_have_been_better():
     excess = []
     for seed in range(60):
         slices, lookup = _problem(n_slices, b, s, 2, seed)
-        windows = find_windows(slices, lookup, b, s)[0].tolist()
+        windows = WindowSearch(lookup, b, s).find(slices)[0].tolist()
         assert windows[0] >> b == windows[-1] % 2**s
         streams = itertools.product(range(2**b), repeat=n_slices)
         paths = (_windows(own, b, s, _last_bits(own, b, s)) for own in streams)
@@ -76,7 +96,7 @@ def test_a_codeword_is_found_again_without_error(seed, window):
     generator = torch.Generator().manual_seed(seed)
     own = tuple(torch.randint(0, 2**b, (40,), generator=generator).tolist())
     codeword = lookup[_windows(own, b, s, _last_bits(own, b, s))][None]
-    assert torch.equal(lookup[find_windows(codeword, lookup, b, s)], codeword)
+    assert torch.equal(lookup[WindowSearch(lookup, b, s).find(codeword)], codeword)
 
 
 def test_a_slice_needs_only_its_window_of_the_stream():
