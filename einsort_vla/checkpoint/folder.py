@@ -1,9 +1,11 @@
 """A policy folder: config.json, model.safetensors, and side files that travel unchanged."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from einsort_vla.errors import CheckpointError, EinSortError
 from einsort_vla.plan import InputStatistics, Plan, allocate, check_rate, options
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+MATRICES_AT_ONCE = 4  # with feedback; each takes up to four times its float32 size of memory
 TYPE_PREFIX = "einsort_"  # of the policy type: a loader that knows the dense type alone must refuse
 
 
@@ -185,15 +188,21 @@ def _encode_all(
     statistics: InputStatistics | None,
     on_progress: Callable[[int, int], None],
 ) -> dict[str, CompressedTensor]:
+    def encode_one(name: str) -> CompressedTensor:
+        try:
+            hessian = statistics.hessian(name) if statistics else None
+            with _open(source / WEIGHTS) as file:
+                return encode(file.get_tensor(name), plan.tensors[name].spec, hessian)
+        except EinSortError as error:
+            raise type(error)(f"{name}: {error}") from error
+
+    # Without feedback one matrix keeps all threads busy; with it, each matrix only one.
+    at_once = min(MATRICES_AT_ONCE, torch.get_num_threads()) if statistics else 1
     coded, done = {}, 0
-    with _open(source / WEIGHTS) as file:
-        for name, planned in plan.tensors.items():
-            try:
-                hessian = statistics.hessian(name) if statistics else None
-                coded[name] = encode(file.get_tensor(name), planned.spec, hessian)
-            except EinSortError as error:
-                raise type(error)(f"{name}: {error}") from error
-            done += planned.shape[0] * planned.shape[1]
+    with ThreadPoolExecutor(at_once) as pool:
+        for name, compressed in zip(plan.tensors, pool.map(encode_one, plan.tensors), strict=True):
+            coded[name] = compressed
+            done += math.prod(compressed.shape)
             on_progress(done, plan.n_weights)
     return coded
 
