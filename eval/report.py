@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from einsort_vla.checkpoint import CompressionSummary
+from einsort_vla.plan import describe_cores
 from envs.benchmark import load_task
 from envs.protocol import Protocol
 from eval.rollout import EpisodeRecord, Scene
@@ -62,11 +63,12 @@ def build_report(
 def _compression(summary: CompressionSummary | None) -> dict[str, Any]:
     if summary is None:
         return {"rate_achieved": 0.0, "bits_per_weight": 16.0, "core_kept_fraction": None,
-                "bytes": None}  # fmt: skip
+                "order_bits_per_weight": {}, "bytes": None}  # fmt: skip
     return {
         "rate_achieved": summary.plan.rate,
         "bits_per_weight": summary.plan.bits_per_weight,
         "core_kept_fraction": summary.plan.core_kept_fraction,
+        "order_bits_per_weight": summary.plan.order_bits_per_weight,
         "bytes": {DENSE: summary.dense_bytes, COMPRESSED: summary.compressed_bytes},
     }
 
@@ -115,8 +117,8 @@ def print_summary(report: dict[str, Any], console: Console) -> None:
             f"{dense / 1e6:.2f} MB -> {compressed / 1e6:.2f} MB."
         )
         if report["core_kept_fraction"] is not None:
-            kept = report["core_kept_fraction"]
-            parts.append(f"Core numbers kept, as the EinSort paper counts: {kept:.4f}")
+            orders = report["order_bits_per_weight"]
+            parts.append(describe_cores(report["core_kept_fraction"], orders))
     paired = report["paired"]
     if paired and paired["difference95"]:
         low, high = paired["difference95"]

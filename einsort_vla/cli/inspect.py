@@ -10,6 +10,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from einsort_vla.checkpoint import Checkpoint, read_folder
+from einsort_vla.plan import describe_cores
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "rate_requested": plan.rate_requested,
         "rate": plan.rate,
         "bits_per_weight": plan.bits_per_weight,
+        "core_kept_fraction": plan.core_kept_fraction,
+        "order_bits_per_weight": plan.order_bits_per_weight,
         "predicted_distortion": plan.distortion,
         "coded_bytes": plan.n_bits // 8,
         "dense_remainder_bytes": sum(t.nbytes for t in checkpoint.dense.values()),
@@ -68,3 +71,6 @@ def _print_table(content: dict[str, Any], console: Console) -> None:
         f"{content['dense_remainder_bytes']} bytes dense.",
         highlight=False,
     )
+    if content["core_kept_fraction"] is not None:
+        text = describe_cores(content["core_kept_fraction"], content["order_bits_per_weight"])
+        console.print(text, highlight=False)

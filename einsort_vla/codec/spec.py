@@ -73,6 +73,10 @@ class CodecSpec(ABC):
         """Numbers of a tensor network's cores, which the EinSort paper counts; None without."""
         return None
 
+    def order_bits(self, shape: Shape) -> dict[str, int]:
+        """Bits of a network's stored orders, by each way to store them; empty without."""
+        return {}
+
     def as_dict(self) -> dict[str, Any]:
         return {"form": self.form, **asdict(self)}
 

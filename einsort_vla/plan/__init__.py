@@ -1,6 +1,14 @@
 """Which code each matrix gets, so that the whole meets a rate."""
 
-from einsort_vla.plan.allocation import MAX_RATE, Plan, PlannedTensor, allocate, check_rate, options
+from einsort_vla.plan.allocation import (
+    MAX_RATE,
+    Plan,
+    PlannedTensor,
+    allocate,
+    check_rate,
+    describe_cores,
+    options,
+)
 from einsort_vla.plan.statistics import InputStatistics
 
 __all__ = [
@@ -10,5 +18,6 @@ __all__ = [
     "PlannedTensor",
     "allocate",
     "check_rate",
+    "describe_cores",
     "options",
 ]

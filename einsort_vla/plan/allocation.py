@@ -3,6 +3,7 @@
 import heapq
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,6 +75,14 @@ class Plan:
         kept = [math.prod(t.shape) if numbers is None else numbers for t, numbers in cores]
         return sum(kept) / self.n_weights
 
+    @property
+    def order_bits_per_weight(self) -> dict[str, float]:
+        """What stored orders cost by each way to store them; empty without networks."""
+        total: Counter[str] = Counter()
+        for t in self.tensors.values():
+            total.update(t.spec.order_bits(t.shape))
+        return {storage: bits / self.n_weights for storage, bits in total.items()}
+
     def as_dict(self) -> dict[str, Any]:
         tensors = {
             name: {
@@ -98,6 +107,13 @@ class Plan:
             return cls(data["form"], data["rate_requested"], tensors)
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise CheckpointError(f"the compression plan cannot be read: {error}") from error
+
+
+def describe_cores(kept: float, order_bits_per_weight: Mapping[str, float]) -> str:
+    """What tensor networks keep, as a sentence for people."""
+    orders = ", ".join(f"{bits:.3f} as {name}" for name, bits in order_bits_per_weight.items())
+    stored = f" Orders, in bits a weight: {orders}." if order_bits_per_weight else ""
+    return f"Core numbers kept, as the EinSort paper counts: {kept:.4f}.{stored}"
 
 
 def check_rate(rate: float) -> float:

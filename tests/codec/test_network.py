@@ -118,21 +118,23 @@ def test_scores_are_what_their_names_say():
     scope=st.sampled_from(SCOPES),
     decomposition=st.sampled_from(["svd", "tt", "tr", "cp", "tucker"]),
     flags=st.tuples(*[st.booleans()] * 3),
+    storage=st.sampled_from(["lehmer", "index"]),
     seed=st.integers(0, 99),
 )
 def test_bits_are_exact_for_any_shape(
-    rows, columns, rank, slices, scope, decomposition, flags, seed
+    rows, columns, rank, slices, scope, decomposition, flags, storage, seed
 ):
     if decomposition == "cp":
         rank = min(rank, 3)
     split, gauged, scaled = flags
     spec = Network(
         rank, slices, decomposition, scope=scope, sign_split=split, is_gauged=gauged,
-        column_scaled=scaled,
+        column_scaled=scaled, storage=storage,
     )  # fmt: skip
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
     compressed = encode(weight, spec, torch.eye(columns) * 2)
     assert compressed.stored_bits == n_bits(spec, (rows, columns))
+    assert 8 * len(compressed.parts["order"]) == spec.order_bits((rows, columns))[storage]
     decoded = decode(compressed)
     assert decoded.shape == weight.shape
     assert torch.isfinite(decoded).all()

@@ -91,6 +91,9 @@ class Network(CodecSpec):
         total = sum(math.prod(core) for core in self._core_shapes(shape))
         return total - sum(r * r for _, r in self._gauged(shape))
 
+    def order_bits(self, shape: Shape) -> dict[str, int]:
+        return {name: self._order(shape, name).n_bits() for name in get_args(Storage)}
+
     def predicted_distortion(self, in_features: int) -> float:
         raise UsageError("the error of a network depends on the weights; use `choices`.")
 
@@ -138,13 +141,18 @@ class Network(CodecSpec):
         power: float = 1.0,
         reduction: str = "prod",
         scope: str = "full",
+        size: int = 2,
         sign_split: bool = True,
         is_gauged: bool = True,
+        column_scaled: bool = False,
+        storage: str = "lehmer",
     ) -> Sequence["Network"]:
         """All ranks, with `slices` row blocks or, for 0, with each of MENU_SLICES."""
-        names = {"decomposition": decomposition, "map": map, "reduction": reduction, "scope": scope}
-        fixed: dict[str, Any] = {**names, "power": power, "sign_split": sign_split}
-        bases = [cls(1, n, is_gauged=is_gauged, **fixed) for n in _slices_tried(slices, scope)]
+        names = {"decomposition": decomposition, "map": map, "reduction": reduction, "scope": scope,
+                 "storage": storage}  # fmt: skip
+        flags = {"sign_split": sign_split, "is_gauged": is_gauged, "column_scaled": column_scaled}
+        fixed: dict[str, Any] = {**names, **flags, "power": power, "size": size}
+        bases = [cls(1, n, **fixed) for n in _slices_tried(slices, scope)]
         if weight is None:
             return []
         longest = min(weight.shape)
@@ -175,8 +183,9 @@ class Network(CodecSpec):
         left_out = energy.flip(0).cumsum(0).flip(0) / energy.sum().clamp_min(1e-300)
         return torch.cat([left_out, torch.zeros(1)])
 
-    def _order(self, shape: Shape) -> Order:
-        return Order(self.scope, self.size, self.storage, -(-shape[0] // self.slices), shape[1])
+    def _order(self, shape: Shape, storage: Storage | None = None) -> Order:
+        rows = -(-shape[0] // self.slices)
+        return Order(self.scope, self.size, storage or self.storage, rows, shape[1])
 
     def _modes(self, shape: Shape) -> tuple[int, ...]:
         return modes_of(self.decomposition, self.slices * -(-shape[0] // self.slices), shape[1])
