@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from einsort_vla.codec import CodecSpec, CompressedTensor, Shape, n_bits
+from einsort_vla.codec import CodecSpec, CompressedTensor, Shape
 from einsort_vla.codec.tables import TABLE_FILE
 from einsort_vla.errors import CheckpointError
 from einsort_vla.plan import Plan
@@ -111,18 +111,16 @@ def _take(
 ) -> CompressedTensor:
     """Move the parts of one matrix out of `tensors`, checked against the plan."""
     parts: dict[str, Tensor] = {}
-    for part in spec.parts:
+    for part, expected in spec.layout(shape).items():
         key = f"{name}_{part}"
         if key not in tensors:
             raise CheckpointError(f"{path} lacks the tensor {key}, which its plan promises.")
-        parts[part] = tensors.pop(key)
-    compressed = CompressedTensor(spec, shape, parts)
-    if compressed.stored_bits != n_bits(spec, shape):
-        raise CheckpointError(
-            f"{path}: {name} takes {compressed.stored_bits} bits; its plan says "
-            f"{n_bits(spec, shape)} for {spec} of shape {shape}."
-        )
-    scale = parts.get("scale")
-    if scale is not None and (scale.dtype != torch.float16 or not torch.isfinite(scale).all()):
-        raise CheckpointError(f"{path}: the scales of {name} are damaged.")
-    return compressed
+        stored = parts[part] = tensors.pop(key)
+        if (stored.dtype, tuple(stored.shape)) != expected:
+            raise CheckpointError(
+                f"{path}: {key} is {stored.dtype} of shape {tuple(stored.shape)}; the plan says "
+                f"{expected.dtype} of shape {expected.shape}, for {spec}."
+            )
+        if stored.is_floating_point() and not torch.isfinite(stored).all():
+            raise CheckpointError(f"{path}: {key} is damaged: it holds NaN or infinity.")
+    return CompressedTensor(spec, shape, parts)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from einsort_vla.codec.spec import DENSE_BITS, CodecSpec, Shape
+from einsort_vla.codec.spec import CodecSpec, Part, Shape
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,8 @@ class Dense(CodecSpec):
 
     form: ClassVar[str] = "dense"
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return ("dense",)
-
-    def n_bits(self, shape: Shape) -> int:
-        return DENSE_BITS * shape[0] * shape[1]
+    def layout(self, shape: Shape) -> dict[str, Part]:
+        return {"dense": Part(torch.bfloat16, shape)}
 
     def predicted_distortion(self, in_features: int) -> float:
         return 0.0

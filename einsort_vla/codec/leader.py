@@ -19,14 +19,13 @@ from torch.nn import functional
 from einsort_vla.codec import tables
 from einsort_vla.codec.feedback import BLOCK, code_plainly, code_with_feedback
 from einsort_vla.codec.lossless import Lossless
-from einsort_vla.codec.packing import pack, packed_bits, smallest_int, unpack_bits
+from einsort_vla.codec.packing import pack, smallest_int, unpack_bits
 from einsort_vla.codec.rotation import rotate, unrotate
 from einsort_vla.codec.search import WindowSearch, bites_tail
-from einsort_vla.codec.spec import SCALE_BITS, CodecSpec, Shape
+from einsort_vla.codec.spec import CodecSpec, Part, Shape, stream
 from einsort_vla.errors import UsageError
 
 MAX_COMPANDED_BITS = 14
-TABLE_BITS = 16  # of a refined table's numbers, float16
 REFINEMENTS = 12  # Lloyd iterations; the last ones change the error by less than 0.01 dB
 
 
@@ -67,18 +66,19 @@ class Leader(CodecSpec):
         return self.d == 1 and self.s == 0 and in_range
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        return ("signs", "indices", "scale", *(("table",) if self.refined else ()))
-
-    @property
     def bits_per_weight(self) -> float:
         return 1 + self.b / self.d
 
-    def n_bits(self, shape: Shape) -> int:
+    def layout(self, shape: Shape) -> dict[str, Part]:
         rows, columns = shape
-        indices = packed_bits(columns * -(-rows // self.d), self.b)
-        table = TABLE_BITS * self.d * 2 ** (self.s + self.b) if self.refined else 0
-        return packed_bits(rows * columns, 1) + indices + SCALE_BITS * rows + table
+        layout = {
+            "signs": stream(rows * columns),
+            "indices": stream(columns * -(-rows // self.d) * self.b),
+            "scale": Part(torch.float16, (rows,)),
+        }
+        if self.refined:
+            layout["table"] = Part(torch.float16, (2 ** (self.s + self.b), self.d))
+        return layout
 
     def predicted_distortion(self, in_features: int) -> float:
         if not self.is_companded:
@@ -210,7 +210,8 @@ class _Coder:
         """Fit the table to the matrix, by Lloyd iterations through the search."""
         slices = self._slices(columns)
         for _ in range(REFINEMENTS):
-            self._use(tables.centroids(self._lookup, self._find(slices), slices))
+            found = tables.assigned(self._find(slices), slices, len(self._lookup))
+            self._use(tables.centroids(self._lookup, *found))
         self._use(self._lookup.to(torch.float16).float())
 
     def _use(self, lookup: Tensor) -> None:

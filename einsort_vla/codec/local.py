@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from einsort_vla.codec.spec import CodecSpec, Shape
+from einsort_vla.codec.spec import CodecSpec, Part, Shape
 from einsort_vla.errors import ShapeError, UsageError
 
-NUMBER_BITS = 16  # of an operator's numbers, bfloat16
 SWEEPS, TOLERANCE = 200, 1e-7
 
 
@@ -39,12 +38,8 @@ class Local(CodecSpec):
                 f"operators={self.operators} d={self.d}."
             )
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return ("operators",)
-
-    def n_bits(self, shape: Shape) -> int:
-        return NUMBER_BITS * self.n_core_numbers(shape)
+    def layout(self, shape: Shape) -> dict[str, Part]:
+        return {"operators": Part(torch.bfloat16, (self.operators, *self._windows(shape)))}
 
     def n_core_numbers(self, shape: Shape) -> int:
         out_window, in_window = self._windows(shape)

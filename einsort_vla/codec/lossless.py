@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from einsort_vla.codec.spec import CodecSpec, Shape
+from einsort_vla.codec.spec import CodecSpec, Part, Shape
 from einsort_vla.errors import NumericsError
 
 BLOCK = 2**16  # weights
-LENGTH_BITS = 32  # of a block's coded bytes
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,13 @@ class Lossless(CodecSpec):
     exponent_bytes: int
     form: ClassVar[str] = "lossless"
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return ("mantissas", "exponents", "lengths")
-
-    def n_bits(self, shape: Shape) -> int:
+    def layout(self, shape: Shape) -> dict[str, Part]:
         n = shape[0] * shape[1]
-        return 8 * n + 8 * self.exponent_bytes + LENGTH_BITS * -(-n // BLOCK)
+        return {
+            "mantissas": Part(torch.uint8, (n,)),
+            "exponents": Part(torch.uint8, (self.exponent_bytes,)),
+            "lengths": Part(torch.int32, (-(-n // BLOCK),)),
+        }
 
     def predicted_distortion(self, in_features: int) -> float:
         return 0.0

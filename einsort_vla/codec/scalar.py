@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from einsort_vla.codec.feedback import code_plainly, code_with_feedback
-from einsort_vla.codec.packing import CHUNK, pack, packed_bits, smallest_int, unpack
-from einsort_vla.codec.spec import SCALE_BITS, CodecSpec, Shape
+from einsort_vla.codec.packing import CHUNK, pack, smallest_int, unpack
+from einsort_vla.codec.spec import CodecSpec, Part, Shape, stream
 from einsort_vla.errors import UsageError, unknown_name
 
 Grid = Literal["symmetric", "asymmetric", "nf4"]
@@ -47,15 +47,16 @@ class Scalar(CodecSpec):
                 f"a scalar group has 2 or more inputs, or 0 for all; not {self.group}."
             )
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return ("indices", "scale", "zero") if self.grid == "asymmetric" else ("indices", "scale")
-
-    def n_bits(self, shape: Shape) -> int:
+    def layout(self, shape: Shape) -> dict[str, Part]:
         rows, columns = shape
         groups = rows * self._n_groups(columns)
-        zeros = packed_bits(groups, self.bits) if self.grid == "asymmetric" else 0
-        return packed_bits(rows * columns, self.bits) + SCALE_BITS * groups + zeros
+        layout = {
+            "indices": stream(rows * columns * self.bits),
+            "scale": Part(torch.float16, (groups,)),
+        }
+        if self.grid == "asymmetric":
+            layout["zero"] = stream(groups * self.bits)
+        return layout
 
     def predicted_distortion(self, in_features: int) -> float:
         return _gaussian_error(self, min(self.group or in_features, in_features))

@@ -1,17 +1,33 @@
 """What a code is: a spec names a form and its parameters, and knows its bits and its error."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-SCALE_BITS = 16  # one float16
 DENSE_BITS = 16  # bfloat16
 
 Shape = tuple[int, int]  # (out_features, in_features)
+
+
+class Part(NamedTuple):
+    """Type and shape of one tensor that is stored of a matrix."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        return self.dtype.itemsize * math.prod(self.shape)
+
+
+def stream(n_bits: int) -> Part:
+    """A packed stream of that many bits, padded to a whole byte."""
+    return Part(torch.uint8, (-(-n_bits // 8),))
 
 
 @dataclass(frozen=True)
@@ -20,14 +36,13 @@ class CodecSpec(ABC):
 
     form: ClassVar[str]
 
-    @property
     @abstractmethod
-    def parts(self) -> tuple[str, ...]:
-        """Names of the tensors that are stored of one matrix."""
+    def layout(self, shape: Shape) -> dict[str, Part]:
+        """What is stored of a matrix of that shape, by name, in the order of the file."""
 
-    @abstractmethod
     def n_bits(self, shape: Shape) -> int:
         """Exactly the bits stored for a matrix of that shape, padding included."""
+        return sum(8 * part.n_bytes for part in self.layout(shape).values())
 
     @abstractmethod
     def predicted_distortion(self, in_features: int) -> float:

@@ -49,17 +49,21 @@ def distortion(d: int, b: int, s: int) -> float:
     return _load()[1][table_name(d, b, s)]
 
 
-def centroids(lookup: Tensor, windows: Tensor, slices: Tensor) -> Tensor:
-    """One Lloyd step: each row becomes the mean of the slices coded with it.
+def assigned(windows: Tensor, slices: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+    """How many slices each row of a table codes, (n_rows, 1), and their sums, (n_rows, d).
 
     Args:
-        lookup: (2^(s+b), d) float32.
         windows: int64 rows, any shape.
         slices: (*windows.shape, d) float32 magnitudes.
+        n_rows: 2^(s+b).
     """
     rows, data = windows.flatten(), slices.flatten(0, -2)
-    count = torch.bincount(rows, minlength=len(lookup)).float()[:, None]
-    total = torch.zeros_like(lookup).index_add_(0, rows, data)
+    count = torch.bincount(rows, minlength=n_rows).float()[:, None]
+    return count, data.new_zeros(n_rows, data.shape[1]).index_add_(0, rows, data)
+
+
+def centroids(lookup: Tensor, count: Tensor, total: Tensor) -> Tensor:
+    """One Lloyd step: each (d,) row becomes the mean of what it codes; see `assigned`."""
     trust = count / (count + 2)  # rarely used entries move slowly
     return (1 - trust) * lookup + trust * total / count.clamp_min(1)
 

@@ -88,8 +88,8 @@ def _rewrite(file, change_tensors=None, change_metadata=None):
     [
         (lambda t: t.pop("model.first.weight_signs"), {}, "lacks the tensor model.first.weight_s"),
         (lambda t: t.update({"model.first.weight_signs": torch.zeros(3, dtype=torch.uint8)}), {},
-         "its plan says"),
-        (lambda t: t["model.first.weight_scale"].fill_(torch.nan), {}, "the scales of"),
+         "the plan says"),
+        (lambda t: t["model.first.weight_scale"].fill_(torch.nan), {}, "holds NaN or infinity"),
         (None, {"format_version": "99"}, "format_version 99; this library reads 3"),
         (None, {"format": "other"}, "not an EinSort checkpoint"),
         (None, {"tables_sha256": "0"}, "other look-up tables"),

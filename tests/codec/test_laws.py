@@ -29,6 +29,8 @@ def test_stored_bits_are_exactly_n_bits_for_any_shape_and_dtype(rows, columns, s
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).to(dtype)
     compressed = encode(weight, spec)
     assert compressed.stored_bits == n_bits(spec, (rows, columns))
+    found = {name: (part.dtype, tuple(part.shape)) for name, part in compressed.parts.items()}
+    assert found == spec.layout((rows, columns))
     decoded = decode(compressed)
     assert decoded.shape == (rows, columns)
     assert torch.isfinite(decoded).all()

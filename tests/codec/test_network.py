@@ -134,6 +134,8 @@ def test_bits_are_exact_for_any_shape(
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
     compressed = encode(weight, spec, torch.eye(columns) * 2)
     assert compressed.stored_bits == n_bits(spec, (rows, columns))
+    found = {name: (part.dtype, tuple(part.shape)) for name, part in compressed.parts.items()}
+    assert found == spec.layout((rows, columns))
     assert 8 * len(compressed.parts["order"]) == spec.order_bits((rows, columns))[storage]
     decoded = decode(compressed)
     assert decoded.shape == weight.shape

@@ -20,11 +20,10 @@ from einsort_vla.codec.network.decompose import DECOMPOSITIONS, Name, modes_of, 
 from einsort_vla.codec.network.order import Order, Scope
 from einsort_vla.codec.network.permutation import Storage
 from einsort_vla.codec.network.score import Map, Reduction, score
-from einsort_vla.codec.packing import pack, packed_bits, unpack_bits
-from einsort_vla.codec.spec import CodecSpec, Shape
+from einsort_vla.codec.packing import pack, unpack_bits
+from einsort_vla.codec.spec import CodecSpec, Part, Shape, stream
 from einsort_vla.errors import NumericsError, UsageError, unknown_name
 
-NUMBER_BITS = 16  # of a core's numbers, float16
 MENU_SLICES = (8, 32)  # fewer slices fit better and cost a longer order
 _CHOICES = {"decomposition": Name, "map": Map, "reduction": Reduction, "scope": Scope,
             "storage": Storage}  # fmt: skip
@@ -73,18 +72,17 @@ class Network(CodecSpec):
         unsorted = self.scope == "none" and not self.sign_split
         return unsorted and self.decomposition == "svd" and not self.column_scaled
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        signs = ("signs",) if self.sign_split else ()
-        scale = ("column_scale",) if self.column_scaled else ()
-        return ("cores", "gauge_rows", "order", *signs, *scale)
-
-    def n_bits(self, shape: Shape) -> int:
-        rows, columns = shape
-        signs = packed_bits(rows * columns, 1) if self.sign_split else 0
-        scale = NUMBER_BITS * columns if self.column_scaled else 0
-        bits = NUMBER_BITS * self.n_core_numbers(shape) + self._order(shape).n_bits()
-        return bits + packed_bits(sum(m for m, _ in self._gauged(shape)), 1) + signs + scale
+    def layout(self, shape: Shape) -> dict[str, Part]:
+        layout = {
+            "cores": Part(torch.float16, (self.n_core_numbers(shape),)),
+            "gauge_rows": stream(sum(m for m, _ in self._gauged(shape))),
+            "order": stream(self._order(shape).n_bits()),
+        }
+        if self.sign_split:
+            layout["signs"] = stream(shape[0] * shape[1])
+        if self.column_scaled:
+            layout["column_scale"] = Part(torch.float16, shape[1:])
+        return layout
 
     def n_core_numbers(self, shape: Shape) -> int:
         """Numbers of the stored cores: what the paper counts."""
