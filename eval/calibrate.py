@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from einsort_vla.checkpoint import WEIGHTS, compressible_shapes, file_sha256
+from einsort_vla.checkpoint import DenseFolder, compressible_shapes
 from einsort_vla.cli.run import run_command
 from einsort_vla.errors import CheckpointError, SimulatorError, UsageError
 from einsort_vla.plan import InputStatistics
@@ -62,15 +62,16 @@ def main(settings: Settings, console: Console) -> int:
     if (settings.output / STATISTICS).exists():
         raise CheckpointError(f"{settings.output} is complete already; nothing was written over.")
     folder, scenes = find_policy(settings.policy), _scenes(settings)
-    names = list(compressible_shapes(folder))
-    observations_folder = settings.output / f"observations-{file_sha256(folder / WEIGHTS)[:12]}"
+    dense = DenseFolder(folder)
+    names, fingerprint = list(compressible_shapes(dense)), dense.sha256()
+    observations_folder = settings.output / f"observations-{fingerprint[:12]}"
     observations_folder.mkdir(parents=True, exist_ok=True)
     policy = load(str(folder))
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         files = _collect(policy, scenes, observations_folder, progress)
         observations = load_observations(files)
-        statistics = InputStatistics(file_sha256(folder / WEIGHTS))
+        statistics = InputStatistics(fingerprint)
         _watch(policy, statistics, names, progress.track(observations, description="layer inputs"))
         if settings.probes:
             task = progress.add_task("layers coded alone", total=len(names))

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model
 
-from einsort_vla.checkpoint import TYPE_PREFIX, WEIGHTS, read, read_config
+from einsort_vla.checkpoint import TYPE_PREFIX, WEIGHTS, read_config, read_folder
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 from einsort_vla.layers import load_
 from policies.protocol import Observation
@@ -106,7 +106,7 @@ def load(path_or_hub_id: str, device: str = "cpu", backend: str = "dense") -> Le
     with quiet_lerobot():
         module = _build(config, folder, device).float()
         if is_compressed:
-            load_(module, read(weights), backend)
+            load_(module, read_folder(folder), backend)
         else:
             _load_dense(module, weights)
         return _wrap(module.to(device).eval(), folder)

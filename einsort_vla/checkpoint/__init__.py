@@ -1,16 +1,19 @@
 """Compressed checkpoints on disk: the file, and the policy folder around it."""
 
-from einsort_vla.checkpoint.file import FORMAT_VERSION, Checkpoint, file_sha256, read, write
+from einsort_vla.checkpoint.file import FORMAT_VERSION, Checkpoint, read, write
 from einsort_vla.checkpoint.folder import (
-    TYPE_PREFIX,
-    WEIGHTS,
     CompressionSummary,
     compress_folder,
     compressible_shapes,
-    dense_type,
     plan_folder,
-    read_config,
     read_folder,
+)
+from einsort_vla.checkpoint.source import (
+    TYPE_PREFIX,
+    WEIGHTS,
+    DenseFolder,
+    file_sha256,
+    read_config,
 )
 
 __all__ = [
@@ -19,9 +22,9 @@ __all__ = [
     "WEIGHTS",
     "Checkpoint",
     "CompressionSummary",
+    "DenseFolder",
     "compress_folder",
     "compressible_shapes",
-    "dense_type",
     "file_sha256",
     "plan_folder",
     "read",

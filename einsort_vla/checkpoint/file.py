@@ -7,21 +7,22 @@ bytes. docs/format.md describes every byte.
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from einsort_vla.codec import CodecSpec, CompressedTensor, Shape
-from einsort_vla.codec.tables import TABLE_FILE
+from einsort_vla.checkpoint.source import open_weights
+from einsort_vla.checkpoint.writer import FileWriter, Layout
+from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, Shape
+from einsort_vla.codec.tables import table
 from einsort_vla.errors import CheckpointError
 from einsort_vla.plan import Plan
 
 FORMAT = "einsort"
-FORMAT_VERSION = "3"
+FORMAT_VERSION = "4"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Checkpoint:
     plan: Plan
     coded: dict[str, CompressedTensor]  # by the name of the matrix, `<module>.weight`
     dense: dict[str, Tensor]
+    dropped: dict[str, str] = field(default_factory=dict)  # name to why it is not needed
+    source_sha256: str = ""  # of the dense weights
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
@@ -41,20 +44,42 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     """
     if path.exists():
         raise CheckpointError(f"{path} exists already; nothing was written over.")
-    tensors = dict(checkpoint.dense)
+    dense = {name: (t.dtype, tuple(t.shape)) for name, t in checkpoint.dense.items()}
+    partial = path.with_name(f"{path.name}.partial")
+    details = metadata(checkpoint.plan, checkpoint.dropped, checkpoint.source_sha256)
+    writer = FileWriter(partial, layout(checkpoint.plan, dense), details)
     for name, compressed in checkpoint.coded.items():
-        tensors |= {f"{name}_{part}": tensor for part, tensor in compressed.parts.items()}
-    metadata = {
+        writer.write(parts_by_name(name, compressed))
+    writer.write(checkpoint.dense)
+    writer.finish()
+    os.replace(partial, path)
+
+
+def layout(plan: Plan, dense: Layout) -> Layout:
+    """Type and shape of every tensor of a compressed file."""
+    coded = {
+        f"{name}_{part}": (stored.dtype, stored.shape)
+        for name, planned in plan.tensors.items()
+        for part, stored in planned.spec.layout(planned.shape).items()
+    }
+    return coded | dict(dense)
+
+
+def metadata(plan: Plan, dropped: Mapping[str, str], source_sha256: str) -> dict[str, str]:
+    """What a compressed file says of itself."""
+    return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "plan": json.dumps(checkpoint.plan.as_dict(), sort_keys=True),
-        "tables_sha256": tables_sha256(),
+        "plan": json.dumps(plan.as_dict(), sort_keys=True),
+        "dropped": json.dumps(dropped, sort_keys=True),
+        "source_sha256": source_sha256,
+        "tables_sha256": tables_sha256(plan),
     }
-    partial = path.with_name(f"{path.name}.partial")
-    save_file({k: t.contiguous() for k, t in tensors.items()}, partial, metadata=metadata)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+
+
+def parts_by_name(name: str, compressed: CompressedTensor) -> dict[str, Tensor]:
+    """The stored tensors of one matrix by their names in the file."""
+    return {f"{name}_{part}": tensor for part, tensor in compressed.parts.items()}
 
 
 def read(path: Path) -> Checkpoint:
@@ -64,46 +89,43 @@ def read(path: Path) -> Checkpoint:
         CheckpointError: missing, truncated, of another format or version, made with other tables,
             or a part is missing or has another size or type than the plan says.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            plan = _read_plan(path, file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged or truncated: {error}") from error
+    with open_weights(path) as file:
+        details = file.metadata() or {}
+        plan = _read_plan(path, details)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     coded = {
         name: _take(path, tensors, name, planned.spec, planned.shape)
         for name, planned in plan.tensors.items()
     }
-    return Checkpoint(plan, coded, tensors)
+    dropped = json.loads(details["dropped"])
+    return Checkpoint(plan, coded, tensors, dropped, details["source_sha256"])
 
 
-def tables_sha256() -> str:
-    """Fingerprint of the shipped look-up tables, which a file does not repeat."""
-    return file_sha256(TABLE_FILE)
+def tables_sha256(plan: Plan) -> str:
+    """Fingerprint of the look-up tables that a plan uses; a file does not repeat them."""
+    specs = {planned.spec for planned in plan.tensors.values()}
+    leaders = [s for s in specs if isinstance(s, Leader) and not (s.is_companded or s.refined)]
+    digest = hashlib.sha256()
+    for window in sorted({spec.window for spec in leaders}):
+        digest.update(str(window).encode() + table(*window).numpy().tobytes())
+    return digest.hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """Fingerprint of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_plan(path: Path, metadata: dict[str, str]) -> Plan:
-    if metadata.get("format") != FORMAT:
+def _read_plan(path: Path, details: dict[str, str]) -> Plan:
+    if details.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not an EinSort checkpoint: its metadata does not say so.")
-    if (found := metadata.get("format_version")) != FORMAT_VERSION:
+    if (found := details.get("format_version")) != FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format_version {found}; this library reads {FORMAT_VERSION}. "
             "Compress the dense policy again with this version."
         )
-    if metadata.get("tables_sha256") != tables_sha256():
-        raise CheckpointError(f"{path} was coded with other look-up tables than this library has.")
     try:
-        return Plan.from_dict(json.loads(metadata["plan"]))
+        plan = Plan.from_dict(json.loads(details["plan"]))
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: the plan in its metadata is damaged: {error}") from error
+    if details.get("tables_sha256") != tables_sha256(plan):
+        raise CheckpointError(f"{path} was coded with other look-up tables than this library has.")
+    return plan
 
 
 def _take(

@@ -1,29 +1,37 @@
-"""A policy folder: config.json, model.safetensors, and side files that travel unchanged."""
+"""A compressed policy folder: weights, config, side files that travel, a card and a manifest."""
 
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from einsort_vla.checkpoint import file as checkpoint_file
-from einsort_vla.checkpoint.families import dense_reason
-from einsort_vla.checkpoint.file import Checkpoint, file_sha256
+from einsort_vla.checkpoint import manifest
+from einsort_vla.checkpoint.card import model_card
+from einsort_vla.checkpoint.families import dense_reason, dropped_reasons
+from einsort_vla.checkpoint.file import Checkpoint
+from einsort_vla.checkpoint.source import (
+    CONFIG,
+    INDEX,
+    TYPE_PREFIX,
+    WEIGHTS,
+    DenseFolder,
+    StoredTensor,
+    read_config,
+)
+from einsort_vla.checkpoint.writer import DTYPES, FileWriter
 from einsort_vla.codec import CompressedTensor, check_codec, encode
 from einsort_vla.errors import CheckpointError, EinSortError
 from einsort_vla.plan import InputStatistics, Plan, allocate, check_rate, options
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MATRICES_AT_ONCE = 4  # with feedback; each takes up to four times its float32 size of memory
-TYPE_PREFIX = "einsort_"  # of the policy type: a loader that knows the dense type alone must refuse
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -31,42 +39,16 @@ class CompressionSummary:
     """What a compression did, in the units of every report."""
 
     plan: Plan
-    dense_bytes: int  # of the source's weight file
+    dense_bytes: int  # of the source's weight files
     compressed_bytes: int
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a policy folder, as plain data.
-
-    Raises:
-        CheckpointError: the folder, its config.json or its weights are missing or unreadable.
-    """
-    if not folder.exists():
-        raise CheckpointError(f"the policy folder {folder} does not exist.")
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is a file; a policy is a folder with a {CONFIG}.")
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-            raise CheckpointError(f"{folder} is not a policy: no {name} in it (found: {found}).")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{folder / CONFIG} is not valid JSON: {error}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("type"), str):
-        raise CheckpointError(f"{folder / CONFIG} names no policy type.")
-    return config
-
-
-def compressible_shapes(folder: Path) -> dict[str, tuple[int, int]]:
+def compressible_shapes(dense: DenseFolder) -> dict[str, tuple[int, int]]:
     """Name to (out_features, in_features) of all compressible matrices of a dense policy."""
-    policy_type = dense_type(folder)
-    with _open(folder / WEIGHTS) as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     return {
-        name: (shape[0], shape[1])
-        for name, shape in shapes.items()
-        if dense_reason(policy_type, name, shape) is None
+        name: (stored.shape[0], stored.shape[1])
+        for name, stored in dense.tensors.items()
+        if dense_reason(dense.policy_type, name, stored.shape) is None
     }
 
 
@@ -87,12 +69,12 @@ def plan_folder(
     """
     check_rate(rate)
     check_codec(form)
-    shapes = compressible_shapes(source)
-    with _open(source / WEIGHTS) as file:
-        choices = {n: options(shape, form, file.get_tensor(n)) for n, shape in shapes.items()}
+    dense = DenseFolder(source)
+    shapes = compressible_shapes(dense)
+    choices = {name: options(shape, form, dense.get(name)) for name, shape in shapes.items()}
     if statistics is None:
         return allocate(choices, rate, form)
-    statistics.check_source(file_sha256(source / WEIGHTS))
+    statistics.check_source(dense.sha256())
     return allocate(choices, rate, form, statistics.sensitivities or None)
 
 
@@ -105,7 +87,8 @@ def compress_folder(
 ) -> CompressionSummary:
     """Write a copy of a policy folder, compressed by a plan that was made for it.
 
-    The new folder appears under its name when it is whole.
+    The new folder appears under its name when it is whole. A run that was killed leaves
+    `<destination>.partial`, and the same call goes on with it.
 
     Args:
         source: a dense policy folder.
@@ -115,57 +98,47 @@ def compress_folder(
         on_progress: called with weights coded and weights in all.
 
     Raises:
-        CheckpointError: the source is no dense policy, the destination exists, or the plan or the
-            statistics are those of another policy.
+        CheckpointError: the source is no dense policy, the destination exists, the disk is full, or
+            the plan or the statistics are those of another policy.
         NumericsError: a weight is not finite.
     """
     if destination.exists():
         raise CheckpointError(f"{destination} exists already; nothing was written over.")
-    _check_plan(plan, compressible_shapes(source))
+    dense = DenseFolder(source)
+    _check_plan(plan, compressible_shapes(dense))
     if statistics:
-        statistics.check_source(file_sha256(source / WEIGHTS))
-    config = read_config(source)
+        statistics.check_source(dense.sha256())
     partial = destination.with_name(f"{destination.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial.mkdir(parents=True, exist_ok=True)
     try:
-        coded = _encode_all(source, plan, statistics, on_progress)
-        checkpoint_file.write(partial / WEIGHTS, Checkpoint(plan, coded, _remainder(source, plan)))
-        _copy_side_files(source, partial)
-        config["type"] = TYPE_PREFIX + config["type"]
+        _write_weights(dense, plan, statistics, partial / WEIGHTS, on_progress)
+        _copy_side_files(dense, partial)
+        config = dense.config | {"type": TYPE_PREFIX + dense.policy_type}
         (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        sizes = dense.n_bytes, (partial / WEIGHTS).stat().st_size
+        summary = CompressionSummary(plan, *sizes)
+        card = model_card(source.name, dense.policy_type, plan, *sizes)
+        (partial / CARD).write_text(card, encoding="utf-8")
+        manifest.write(partial)
         os.replace(partial, destination)
-    finally:
+    except EinSortError:
         shutil.rmtree(partial, ignore_errors=True)
-    return CompressionSummary(
-        plan, (source / WEIGHTS).stat().st_size, (destination / WEIGHTS).stat().st_size
-    )
+        raise
+    return summary
 
 
 def read_folder(folder: Path) -> Checkpoint:
-    """The compressed weights of a policy folder.
+    """The compressed weights of a policy folder, whose files are checked against its manifest.
 
     Raises:
-        CheckpointError: the folder holds no compressed policy.
+        CheckpointError: the folder holds no compressed policy, or a file of it was changed.
     """
     config = read_config(folder)
-    if not config["type"].startswith(TYPE_PREFIX):
-        raise CheckpointError(f"{folder} holds a dense policy of type {config['type']!r}.")
+    named = config.get("type")
+    if not (isinstance(named, str) and named.startswith(TYPE_PREFIX)):
+        raise CheckpointError(f"{folder} holds a dense policy of type {named!r}.")
+    manifest.check(folder)
     return checkpoint_file.read(folder / WEIGHTS)
-
-
-def dense_type(folder: Path) -> str:
-    """The policy type of a dense policy folder.
-
-    Raises:
-        CheckpointError: the folder is no policy, or is compressed already.
-    """
-    policy_type = read_config(folder)["type"]
-    if policy_type.startswith(TYPE_PREFIX):
-        raise CheckpointError(
-            f"{folder} is already compressed (type {policy_type!r}); give the dense policy instead."
-        )
-    return policy_type
 
 
 def _check_plan(plan: Plan, shapes: dict[str, tuple[int, int]]) -> None:
@@ -182,48 +155,66 @@ def _check_plan(plan: Plan, shapes: dict[str, tuple[int, int]]) -> None:
         )
 
 
-def _encode_all(
-    source: Path,
+def _write_weights(
+    dense: DenseFolder,
     plan: Plan,
     statistics: InputStatistics | None,
+    path: Path,
     on_progress: Callable[[int, int], None],
-) -> dict[str, CompressedTensor]:
+) -> None:
+    dropped = dropped_reasons(dense.policy_type, dense.tensors.keys())
+    remainder = {
+        name: (_dtype(name, stored), stored.shape)
+        for name, stored in dense.tensors.items()
+        if name not in plan.tensors and name not in dropped
+    }
+    details = checkpoint_file.metadata(plan, dropped, dense.sha256())
+    writer = FileWriter(path, checkpoint_file.layout(plan, remainder), details)
+    for name in remainder.keys() - writer.done:
+        writer.write({name: dense.get(name)})
+    _write_coded(dense, plan, statistics, writer, on_progress)
+    writer.finish()
+
+
+def _dtype(name: str, stored: StoredTensor) -> torch.dtype:
+    if stored.dtype not in DTYPES:
+        raise CheckpointError(f"{name} has the type {stored.dtype}, which cannot be carried over.")
+    return DTYPES[stored.dtype]
+
+
+def _write_coded(
+    dense: DenseFolder,
+    plan: Plan,
+    statistics: InputStatistics | None,
+    writer: FileWriter,
+    on_progress: Callable[[int, int], None],
+) -> None:
     def encode_one(name: str) -> CompressedTensor:
         try:
             hessian = statistics.hessian(name) if statistics else None
-            with _open(source / WEIGHTS) as file:
-                return encode(file.get_tensor(name), plan.tensors[name].spec, hessian)
+            return encode(dense.get(name), plan.tensors[name].spec, hessian)
         except EinSortError as error:
             raise type(error)(f"{name}: {error}") from error
 
+    def is_done(name: str) -> bool:
+        parts = plan.tensors[name].spec.layout(plan.tensors[name].shape)
+        return all(f"{name}_{part}" in writer.done for part in parts)
+
+    left = [name for name in plan.tensors if not is_done(name)]
+    coded = plan.n_weights - sum(math.prod(plan.tensors[name].shape) for name in left)
     # Without feedback one matrix keeps all threads busy; with it, each matrix only one.
     at_once = min(MATRICES_AT_ONCE, torch.get_num_threads()) if statistics else 1
-    coded, done = {}, 0
     with ThreadPoolExecutor(at_once) as pool:
-        for name, compressed in zip(plan.tensors, pool.map(encode_one, plan.tensors), strict=True):
-            coded[name] = compressed
-            done += math.prod(compressed.shape)
-            on_progress(done, plan.n_weights)
-    return coded
+        for name, compressed in zip(left, pool.map(encode_one, left), strict=True):
+            writer.write(checkpoint_file.parts_by_name(name, compressed))
+            coded += math.prod(compressed.shape)
+            on_progress(coded, plan.n_weights)
 
 
-def _remainder(source: Path, plan: Plan) -> dict[str, torch.Tensor]:
-    with _open(source / WEIGHTS) as file:
-        return {n: file.get_tensor(n) for n in file.keys() if n not in plan.tensors}  # noqa: SIM118
-
-
-def _copy_side_files(source: Path, destination: Path) -> None:
-    for item in source.iterdir():
+def _copy_side_files(dense: DenseFolder, destination: Path) -> None:
+    for item in dense.folder.iterdir():
         if item.is_dir():
-            shutil.copytree(item, destination / item.name)
-        elif item.name not in (WEIGHTS, CONFIG, "README.md"):  # the card describes the dense policy
+            shutil.copytree(item, destination / item.name, dirs_exist_ok=True)
+        # The card describes the dense policy.
+        elif item not in dense.files and item.name not in (INDEX, CONFIG, CARD):
             shutil.copy2(item, destination / item.name)
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged or truncated: {error}") from error

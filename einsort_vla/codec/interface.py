@@ -39,11 +39,15 @@ def encode(weight: Tensor, spec: CodecSpec, hessian: Tensor | None = None) -> Co
 
     Raises:
         ShapeError: the weight is not a matrix, or is empty, or the Hessian does not fit it.
-        NumericsError: it holds NaN or infinity, or values a float16 scale cannot hold; or the
-            Hessian is not positive definite.
+        NumericsError: it is of no float type, holds NaN or infinity, or values a float16 scale
+            cannot hold; or the Hessian is not positive definite.
     """
     if weight.ndim != 2 or not weight.numel():
         raise ShapeError(f"a matrix is coded, but the weight has shape {tuple(weight.shape)}.")
+    if not weight.is_floating_point():
+        raise NumericsError(
+            f"the weight is of type {weight.dtype}: it is quantized already. Give the original."
+        )
     matrix = weight.detach().float()
     low, high = (float(bound) for bound in torch.aminmax(matrix))  # NaN where there is one
     if not (math.isfinite(low) and math.isfinite(high)):

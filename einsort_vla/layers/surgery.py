@@ -18,20 +18,29 @@ def load_(model: nn.Module, checkpoint: Checkpoint, backend: str = "dense") -> n
     """
     for name, compressed in checkpoint.coded.items():
         _replace(model, name.removesuffix(".weight"), compressed, backend)
+    for path in sorted({name.rpartition(".")[0] for name in checkpoint.dropped}):
+        _find(model, path)
+        model.set_submodule(path, nn.Identity())
     _load_remainder(model, checkpoint)
     return model
 
 
 def _replace(model: nn.Module, path: str, compressed: CompressedTensor, backend: str) -> None:
-    try:
-        linear = model.get_submodule(path)
-    except AttributeError as error:
-        raise CheckpointError(f"the model has no module {path}, which the file codes.") from error
+    linear = _find(model, path)
     if not isinstance(linear, nn.Linear):
         raise CheckpointError(f"{path} is {type(linear).__name__}, not a linear layer.")
+    if isinstance(_find(model, path.rpartition(".")[0]), nn.MultiheadAttention):
+        raise CheckpointError(f"{path} cannot be coded: nn.MultiheadAttention reads its weight.")
     _check_shape(path, linear.weight, compressed.shape)
     bias = None if linear.bias is None else linear.bias.detach()
     model.set_submodule(path, CompressedLinear(compressed, bias, backend))
+
+
+def _find(model: nn.Module, path: str) -> nn.Module:
+    try:
+        return model.get_submodule(path)
+    except AttributeError as error:
+        raise CheckpointError(f"the model has no module {path}, which the file names.") from error
 
 
 def _load_remainder(model: nn.Module, checkpoint: Checkpoint) -> None:

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from einsort_vla.checkpoint import (
+    DenseFolder,
     compress_folder,
     compressible_shapes,
     plan_folder,
@@ -33,7 +34,7 @@ def compressed(tiny_policy_folder, tmp_path):
 
 
 def test_only_linear_layers_in_use_are_compressible(tiny_policy_folder):
-    assert compressible_shapes(tiny_policy_folder) == {
+    assert compressible_shapes(DenseFolder(tiny_policy_folder)) == {
         "model.first.weight": (96, 64),
         "model.second.weight": (33, 96),
     }
@@ -52,7 +53,8 @@ def test_the_copy_holds_the_plan_the_code_and_an_untouched_remainder(
             name
         ].float().square().mean()
         assert error < 0.02  # 4.8 bits a weight
-    assert content.dense.keys() == dense.keys() - content.coded.keys()
+    assert content.dropped == {"model.lm_head.weight": "never used in inference"}
+    assert content.dense.keys() == dense.keys() - content.coded.keys() - content.dropped.keys()
     assert all(torch.equal(tensor, dense[name]) for name, tensor in content.dense.items())
 
 
@@ -63,7 +65,7 @@ def test_config_type_is_never_the_dense_one_and_side_files_travel(compressed):
     }
     assert (compressed / "vlm" / "tokenizer.json").exists()
     assert (compressed / "policy_preprocessor.json").exists()
-    assert not (compressed / "README.md").exists()  # it describes the dense policy
+    assert "compressed with EinSort" in (compressed / "README.md").read_text()
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, 2000, -1])
@@ -71,6 +73,8 @@ def test_truncation_is_found(compressed, keep):
     file = compressed / WEIGHTS
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match="damaged or truncated"):
+        read(file)
+    with pytest.raises(CheckpointError, match="not the file that was written"):
         read_folder(compressed)
 
 
@@ -90,7 +94,7 @@ def _rewrite(file, change_tensors=None, change_metadata=None):
         (lambda t: t.update({"model.first.weight_signs": torch.zeros(3, dtype=torch.uint8)}), {},
          "the plan says"),
         (lambda t: t["model.first.weight_scale"].fill_(torch.nan), {}, "holds NaN or infinity"),
-        (None, {"format_version": "99"}, "format_version 99; this library reads 3"),
+        (None, {"format_version": "99"}, "format_version 99; this library reads 4"),
         (None, {"format": "other"}, "not an EinSort checkpoint"),
         (None, {"tables_sha256": "0"}, "other look-up tables"),
         (None, {"plan": "{"}, "damaged"),
@@ -100,7 +104,7 @@ def _rewrite(file, change_tensors=None, change_metadata=None):
 def test_a_wrong_file_is_refused_with_the_reason(compressed, tensors, metadata, message):
     _rewrite(compressed / WEIGHTS, tensors, metadata)
     with pytest.raises(CheckpointError, match=message):
-        read_folder(compressed)
+        read(compressed / WEIGHTS)
 
 
 def test_sources_that_are_no_dense_policy(tiny_policy_folder, compressed, tmp_path):

@@ -31,9 +31,9 @@ def main() -> None:
     coded = {name: encode(weights[name], spec) for name, spec in specs.items()}
     plan = Plan("leader", 0.5, {name: planned(spec, (19, 6), 0.0) for name, spec in specs.items()})
     bias = torch.arange(19, dtype=torch.bfloat16)
-    write(HERE / "format3.safetensors", Checkpoint(plan, coded, {"a.bias": bias}))
+    write(HERE / "format4.safetensors", Checkpoint(plan, coded, {"a.bias": bias}))
     decoded = {name: decode(matrix) for name, matrix in coded.items()}
-    save_file(decoded, HERE / "format3_decoded.safetensors")
+    save_file(decoded, HERE / "format4_decoded.safetensors")
 
 
 if __name__ == "__main__":

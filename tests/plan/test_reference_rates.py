@@ -3,13 +3,13 @@
 import pytest
 from safetensors import safe_open
 
-from einsort_vla.checkpoint import WEIGHTS, compressible_shapes
+from einsort_vla.checkpoint import WEIGHTS, DenseFolder, compressible_shapes
 from einsort_vla.plan import allocate, options
 
 
 @pytest.fixture(scope="module")
 def candidates(reference_policy):
-    shapes = compressible_shapes(reference_policy)
+    shapes = compressible_shapes(DenseFolder(reference_policy))
     with safe_open(reference_policy / WEIGHTS, framework="pt") as file:
         return {n: options(shape, "leader", file.get_tensor(n)) for n, shape in shapes.items()}
 

@@ -1,0 +1,46 @@
+"""The manifest of a compressed folder: SHA-256 of every file that its result depends on."""
+
+import json
+from pathlib import Path
+
+from einsort_vla.checkpoint.source import file_sha256
+from einsort_vla.errors import CheckpointError
+
+MANIFEST = "einsort_manifest.json"
+FREE = ("README.md", ".gitattributes")  # may be edited
+HIDDEN = ".cache"  # of hub downloads
+
+
+def write(folder: Path) -> None:
+    """Write the manifest of all files that are there."""
+    content = {"files": {name: file_sha256(folder / name) for name in _names(folder)}}
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def check(folder: Path) -> None:
+    """Check every file against the manifest; files that it does not name are let be.
+
+    Raises:
+        CheckpointError: there is no manifest, it is damaged, or a file is missing or was changed.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"{folder} lacks {MANIFEST}; copy the folder again, whole.")
+    try:
+        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        entries = sorted((str(name), str(digest)) for name, digest in files.items())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); copy the folder again.") from error
+    for name, digest in entries:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} lacks {name}; copy the folder again, whole.")
+        if file_sha256(folder / name) != digest:
+            raise CheckpointError(
+                f"{folder / name} is not the file that was written: it is damaged, truncated or "
+                f"was edited. Copy it again; after an edit on purpose, take it out of {MANIFEST}."
+            )
+
+
+def _names(folder: Path) -> list[str]:
+    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return sorted(n for n in names if n not in (*FREE, MANIFEST) and not n.startswith(HIDDEN))

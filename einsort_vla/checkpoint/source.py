@@ -1,0 +1,173 @@
+"""A dense policy or model on disk: its config, and its tensors one at a time, from any shard."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from einsort_vla.errors import CheckpointError
+
+WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+TYPE_PREFIX = "einsort_"  # of the policy type: a loader that knows the dense type alone must refuse
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies, and what it is, in the names of safetensors (`BF16`)."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class DenseFolder:
+    """A dense policy folder, whose tensors stay on disk until they are asked for.
+
+    Attributes:
+        policy_type: `type` of a LeRobot policy's config.json, `model_type` of a Transformers one's.
+        tensors: name to what is stored.
+
+    Raises:
+        CheckpointError: the folder is no policy, is compressed already, or a shard is missing,
+            damaged or not as its index says.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = read_config(folder)
+        self.policy_type = policy_type(folder, self.config)
+        if self.policy_type.startswith(TYPE_PREFIX):
+            raise CheckpointError(
+                f"{folder} is already compressed (type {self.policy_type!r}); give the dense "
+                "policy instead."
+            )
+        self.files = weight_files(folder)
+        self.tensors = {name: stored for file in self.files for name, stored in _read_header(file)}
+        if (folder / INDEX).is_file() and len(self.files) > 1:
+            self._check_index(_read_json(folder / INDEX)["weight_map"])
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the weight files."""
+        return sum(file.stat().st_size for file in self.files)
+
+    def get(self, name: str) -> Tensor:
+        """One tensor, in memory of its own only while it is used.
+
+        Raises:
+            CheckpointError: its file is damaged or truncated.
+        """
+        with open_weights(self.tensors[name].file) as file:
+            return file.get_tensor(name)
+
+    def sha256(self) -> str:
+        """Fingerprint of the weights: of the file, or of its shards' fingerprints."""
+        digests = [file_sha256(file) for file in self.files]
+        if len(digests) == 1:
+            return digests[0]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def _check_index(self, weight_map: dict[str, str]) -> None:
+        for name, shard in weight_map.items():
+            if name not in self.tensors or self.tensors[name].file.name != shard:
+                raise CheckpointError(
+                    f"{self.folder / INDEX} says that {shard} holds {name}; it does not."
+                )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a policy folder, as plain data.
+
+    Raises:
+        CheckpointError: the folder, its config.json or its weights are missing or unreadable.
+    """
+    if not folder.exists():
+        raise CheckpointError(f"the policy folder {folder} does not exist.")
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; a policy is a folder with a {CONFIG}.")
+    has_weights = (folder / WEIGHTS).is_file() or (folder / INDEX).is_file()
+    for name, is_there in ((CONFIG, (folder / CONFIG).is_file()), (WEIGHTS, has_weights)):
+        if not is_there:
+            found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+            raise CheckpointError(f"{folder} is not a policy: no {name} in it (found: {found}).")
+    config = _read_json(folder / CONFIG)
+    policy_type(folder, config)
+    return config
+
+
+def policy_type(folder: Path, config: dict[str, Any]) -> str:
+    """`type` of a LeRobot policy, or `model_type` of a Transformers model.
+
+    Raises:
+        CheckpointError: the config names neither.
+    """
+    named = config.get("type", config.get("model_type"))
+    if not isinstance(named, str):
+        raise CheckpointError(f"{folder / CONFIG} names no policy type.")
+    return named
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The one weight file of a policy folder, or its shards.
+
+    Raises:
+        CheckpointError: the index is damaged or a shard is missing.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    try:
+        names = sorted(set(_read_json(folder / INDEX)["weight_map"].values()))
+        files = [folder / name for name in names]
+    except (KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{folder / INDEX} has no weight_map.") from error
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise CheckpointError(
+            f"{folder} lacks {', '.join(missing)} of its {len(files)} shards; fetch it again."
+        )
+    return files
+
+
+def file_sha256(path: Path) -> str:
+    """Fingerprint of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def open_weights(path: Path) -> Iterator[Any]:
+    """A safetensors file.
+
+    Raises:
+        CheckpointError: it is missing, damaged or truncated.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged or truncated: {error}") from error
+
+
+def _read_header(path: Path) -> list[tuple[str, StoredTensor]]:
+    with open_weights(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return [
+            (n, StoredTensor(path, s.get_dtype(), tuple(s.get_shape()))) for n, s in slices.items()
+        ]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no JSON object.")
+    return content

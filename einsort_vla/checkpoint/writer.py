@@ -1,0 +1,138 @@
+"""A safetensors file written piece by piece, that a killed writer can go on with.
+
+The header of a safetensors file (8 bytes of length, JSON, then the data) comes first. All sizes are
+known from the plan, so that it is written at once, and each tensor at its place when it is made.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from einsort_vla.errors import CheckpointError
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U8": torch.uint8, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+ALIGNMENT = 8
+Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+
+
+class FileWriter:
+    """Writes the tensors of a known layout, in any order.
+
+    A file with the very same header that an earlier writer left is gone on with; what it had
+    written is in `done`.
+
+    Args:
+        path: the unfinished file; its journal lies beside it.
+        layout: name to type and shape.
+        metadata: of the file.
+
+    Raises:
+        CheckpointError: there is no room for the file.
+    """
+
+    def __init__(self, path: Path, layout: Layout, metadata: Mapping[str, str]) -> None:
+        self._layout = layout
+        self._journal = path.with_name(f"{path.name}.journal")
+        header, self._offsets, size = _header(layout, metadata)
+        self.done = self._names_done() if _begins_with(path, header) else set[str]()
+        if not self.done:
+            self._journal.unlink(missing_ok=True)
+            _reserve(path, header, size)
+        self._path = path
+
+    def write(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put tensors in their places; once this returns they survive a kill.
+
+        Raises:
+            CheckpointError: a tensor is not of the layout, or the disk is full.
+        """
+        try:
+            with self._path.open("r+b") as file:
+                for name, tensor in tensors.items():
+                    self._check(name, tensor)
+                    file.seek(self._offsets[name])
+                    flat = tensor.detach().cpu().contiguous().view(-1)
+                    file.write(memoryview(flat.view(torch.uint8).numpy()))
+                file.flush()
+                os.fsync(file.fileno())
+            with self._journal.open("a", encoding="utf-8") as journal:
+                journal.writelines(json.dumps(name) + "\n" for name in tensors)
+        except OSError as error:
+            raise _no_room(self._path, error) from error
+        self.done |= tensors.keys()
+
+    def finish(self) -> None:
+        """Check that nothing is missing, and drop the journal.
+
+        Raises:
+            CheckpointError: a tensor was not written.
+        """
+        if missing := self._layout.keys() - self.done:
+            raise CheckpointError(f"{self._path}: {min(missing)} was not written.")
+        self._journal.unlink(missing_ok=True)
+
+    def _check(self, name: str, tensor: Tensor) -> None:
+        if (tensor.dtype, tuple(tensor.shape)) != self._layout[name]:
+            raise CheckpointError(
+                f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}, not "
+                f"{self._layout[name][0]} of shape {self._layout[name][1]}."
+            )
+
+    def _names_done(self) -> set[str]:
+        if not self._journal.is_file():
+            return set()
+        lines = self._journal.read_text(encoding="utf-8").split("\n")[:-1]  # whole lines only
+        return {json.loads(line) for line in lines}
+
+
+def _header(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int], int]:
+    """The bytes before the data, each tensor's place in the file, and the file's size."""
+    content: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    starts, position = {}, 0
+    # Wide types first: then each tensor begins at a multiple of its element's size.
+    for name in sorted(layout, key=lambda name: (-layout[name][0].itemsize, name)):
+        dtype, shape = layout[name]
+        starts[name] = position
+        position += dtype.itemsize * torch.Size(shape).numel()
+        offsets = [starts[name], position]
+        content[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": offsets}
+    text = json.dumps(content, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    header = len(text).to_bytes(8, "little") + text
+    return header, {n: len(header) + start for n, start in starts.items()}, len(header) + position
+
+
+def _begins_with(path: Path, header: bytes) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(header)) == header
+
+
+def _reserve(path: Path, header: bytes, size: int) -> None:
+    try:
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            file.truncate(size)
+            file.write(header)
+    except OSError as error:
+        raise _no_room(path, error) from error
+
+
+def _no_room(path: Path, error: OSError) -> Exception:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    return CheckpointError(f"there is no room for {path}: make some, or choose another disk.")
