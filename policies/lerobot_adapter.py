@@ -17,7 +17,7 @@ from safetensors.torch import load_model
 
 from einsort_vla.checkpoint import TYPE_PREFIX, WEIGHTS, read_config, read_folder
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
-from einsort_vla.layers import load_
+from einsort_vla.layers import load_, without_weights
 from policies.protocol import Observation
 
 VLM_FOLDER = "vlm"  # tokenizer and configuration of the backbone, beside the weights
@@ -104,10 +104,12 @@ def load(path_or_hub_id: str, device: str = "cpu", backend: str = "dense") -> Le
     config["type"] = config["type"].removeprefix(TYPE_PREFIX)
     weights = folder / WEIGHTS
     with quiet_lerobot():
-        module = _build(config, folder, device).float()
         if is_compressed:
+            with without_weights():
+                module = _build(config, folder, device).float()
             load_(module, read_folder(folder), backend)
         else:
+            module = _build(config, folder, device).float()
             _load_dense(module, weights)
         return _wrap(module.to(device).eval(), folder)
 

@@ -8,10 +8,21 @@ from einsort_vla.kernels import make_backend
 
 
 class CompressedLinear(nn.Module):
-    """Stands in for `nn.Linear`; coded parts are buffers named `weight_<part>`."""
+    """Stands in for `nn.Linear`; coded parts are buffers named `weight_<part>`.
+
+    Args:
+        compressed: the coded weight.
+        bias: (out_features,) or None.
+        backend: how it is multiplied.
+        dtype: what `weight` says its type is; activations are cast to it by some policies.
+    """
 
     def __init__(
-        self, compressed: CompressedTensor, bias: Tensor | None, backend: str = "dense"
+        self,
+        compressed: CompressedTensor,
+        bias: Tensor | None,
+        backend: str = "dense",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.out_features, self.in_features = compressed.shape
@@ -20,7 +31,7 @@ class CompressedLinear(nn.Module):
             self.register_buffer(f"weight_{part}", tensor)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self._like: Tensor
-        self.register_buffer("_like", torch.full((1,), torch.nan), persistent=False)
+        self.register_buffer("_like", torch.full((1,), torch.nan, dtype=dtype), persistent=False)
         self._backend = make_backend(backend, compressed)
 
     @property

@@ -8,7 +8,7 @@ from einsort_vla.checkpoint import Checkpoint
 from einsort_vla.codec import Leader, Lossless, decode, encode
 from einsort_vla.errors import CheckpointError, ShapeError, UsageError
 from einsort_vla.kernels import BACKENDS
-from einsort_vla.layers import CompressedLinear, load_
+from einsort_vla.layers import CompressedLinear, load_, without_weights
 from einsort_vla.plan import Plan
 
 SPEC = Leader(d=2, b=2, s=6)
@@ -42,6 +42,27 @@ def test_backends_equal_the_decoded_product(backend, dtype, n):
     tolerance = {torch.float32: 1e-5, torch.bfloat16: 4e-2}[dtype]  # bf16 keeps 8 bits
     assert y.dtype == dtype
     torch.testing.assert_close(y.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_model_built_without_weights_is_filled():
+    """Types stay those of the model, shared weights stay shared, buffers are real."""
+    dense = model()
+    dense.register_buffer("table", torch.arange(3.0), persistent=False)
+    content = checkpoint(dense)
+    with without_weights():
+        skeleton = model()
+        skeleton.register_buffer("table", torch.arange(3.0), persistent=False)
+        skeleton.add_module("again", skeleton[3])
+        skeleton.to("cuda:7")  # policies move themselves while they are built
+    assert all(p.is_meta for p in skeleton.parameters())
+    for name in ("3.weight", "3.bias"):
+        content.dense[name] = content.dense[name].bfloat16()
+    loaded = load_(skeleton, content)
+    x = torch.randn(3, 24)
+    torch.testing.assert_close(loaded[:4](x), load_(dense, content)(x))
+    assert loaded[3].weight.dtype == loaded[0].weight.dtype == torch.float32
+    assert loaded.again.weight.data_ptr() == loaded[3].weight.data_ptr()
+    assert loaded.table.tolist() == [0, 1, 2]
 
 
 def test_a_loaded_model_computes_with_the_decoded_weights():
