@@ -15,9 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model
 
-from einsort_vla.checkpoint import TYPE_PREFIX, WEIGHTS, read_config, read_folder
+from einsort_vla.checkpoint import TYPE_PREFIX, WEIGHTS, read_config
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
-from einsort_vla.layers import load_, without_weights
 from policies.protocol import Observation
 
 VLM_FOLDER = "vlm"  # tokenizer and configuration of the backbone, beside the weights
@@ -101,13 +100,10 @@ def load(path_or_hub_id: str, device: str = "cpu", backend: str = "dense") -> Le
     folder = resolve_folder(path_or_hub_id)
     config = read_config(folder)
     is_compressed = config["type"].startswith(TYPE_PREFIX)
-    config["type"] = config["type"].removeprefix(TYPE_PREFIX)
     weights = folder / WEIGHTS
     with quiet_lerobot():
         if is_compressed:
-            with without_weights():
-                module = _build(config, folder, device).float()
-            load_(module, read_folder(folder), backend)
+            module = _load_compressed(folder, device, backend)
         else:
             module = _build(config, folder, device).float()
             _load_dense(module, weights)
@@ -158,6 +154,23 @@ def _build(config: dict[str, Any], folder: Path, device: str) -> Any:
         raise CheckpointError(f"{folder}: its config.json cannot be used: {error}") from error
 
 
+def _load_compressed(folder: Path, device: str, backend: str) -> Any:
+    """A compressed policy, by way of our LeRobot plug-in."""
+    _import_lerobot()
+    from lerobot.configs import PreTrainedConfig
+    from lerobot.policies.factory import get_policy_class
+
+    try:
+        import lerobot_policy_einsort  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency(
+            f"the LeRobot plug-in cannot be imported ({error}). Install it with: "
+            "pip install lerobot_policy_einsort"
+        ) from error
+    config = PreTrainedConfig.from_pretrained(str(folder), cli_overrides=[f"--device={device}"])
+    return get_policy_class(config.type).from_pretrained(folder, config=config, backend=backend)
+
+
 def _load_dense(module: torch.nn.Module, file: Path) -> None:
     """Load a safetensors file; every tensor must be there, none may be left over."""
     try:
@@ -176,7 +189,7 @@ def _wrap(module: Any, folder: Path) -> LeRobotPolicy:
     if not (folder / _PREPROCESSOR).is_file():
         raise CheckpointError(f"{folder} has no {_PREPROCESSOR}: its normalization is unknown.")
     overrides: dict[str, Any] = {"device_processor": {"device": module.config.device}}
-    if (folder / VLM_FOLDER).is_dir():
+    if (folder / VLM_FOLDER).is_dir() and not module.config.type.startswith(TYPE_PREFIX):
         overrides["tokenizer_processor"] = {"tokenizer_name": str(folder / VLM_FOLDER)}
     preprocess, postprocess = make_pre_post_processors(
         module.config, pretrained_path=str(folder), preprocessor_overrides=overrides

@@ -1,5 +1,6 @@
 """Compressed checkpoints on disk: the file, and the policy folder around it."""
 
+from einsort_vla.checkpoint.families import FAMILIES
 from einsort_vla.checkpoint.file import FORMAT_VERSION, Checkpoint, read, write
 from einsort_vla.checkpoint.folder import (
     CompressionSummary,
@@ -17,6 +18,7 @@ from einsort_vla.checkpoint.source import (
 )
 
 __all__ = [
+    "FAMILIES",
     "FORMAT_VERSION",
     "TYPE_PREFIX",
     "WEIGHTS",

@@ -16,6 +16,7 @@ from einsort_vla.checkpoint import manifest
 from einsort_vla.checkpoint.card import model_card
 from einsort_vla.checkpoint.families import dense_reason, dropped_reasons
 from einsort_vla.checkpoint.file import Checkpoint
+from einsort_vla.checkpoint.processors import carry_tokenizer
 from einsort_vla.checkpoint.source import (
     CONFIG,
     INDEX,
@@ -113,6 +114,7 @@ def compress_folder(
     try:
         _write_weights(dense, plan, statistics, partial / WEIGHTS, on_progress)
         _copy_side_files(dense, partial)
+        carry_tokenizer(partial)
         config = dense.config | {"type": TYPE_PREFIX + dense.policy_type}
         (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         sizes = dense.n_bytes, (partial / WEIGHTS).stat().st_size

@@ -1,0 +1,49 @@
+"""LeRobot's preprocessor, made independent of where the dense policy lay.
+
+A preprocessor may name a tokenizer by a path, which holds only there. If its files lie in the
+policy folder, they go into the state of the step, which the LeRobot plug-in reads.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from einsort_vla.errors import CheckpointError
+
+PREPROCESSOR = "policy_preprocessor.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def carry_tokenizer(folder: Path) -> None:
+    """Store the tokenizer of a copied policy folder in its preprocessor, if the folder has it.
+
+    Raises:
+        CheckpointError: the preprocessor's JSON is damaged.
+    """
+    path = folder / PREPROCESSOR
+    if not path.is_file():
+        return
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    for number, step in enumerate(content.get("steps", [])):
+        if step.get("registry_name") == "tokenizer_processor":
+            _store(folder, number, step)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _store(folder: Path, number: int, step: dict[str, Any]) -> None:
+    own = folder / Path(step["config"].get("tokenizer_name", "")).name
+    files = [own / name for name in TOKENIZER_FILES if (own / name).is_file()]
+    if own == folder or not files:
+        return  # a name on the hub
+    name = f"policy_preprocessor_step_{number}_einsort_tokenizer.safetensors"
+    state = {f.name: torch.from_numpy(np.fromfile(f, dtype=np.uint8)) for f in files}
+    save_file(state, folder / name)
+    del step["config"]["tokenizer_name"]
+    step |= {"registry_name": "einsort_tokenizer", "state_file": name}

@@ -1,0 +1,94 @@
+"""The policy class `Einsort<X>Policy` of each config; made when LeRobot asks for it.
+
+A dense class that is given a compressed folder would load nothing and run with random weights, some
+without a word. These load strictly, and build no dense weights on the way.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies.factory import get_policy_class
+from lerobot.policies.pretrained import PreTrainedPolicy
+
+from einsort_vla.checkpoint import TYPE_PREFIX, Checkpoint, read_folder
+from einsort_vla.layers import load_, without_weights
+from lerobot_policy_einsort import configuration_einsort
+
+BACKBONE_FOLDER = "vlm"  # a backbone's config and tokenizer that travel with the weights
+
+
+class EinsortPolicy:
+    """Loading of a compressed folder, put before a dense policy class."""
+
+    @classmethod
+    def from_pretrained(
+        cls: Any,
+        pretrained_name_or_path: str | Path,
+        *,
+        config: Any = None,
+        backend: str = "dense",
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> PreTrainedPolicy:
+        """A compressed policy, in evaluation mode, on the device of its config.
+
+        Args:
+            pretrained_name_or_path: folder or hub id.
+            config: instead of the folder's own.
+            backend: how coded weights are multiplied.
+            revision: of a hub id.
+            **kwargs: for the policy class; LeRobot's loading options have no effect here.
+
+        Raises:
+            CheckpointError: the folder is missing, damaged or does not fit the policy.
+        """
+        folder = _local(pretrained_name_or_path, revision)
+        config = config or PreTrainedConfig.from_pretrained(str(folder))
+        if (folder / BACKBONE_FOLDER).is_dir():
+            config.vlm_model_name = str(folder / BACKBONE_FOLDER)
+        if hasattr(config, "load_vlm_weights"):
+            config.load_vlm_weights = False  # they are in the checkpoint itself
+        content = read_folder(folder)
+        with without_weights():
+            policy = cls(config, **{k: v for k, v in kwargs.items() if k not in _LOADING})
+        load_(policy, _with_names_of(policy, content), backend)
+        policy.to(config.device)
+        return policy.eval()
+
+
+_LOADING = ("strict", "force_download", "resume_download", "proxies", "token", "cache_dir",
+            "local_files_only")  # fmt: skip
+
+
+def _with_names_of(policy: Any, content: Checkpoint) -> Checkpoint:
+    """The checkpoint by the names of the policy: pi0 files by others lack its `model.`."""
+    names = [*content.coded, *content.dense]
+    if any(name.startswith("model.") for name in names) or not hasattr(policy, "model"):
+        return content
+    coded, dense, dropped = (
+        {f"model.{name}": value for name, value in named.items()}
+        for named in (content.coded, content.dense, content.dropped)
+    )
+    return replace(content, coded=coded, dense=dense, dropped=dropped)
+
+
+def _local(path: str | Path, revision: str | None) -> Path:
+    if Path(path).is_dir():
+        return Path(path)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(str(path), revision=revision))
+
+
+def __getattr__(name: str) -> type[PreTrainedPolicy]:
+    config_class = getattr(configuration_einsort, name.removesuffix("Policy") + "Config", None)
+    if config_class is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    policy_type = PreTrainedConfig.get_choice_name(config_class)
+    dense = get_policy_class(policy_type.removeprefix(TYPE_PREFIX))
+    names = {"__module__": __name__, "config_class": config_class, "name": policy_type}
+    made = type(name, (EinsortPolicy, dense), names)
+    globals()[name] = made
+    return made

@@ -1,0 +1,97 @@
+"""Compressed policies load by LeRobot's own calls; dense classes refuse them."""
+
+import json
+
+import pytest
+import torch
+
+from einsort_vla.checkpoint import FAMILIES, compress_folder, plan_folder
+from einsort_vla.errors import CheckpointError
+from einsort_vla.layers import CompressedLinear
+from policies.lerobot_adapter import load, quiet_lerobot
+
+pytest.importorskip("lerobot")
+
+
+@pytest.fixture(scope="module")
+def compressed(reference_policy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compressed") / "policy"
+    compress_folder(reference_policy, folder, plan_folder(reference_policy, 0.75, "leader"))
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugins():
+    from lerobot.utils.import_utils import register_third_party_plugins
+
+    register_third_party_plugins()
+
+
+def load_with_lerobot(folder, **options):
+    from lerobot.configs import PreTrainedConfig
+    from lerobot.policies.factory import get_policy_class
+
+    config = PreTrainedConfig.from_pretrained(str(folder))
+    with quiet_lerobot():
+        return get_policy_class(config.type).from_pretrained(str(folder), **options)
+
+
+def test_every_family_has_a_type():
+    from lerobot.configs import PreTrainedConfig
+
+    assert {f"einsort_{name}" for name in FAMILIES} <= PreTrainedConfig.get_known_choices().keys()
+
+
+def test_lerobot_loads_what_our_adapter_loads(compressed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # nothing depends on where the dense policy lay
+    policy = load_with_lerobot(compressed)
+    assert policy.name == policy.config.type == "einsort_smolvla"
+    assert not policy.training
+    coded = [m for m in policy.modules() if isinstance(m, CompressedLinear)]
+    assert len(coded) == 92
+    assert not any(p.is_meta for p in policy.parameters())
+    ours = load(str(compressed)).module.state_dict()
+    theirs = policy.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(theirs[name], tensor) for name, tensor in ours.items())
+
+
+def test_the_preprocessor_carries_its_tokenizer(
+    compressed, reference_policy, tmp_path, monkeypatch
+):
+    from lerobot.policies.factory import make_pre_post_processors
+
+    task = "pick up the milk and place it in the basket"
+    observation = {"task": task, "observation.state": torch.zeros(8)}
+    dense = load(str(reference_policy))._preprocess(dict(observation))
+    monkeypatch.chdir(tmp_path)
+    with quiet_lerobot():
+        policy = load_with_lerobot(compressed)
+        preprocess, _ = make_pre_post_processors(policy.config, pretrained_path=str(compressed))
+        found = preprocess(dict(observation))
+        preprocess.save_pretrained(tmp_path / "saved")
+    assert torch.equal(found["observation.language.tokens"], dense["observation.language.tokens"])
+    saved = json.loads(next((tmp_path / "saved").glob("*.json")).read_text())
+    step = next(s for s in saved["steps"] if s["registry_name"] == "einsort_tokenizer")
+    assert (tmp_path / "saved" / step["state_file"]).is_file()
+
+
+def test_the_dense_class_refuses_a_compressed_folder(compressed, tmp_path):
+    """Without the plug-in its type is unknown; with the dense type it must not load nothing."""
+    from lerobot.configs import PreTrainedConfig
+
+    config = json.loads((compressed / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"type": "einsort_unknown"}))
+    with pytest.raises(ValueError, match="is not registered"):
+        PreTrainedConfig.from_pretrained(str(tmp_path))
+
+
+def test_a_damaged_folder_is_refused(compressed, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(compressed, tmp_path / "copy")
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-100] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="not the file that was written"):
+        load_with_lerobot(folder)
