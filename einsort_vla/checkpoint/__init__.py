@@ -1,5 +1,7 @@
 """Compressed checkpoints on disk: the file, and the policy folder around it."""
 
+from einsort_vla.checkpoint.delta import apply as apply_patch
+from einsort_vla.checkpoint.delta import diff as write_patch
 from einsort_vla.checkpoint.families import FAMILIES
 from einsort_vla.checkpoint.file import FORMAT_VERSION, Checkpoint, read, write
 from einsort_vla.checkpoint.folder import (
@@ -25,6 +27,7 @@ __all__ = [
     "Checkpoint",
     "CompressionSummary",
     "DenseFolder",
+    "apply_patch",
     "compress_folder",
     "compressible_shapes",
     "file_sha256",
@@ -33,4 +36,5 @@ __all__ = [
     "read_config",
     "read_folder",
     "write",
+    "write_patch",
 ]

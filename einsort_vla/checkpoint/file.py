@@ -7,7 +7,6 @@ bytes. docs/format.md describes every byte.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +33,7 @@ class Checkpoint:
     dense: dict[str, Tensor]
     dropped: dict[str, str] = field(default_factory=dict)  # name to why it is not needed
     source_sha256: str = ""  # of the dense weights
+    is_calibrated: bool = False  # coded so that outputs stay close, not weights
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
@@ -46,7 +46,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         raise CheckpointError(f"{path} exists already; nothing was written over.")
     dense = {name: (t.dtype, tuple(t.shape)) for name, t in checkpoint.dense.items()}
     partial = path.with_name(f"{path.name}.partial")
-    details = metadata(checkpoint.plan, checkpoint.dropped, checkpoint.source_sha256)
+    details = metadata(checkpoint)
     writer = FileWriter(partial, layout(checkpoint.plan, dense), details)
     for name, compressed in checkpoint.coded.items():
         writer.write(parts_by_name(name, compressed))
@@ -65,15 +65,16 @@ def layout(plan: Plan, dense: Layout) -> Layout:
     return coded | dict(dense)
 
 
-def metadata(plan: Plan, dropped: Mapping[str, str], source_sha256: str) -> dict[str, str]:
-    """What a compressed file says of itself."""
+def metadata(checkpoint: Checkpoint) -> dict[str, str]:
+    """What a compressed file says of itself; its tensors are not looked at."""
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "plan": json.dumps(plan.as_dict(), sort_keys=True),
-        "dropped": json.dumps(dropped, sort_keys=True),
-        "source_sha256": source_sha256,
-        "tables_sha256": tables_sha256(plan),
+        "plan": json.dumps(checkpoint.plan.as_dict(), sort_keys=True),
+        "dropped": json.dumps(checkpoint.dropped, sort_keys=True),
+        "source_sha256": checkpoint.source_sha256,
+        "calibrated": json.dumps(checkpoint.is_calibrated),
+        "tables_sha256": tables_sha256(checkpoint.plan),
     }
 
 
@@ -97,8 +98,8 @@ def read(path: Path) -> Checkpoint:
         name: _take(path, tensors, name, planned.spec, planned.shape)
         for name, planned in plan.tensors.items()
     }
-    dropped = json.loads(details["dropped"])
-    return Checkpoint(plan, coded, tensors, dropped, details["source_sha256"])
+    dropped, is_calibrated = (json.loads(details[key]) for key in ("dropped", "calibrated"))
+    return Checkpoint(plan, coded, tensors, dropped, details["source_sha256"], is_calibrated)
 
 
 def tables_sha256(plan: Plan) -> str:

@@ -4,9 +4,10 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -27,9 +28,9 @@ from einsort_vla.checkpoint.source import (
     read_config,
 )
 from einsort_vla.checkpoint.writer import DTYPES, FileWriter
-from einsort_vla.codec import CompressedTensor, check_codec, encode
-from einsort_vla.errors import CheckpointError, EinSortError
-from einsort_vla.plan import InputStatistics, Plan, allocate, check_rate, options
+from einsort_vla.codec import CompressedTensor, Dense, check_codec, encode
+from einsort_vla.errors import CheckpointError, EinSortError, UsageError
+from einsort_vla.plan import InputStatistics, Plan, allocate, check_rate, options, planned
 
 MATRICES_AT_ONCE = 4  # with feedback; each takes up to four times its float32 size of memory
 CARD = "README.md"
@@ -54,7 +55,13 @@ def compressible_shapes(dense: DenseFolder) -> dict[str, tuple[int, int]]:
 
 
 def plan_folder(
-    source: Path, rate: float, form: str, statistics: InputStatistics | None = None
+    source: Path,
+    rate: float,
+    form: str,
+    statistics: InputStatistics | None = None,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plan:
     """The code of every compressible matrix of a dense policy, so that the rate is met.
 
@@ -63,20 +70,45 @@ def plan_folder(
         rate: share of bytes to remove.
         form: a codec form, with options of its menu.
         statistics: with sensitivities, bits go where the policy's actions need them.
+        include: patterns of tensor names that may be coded.
+        exclude: patterns of those that stay dense all the same. What is left out stays in the
+            count: the others are coded finer or coarser to meet the rate.
+        on_progress: called with weights looked at and weights in all.
 
     Raises:
         CheckpointError: the source is no dense policy, or the statistics are another policy's.
-        UsageError: the rate or the form cannot be met.
+        UsageError: the rate or the form cannot be met, or a pattern fits no matrix.
     """
     check_rate(rate)
     check_codec(form)
     dense = DenseFolder(source)
     shapes = compressible_shapes(dense)
-    choices = {name: options(shape, form, dense.get(name)) for name, shape in shapes.items()}
+    coded = _matched(shapes, include) - _matched(shapes, exclude)
+    choices, done, total = {}, 0, sum(map(math.prod, shapes.values()))
+    for name, shape in shapes.items():
+        if name in coded:
+            choices[name] = options(shape, form, dense.get(name))
+        else:
+            choices[name] = [planned(Dense(), shape, 0.0)]
+        done += math.prod(shape)
+        on_progress(done, total)
     if statistics is None:
         return allocate(choices, rate, form)
     statistics.check_source(dense.sha256())
     return allocate(choices, rate, form, statistics.sensitivities or None)
+
+
+def _matched(names: Collection[str], patterns: Sequence[str]) -> set[str]:
+    found = set()
+    for pattern in patterns:
+        own = {name for name in names if fnmatchcase(name, pattern)}
+        if not own:
+            raise UsageError(
+                f"the pattern {pattern!r} fits no compressible matrix; they are named like "
+                f"{min(names)}."
+            )
+        found |= own
+    return found
 
 
 def compress_folder(
@@ -170,7 +202,8 @@ def _write_weights(
         for name, stored in dense.tensors.items()
         if name not in plan.tensors and name not in dropped
     }
-    details = checkpoint_file.metadata(plan, dropped, dense.sha256())
+    about = Checkpoint(plan, {}, {}, dropped, dense.sha256(), statistics is not None)
+    details = checkpoint_file.metadata(about)
     writer = FileWriter(path, checkpoint_file.layout(plan, remainder), details)
     for name in remainder.keys() - writer.done:
         writer.write({name: dense.get(name)})

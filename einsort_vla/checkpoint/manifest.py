@@ -17,8 +17,11 @@ def write(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def check(folder: Path) -> None:
+def check(folder: Path) -> dict[str, str]:
     """Check every file against the manifest; files that it does not name are let be.
+
+    Returns:
+        Each file's fingerprint by its name.
 
     Raises:
         CheckpointError: there is no manifest, it is damaged, or a file is missing or was changed.
@@ -32,6 +35,8 @@ def check(folder: Path) -> None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); copy the folder again.") from error
     for name, digest in entries:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise CheckpointError(f"{path} names {name}, which is not in the folder.")
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} lacks {name}; copy the folder again, whole.")
         if file_sha256(folder / name) != digest:
@@ -39,6 +44,7 @@ def check(folder: Path) -> None:
                 f"{folder / name} is not the file that was written: it is damaged, truncated or "
                 f"was edited. Copy it again; after an edit on purpose, take it out of {MANIFEST}."
             )
+    return dict(entries)
 
 
 def _names(folder: Path) -> list[str]:

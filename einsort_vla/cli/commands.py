@@ -5,14 +5,19 @@ from typing import Annotated
 import tyro
 
 from einsort_vla.cli.compress import Compress
+from einsort_vla.cli.delta import Diff, Patch
 from einsort_vla.cli.inspect import Inspect
 from einsort_vla.cli.plan import MakePlan
 from einsort_vla.cli.run import run_command
+from einsort_vla.cli.verify import Verify
 
 COMMANDS = (
     Annotated[Compress, tyro.conf.subcommand("compress")]
     | Annotated[MakePlan, tyro.conf.subcommand("plan")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Diff, tyro.conf.subcommand("diff")]
+    | Annotated[Patch, tyro.conf.subcommand("patch")]
 )
 
 

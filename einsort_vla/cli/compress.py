@@ -1,10 +1,11 @@
 """`einsort-vla compress SRC DST --rate R`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from tyro.conf import Positional
 
 from einsort_vla.checkpoint import compress_folder, plan_folder
@@ -28,18 +29,17 @@ class Compress:
     """Plan file instead of a rate; `einsort-vla plan` writes one."""
     codec: CodecOption = "leader"
     calibration: CalibrationOption = None
+    include: tuple[str, ...] = ("*",)
+    """Patterns of tensor names that may be coded, such as "*text_model*"."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of those that stay dense all the same; they still count in the rate."""
 
     def run(self, console: Console) -> int:
         statistics = InputStatistics.load(self.calibration) if self.calibration else None
-        plan = self._plan(statistics)
         with Progress(console=console) as progress:
-            task = progress.add_task("coding weights", total=plan.n_weights)
+            plan = self._plan(statistics, _bar(progress, "planning"))
             summary = compress_folder(
-                self.source,
-                self.destination,
-                plan,
-                statistics,
-                lambda done, total: progress.update(task, completed=done, total=total),
+                self.source, self.destination, plan, statistics, _bar(progress, "coding weights")
             )
         console.print(
             f"{self.destination}: rate {plan.rate:.4f} (requested {plan.rate_requested}), "
@@ -49,10 +49,26 @@ class Compress:
         )
         return 0
 
-    def _plan(self, statistics: InputStatistics | None) -> Plan:
+    def _plan(
+        self, statistics: InputStatistics | None, on_progress: Callable[[int, int], None]
+    ) -> Plan:
         if (self.rate is None) == (self.plan is None):
             raise UsageError("compress takes either --rate or --plan.")
         if self.plan is not None:
             return from_yaml(self.plan)
         assert self.rate is not None
-        return plan_folder(self.source, self.rate, self.codec, statistics)
+        return plan_folder(
+            self.source, self.rate, self.codec, statistics, self.include, self.exclude, on_progress
+        )
+
+
+def _bar(progress: Progress, text: str) -> Callable[[int, int], None]:
+    """A progress bar that appears with its first step."""
+    tasks: list[TaskID] = []
+
+    def advance(done: int, total: int) -> None:
+        if not tasks:
+            tasks.append(progress.add_task(text, total=total))
+        progress.update(tasks[0], completed=done)
+
+    return advance

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from einsort_vla.errors import EinSortError, MissingDependency
 
-INCOMPLETE, MISUSE = 1, 2
+INCOMPLETE, MISUSE = 1, 2  # a stated gate failed or work is left; a request that cannot be met
 PIPE_WIDTH = 160  # columns of tables that go to a file or pipe
 
 

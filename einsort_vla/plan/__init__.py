@@ -8,6 +8,7 @@ from einsort_vla.plan.allocation import (
     check_rate,
     describe_cores,
     options,
+    planned,
 )
 from einsort_vla.plan.statistics import InputStatistics
 
@@ -20,4 +21,5 @@ __all__ = [
     "check_rate",
     "describe_cores",
     "options",
+    "planned",
 ]

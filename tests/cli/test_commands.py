@@ -1,9 +1,12 @@
-"""`einsort-vla compress | inspect` as a user calls them."""
+"""`einsort-vla` and its subcommands as a user calls them."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
 
 
 def run(*arguments):
@@ -69,3 +72,77 @@ def test_misuse_is_one_line_and_exit_code_2(tiny_policy_folder, tmp_path):
         assert "Traceback" not in result.stderr
     assert run("compress", "a", "b", "--rate", "half").returncode == 2
     assert run().returncode == 2
+
+
+def test_excluded_matrices_stay_dense_and_count(tiny_policy_folder, tmp_path):
+    source, new = tiny_policy_folder, tmp_path / "new"
+    result = run("compress", source, new, "--rate", 0.3, "--exclude", "*second*")
+    assert result.returncode == 0, result.stderr
+    content = json.loads(run("inspect", new, "--json").stdout)
+    assert [row["spec"]["form"] for row in content["tensors"]] == ["leader", "dense"]
+    assert content["rate"] >= 0.3
+    for option, message in [(("--exclude", "*third*"), "'*third*' fits no compressible matrix"),
+                            (("--exclude", "*"), "reaches rate 0.0 at most")]:  # fmt: skip
+        result = run("compress", source, tmp_path / "other", "--rate", 0.3, *option)
+        assert result.returncode == 2
+        assert message in result.stderr
+
+
+def test_verify_compares_with_the_source(tiny_policy_folder, tmp_path):
+    source, new = tiny_policy_folder, tmp_path / "new"
+    run("compress", source, new, "--rate", 0.7)
+    result = run("verify", new, "--against", source)
+    assert result.returncode == 0, result.stderr
+    assert "2 of 2 matrices have at most 2 times the error" in result.stdout
+
+    # A matrix that is far from Gaussian has a larger error than predicted: one weight is all.
+    tensors = load_file(source / "model.safetensors")
+    tensors["model.first.weight"][:] = 0
+    tensors["model.first.weight"][:, 0] = torch.arange(1, 97)
+    save_file(tensors, source / "model.safetensors")
+    assert (
+        "not hold the weights this was made from" in run("verify", new, "--against", source).stderr
+    )
+    run("compress", source, tmp_path / "odd", "--rate", 0.7)
+    result = run("verify", tmp_path / "odd", "--against", source)
+    assert result.returncode == 1
+    assert "1 of 2 matrices" in result.stdout
+
+
+def test_a_patch_makes_the_new_folder_out_of_the_old(tiny_policy_folder, tmp_path):
+    source, old, new = tiny_policy_folder, tmp_path / "old", tmp_path / "new"
+    run("compress", source, old, "--rate", 0.7)
+    tensors = load_file(source / "model.safetensors")
+    tensors["model.first.bias"] += 1  # fine-tuned
+    save_file(tensors, source / "model.safetensors")
+    (source / "vlm" / "added.json").write_text("[]")
+    (source / "vlm" / "tokenizer.json").unlink()
+    run("compress", source, new, "--rate", 0.7)
+    patch = tmp_path / "update.safetensors"
+    assert run("diff", old, new, patch).returncode == 0
+    result = run("patch", old, patch, tmp_path / "patched")
+    assert result.returncode == 0, result.stderr
+    patched, expected = (
+        {
+            p.relative_to(folder).as_posix(): p.read_bytes()
+            for p in folder.rglob("*")
+            if p.is_file() and p.name != "README.md"
+        }
+        for folder in (tmp_path / "patched", new)
+    )
+    assert patched == expected
+
+    for arguments, message in [
+        (("patch", new, patch, tmp_path / "other"), "made for another folder"),
+        (("patch", old, patch, new), "exists already"),
+        (("diff", old, new, patch), "exists already"),
+        (("patch", old, new / "model.safetensors", tmp_path / "other"), "is no patch"),
+        (("diff", source, new, tmp_path / "p"), "lacks einsort_manifest.json"),
+    ]:
+        result = run(*arguments)
+        assert (result.returncode, message in result.stderr) == (2, True), result.stderr
+    damaged = bytearray(patch.read_bytes())
+    damaged[-1] ^= 1
+    patch.write_bytes(damaged)
+    assert "not the file that was written" in run("patch", old, patch, tmp_path / "other").stderr
+    assert not list(tmp_path.glob("other*"))

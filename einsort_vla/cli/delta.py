@@ -1,0 +1,49 @@
+"""`einsort-vla diff OLD NEW PATCH` and `einsort-vla patch OLD PATCH DST`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from einsort_vla.checkpoint import apply_patch, write_patch
+
+
+@dataclass(frozen=True)
+class Diff:
+    """Write what changed between two compressed folders, to send to a robot that has the old."""
+
+    old: Positional[Path]
+    """Folder that the robot has."""
+    new: Positional[Path]
+    """Folder that it shall have."""
+    patch: Positional[Path]
+    """File to write."""
+
+    def run(self, console: Console) -> int:
+        write_patch(self.old, self.new, self.patch)
+        whole = sum(p.stat().st_size for p in self.new.rglob("*") if p.is_file())
+        console.print(
+            f"{self.patch}: {self.patch.stat().st_size / 1e6:.2f} MB instead of the whole folder's "
+            f"{whole / 1e6:.2f} MB. On the robot: einsort-vla patch {self.old} {self.patch} DST",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return 0
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Make the new folder out of the old one and a patch; every file is checked by its SHA-256."""
+
+    old: Positional[Path]
+    """Folder that the patch was made from."""
+    patch: Positional[Path]
+    """File that `einsort-vla diff` wrote."""
+    destination: Positional[Path]
+    """Folder to write; it must not exist."""
+
+    def run(self, console: Console) -> int:
+        apply_patch(self.old, self.patch, self.destination)
+        console.print(f"{self.destination}: whole, all files as they must be.", highlight=False)
+        return 0

@@ -1,0 +1,76 @@
+"""`einsort-vla verify DIR [--against SRC]`: is it whole, and as close as planned?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from tyro.conf import Positional
+
+from einsort_vla.checkpoint import Checkpoint, DenseFolder, read_folder
+from einsort_vla.cli.run import INCOMPLETE
+from einsort_vla.codec import decode
+from einsort_vla.errors import CheckpointError
+
+TOLERANCE = 2.0  # of the predicted error, which is that of Gaussian weights
+FLOOR = 1e-6  # below it, float16 scales and not the code decide
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check a compressed folder: fingerprints, layouts, finite numbers; errors against the source.
+
+    Exit code 1 if a matrix has more than twice the error that its plan predicts. Weights coded with
+    a calibration have larger errors on purpose: they are shown, not judged.
+    """
+
+    folder: Positional[Path]
+    """Folder that `compress` wrote."""
+    against: Path | None = None
+    """The dense policy it was made from: every matrix is decoded and compared."""
+
+    def run(self, console: Console) -> int:
+        content = read_folder(self.folder)
+        console.print(
+            f"{self.folder}: all files have their fingerprints; {len(content.coded)} coded "
+            f"matrices and {len(content.dense)} dense tensors are as the plan says.",
+            highlight=False,
+        )
+        if self.against is None:
+            return 0
+        rows = _compare(content, DenseFolder(self.against), console)
+        worst = sorted(rows, key=lambda row: -row[1] / max(row[2], FLOOR))
+        _print(worst[:SHOWN], console)
+        failed = [row for row in rows if row[1] > TOLERANCE * row[2] + FLOOR]
+        if content.is_calibrated:
+            console.print("Coded with a calibration: weight errors are not judged.")
+            return 0
+        console.print(
+            f"{len(rows) - len(failed)} of {len(rows)} matrices have at most {TOLERANCE:g} times "
+            "the error predicted for Gaussian weights.",
+            highlight=False,
+        )
+        return INCOMPLETE if failed else 0
+
+
+def _compare(
+    content: Checkpoint, dense: DenseFolder, console: Console
+) -> list[tuple[str, float, float]]:
+    """(name, relative squared error, predicted) of every coded matrix."""
+    if dense.sha256() != content.source_sha256:
+        raise CheckpointError(f"{dense.folder} does not hold the weights this was made from.")
+    rows = []
+    for name, compressed in track(content.coded.items(), "comparing", console=console):
+        weight = dense.get(name).float()
+        missing = (weight - decode(compressed)).square().sum() / weight.square().sum()
+        rows.append((name, float(missing), content.plan.tensors[name].distortion))
+    return rows
+
+
+def _print(rows: list[tuple[str, float, float]], console: Console) -> None:
+    table = Table("matrix", "error", "predicted", title="Furthest from the prediction")
+    for name, error, predicted in rows:
+        table.add_row(name, f"{error:.2e}", f"{predicted:.2e}")
+    console.print(table)
