@@ -19,7 +19,7 @@ from einsort_vla.codec.tables import TABLE_FILE, assigned, centroids, table_name
 RATES = [(8, 1), (4, 1), (2, 1), (4, 3), (2, 2), (2, 3), (2, 4), (2, 5), (2, 6), (1, 4), (1, 5),
          (1, 6), (1, 7)]  # fmt: skip
 # Window in bits to (iterations, slices of each iteration's data for each entry).
-WINDOWS = {8: (2400, 96), 10: (1200, 64), 12: (300, 32)}
+WINDOWS = {8: (2400, 96), 10: (1200, 64)}
 LENGTH = 256
 # Of the root mean squared error: noise on the entries, falling to none over the first 85 % of
 # iterations, leads out of poor local minima. At 3 bits it gains 0.3 dB, at 2 bits 0.1 dB.
