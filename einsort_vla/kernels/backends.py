@@ -60,12 +60,21 @@ BACKENDS: dict[str, type[ReferenceBackend | DenseBackend | FactoredBackend]] = {
 }
 
 
+def check_backend(name: str) -> str:
+    """The name itself, if there is such a backend.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in BACKENDS:
+        raise unknown_name("backend", name, BACKENDS)
+    return name
+
+
 def make_backend(name: str, compressed: CompressedTensor) -> Backend:
     """The backend of that name for one matrix.
 
     Raises:
         UsageError: there is no such backend.
     """
-    if name not in BACKENDS:
-        raise unknown_name("backend", name, BACKENDS)
-    return BACKENDS[name](compressed)
+    return BACKENDS[check_backend(name)](compressed)

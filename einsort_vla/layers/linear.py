@@ -1,14 +1,19 @@
 """A linear layer whose weight stays coded."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from einsort_vla.codec import CompressedTensor
-from einsort_vla.kernels import make_backend
+from einsort_vla.codec import CodecSpec, CompressedTensor, Shape
+from einsort_vla.kernels import Backend, make_backend
 
 
 class CompressedLinear(nn.Module):
     """Stands in for `nn.Linear`; coded parts are buffers named `weight_<part>`.
+
+    A change of type changes what it computes in, not the coded parts.
 
     Args:
         compressed: the coded weight.
@@ -31,8 +36,36 @@ class CompressedLinear(nn.Module):
             self.register_buffer(f"weight_{part}", tensor)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self._like: Tensor
-        self.register_buffer("_like", torch.full((1,), torch.nan, dtype=dtype), persistent=False)
-        self._backend = make_backend(backend, compressed)
+        like = torch.full((1,), torch.nan, dtype=dtype, device="cpu")
+        self.register_buffer("_like", like, persistent=False)
+        self._backend_name = backend
+        self._backend: Backend | None = None
+        if not any(tensor.is_meta for tensor in compressed.parts.values()):
+            self._backend = make_backend(backend, compressed)
+        self.register_load_state_dict_post_hook(_forget_backend)
+
+    @classmethod
+    def empty(
+        cls,
+        spec: CodecSpec,
+        shape: Shape,
+        bias: Tensor | None,
+        backend: str = "dense",
+        dtype: torch.dtype = torch.float32,
+    ) -> "CompressedLinear":
+        """A layer whose parts are on the meta device, to be loaded."""
+        parts = {
+            name: torch.empty(part.shape, dtype=part.dtype, device="meta")
+            for name, part in spec.layout(shape).items()
+        }
+        return cls(CompressedTensor(spec, shape, parts), bias, backend, dtype)
+
+    @property
+    def compressed(self) -> CompressedTensor:
+        """The coded weight, as the buffers hold it now."""
+        shape = (self.out_features, self.in_features)
+        parts = {part: self.get_buffer(f"weight_{part}") for part in self.spec.layout(shape)}
+        return CompressedTensor(self.spec, shape, parts)
 
     @property
     def weight(self) -> Tensor:
@@ -41,7 +74,26 @@ class CompressedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
+        if self._backend is None:
+            self._backend = make_backend(self._backend_name, self.compressed)
         return self._backend.linear(x, self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {self.spec}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CompressedLinear":
+        parts = {name: buffer for name, buffer in self._buffers.items() if name != "_like"}
+        super()._apply(fn, recurse)
+        for name, before in parts.items():
+            after = self._buffers[name]
+            assert before is not None
+            assert after is not None
+            if after.dtype != before.dtype:
+                self._buffers[name] = before.to(after.device)
+            if after.device != before.device:
+                self._backend = None
+        return self
+
+
+def _forget_backend(layer: Any, _: Any) -> None:
+    layer._backend = None

@@ -1,0 +1,165 @@
+"""Transformers: `EinSortConfig` compresses a model while it is loaded, saved ones load as they are.
+
+Importing this module registers the method `einsort`; Transformers has no other way to find it.
+
+    from einsort_vla.huggingface import EinSortConfig
+    model = AutoModelForCausalLM.from_pretrained(ID, quantization_config=EinSortConfig(rate=0.75))
+    model.save_pretrained(FOLDER)
+"""
+
+# Transformers' base classes declare less than they pass on.
+# pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
+# pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.core_model_loading import ConversionOps
+from transformers.quantizers import HfQuantizer
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.quantizers_utils import should_convert_module
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from einsort_vla.codec import check_codec, decode, encode
+from einsort_vla.errors import EinSortError, UsageError
+from einsort_vla.kernels import check_backend
+from einsort_vla.layers import CompressedLinear
+from einsort_vla.plan import Plan, allocate, check_rate, options
+
+METHOD = "einsort"
+
+
+@register_quantization_config(METHOD)
+class EinSortConfig(QuantizationConfigMixin):
+    """How the linear layers of a model are compressed.
+
+    Args:
+        rate: share of their bfloat16 bytes to remove, 0 to 0.95; all that is stored is counted.
+        codec: form of the code, with options of its menu; one that needs no look at the weights
+            (`leader`, `scalar`).
+        backend: how coded weights are multiplied.
+        modules_to_not_convert: modules left dense; by default the head over the vocabulary.
+        plan: code of each matrix; made when a model is compressed, stored with it.
+
+    Raises:
+        UsageError: the rate, the codec or the backend cannot be.
+    """
+
+    def __init__(
+        self,
+        rate: float = 0.75,
+        codec: str = "leader",
+        backend: str = "dense",
+        modules_to_not_convert: list[str] | None = None,
+        plan: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        self.quant_method: Any = METHOD
+        self.rate, self.codec = check_rate(rate), check_codec(codec)
+        self.backend = check_backend(backend)
+        self.modules_to_not_convert = modules_to_not_convert
+        self.plan = plan
+
+
+@register_quantizer(METHOD)
+class EinSortQuantizer(HfQuantizer):
+    """Transformers' hooks: codes each weight as it is read, or makes room for coded ones."""
+
+    requires_calibration = False
+    quantization_config: EinSortConfig
+
+    @property
+    def is_trainable(self) -> bool:
+        return False
+
+    def is_serializable(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def param_needs_quantization(self, model: nn.Module, param_name: str, **_: Any) -> bool:
+        return not self.pre_quantized and param_name in self.plan.tensors
+
+    def get_quantize_ops(self) -> ConversionOps:
+        return _Encode(self)
+
+    def _process_model_before_weight_loading(self, model: Any, **_: Any) -> None:
+        config = self.quantization_config
+        if config.plan is None:
+            config.plan = self._make_plan(model).as_dict()
+        self.plan = Plan.from_dict(config.plan)
+        if self.pre_quantized:
+            for name, planned in self.plan.tensors.items():
+                path = name.removesuffix(".weight")
+                linear = model.get_submodule(path)
+                model.set_submodule(
+                    path,
+                    CompressedLinear.empty(
+                        planned.spec,
+                        planned.shape,
+                        linear.bias,
+                        config.backend,
+                        linear.weight.dtype,
+                    ),
+                )
+
+    def _make_plan(self, model: Any) -> Plan:
+        config = self.quantization_config
+        kept = self.get_modules_to_not_convert(
+            model, config.modules_to_not_convert, model._keep_in_fp32_modules
+        )
+        shapes = {
+            f"{path}.weight": (module.out_features, module.in_features)
+            for path, module in model.named_modules()
+            if type(module) is nn.Linear and should_convert_module(path, kept)
+        }
+        choices = {name: options(shape, config.codec) for name, shape in shapes.items()}
+        if any(len(choice) < 2 for choice in choices.values()):
+            raise UsageError(f"--codec {config.codec} must see the weights before it can plan.")
+        return allocate(choices, config.rate, config.codec)
+
+    def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
+        for path, module in list(model.named_modules()):
+            if isinstance(module, CompressedLinear):
+                model.set_submodule(path, _dense(module, dtype or module.weight.dtype))
+        return model
+
+
+class _Encode(ConversionOps):
+    """Puts a coded layer in the place of the linear layer whose weight was read."""
+
+    def __init__(self, quantizer: EinSortQuantizer) -> None:
+        self._quantizer = quantizer
+
+    def convert(
+        self,
+        input_dict: Mapping[str, Any],
+        full_layer_name: str | None = None,
+        model: Any = None,
+        missing_keys: set[str] | None = None,
+        **_: Any,
+    ) -> dict[str, Tensor]:
+        (value,) = input_dict.values()
+        weight = value[0] if isinstance(value, list) else value
+        assert full_layer_name is not None
+        path = full_layer_name.removesuffix(".weight")
+        linear, planned = model.get_submodule(path), self._quantizer.plan.tensors[full_layer_name]
+        try:
+            compressed = encode(weight, planned.spec)
+        except EinSortError as error:
+            raise type(error)(f"{full_layer_name}: {error}") from error
+        backend = self._quantizer.quantization_config.backend
+        layer = CompressedLinear(compressed, linear.bias, backend, linear.weight.dtype)
+        model.set_submodule(path, layer.to(weight.device))
+        if missing_keys is not None:
+            missing_keys.discard(full_layer_name)
+        return {}
+
+
+def _dense(layer: CompressedLinear, dtype: torch.dtype) -> nn.Linear:
+    weight = decode(layer.compressed).to(layer.weight.device, dtype)
+    linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    if layer.bias is not None:
+        linear.bias = nn.Parameter(layer.bias.detach().to(dtype), requires_grad=False)
+    return linear

@@ -1,0 +1,120 @@
+"""Transformers models: compressed while loading, saved, loaded again bit for bit, dequantized."""
+
+import copy
+import json
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("transformers")
+
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from einsort_vla.codec import decode
+from einsort_vla.errors import UsageError
+from einsort_vla.huggingface import EinSortConfig
+from einsort_vla.layers import CompressedLinear
+
+TOKENS = torch.arange(12)[None]
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dense")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=64, attention_bias=True, initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def logits(model):
+    with torch.inference_mode():
+        return model(TOKENS).logits
+
+
+def coded_layers(model):
+    return {n: m for n, m in model.named_modules() if isinstance(m, CompressedLinear)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_load_save_reload_dequantize(dense, tmp_path, dtype):
+    settings = EinSortConfig(rate=0.6)
+    model = AutoModelForCausalLM.from_pretrained(dense, quantization_config=settings, dtype=dtype)
+    assert len(coded_layers(model)) == 14
+    assert type(model.lm_head) is nn.Linear
+    own = AutoModelForCausalLM.from_pretrained(dense, dtype=dtype)
+    difference = (logits(model) - logits(own)).float().norm() / logits(own).float().norm()
+    assert difference < 0.15  # 6.4 bits a weight
+
+    model.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "config.json").read_text())["quantization_config"]
+    assert saved["quant_method"] == "einsort"
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=dtype)
+    assert coded_layers(again).keys() == coded_layers(model).keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    assert torch.equal(logits(again), logits(model))
+
+    expected = logits(again)
+    weights = {name: decode(layer.compressed) for name, layer in coded_layers(again).items()}
+    plain = again.dequantize()
+    assert not coded_layers(plain)
+    for name, weight in weights.items():
+        assert torch.equal(plain.get_submodule(name).weight, weight.to(dtype))
+    torch.testing.assert_close(logits(plain), expected)
+
+
+def test_a_coded_layer_survives_copies_and_changes_of_type(dense):
+    model = AutoModelForCausalLM.from_pretrained(
+        dense, quantization_config=EinSortConfig(rate=0.7), dtype=torch.float32
+    )
+    expected, layers = logits(model), coded_layers(model)
+    assert torch.equal(logits(copy.deepcopy(model)), expected)
+    before = {n: m.compressed.parts["scale"].clone() for n, m in layers.items()}
+    half = model.to(torch.bfloat16)
+    for name, layer in layers.items():
+        assert torch.equal(layer.compressed.parts["scale"], before[name])  # still float16
+        assert layer.weight.dtype == torch.bfloat16
+    torch.testing.assert_close(logits(half).float(), expected, rtol=0.1, atol=0.1)
+    assert torch.equal(logits(model.to(torch.float32)).isfinite(), torch.ones(1, 12, 64).bool())
+
+
+def test_another_state_is_taken_up(dense):
+    """Loading a state into a layer replaces what it had decoded."""
+    first, second = (
+        AutoModelForCausalLM.from_pretrained(
+            dense, quantization_config=EinSortConfig(rate=0.7), dtype=torch.float32
+        )
+        for _ in range(2)
+    )
+    expected = logits(first)
+    for layer in coded_layers(second).values():
+        layer.compressed.parts["scale"].zero_()
+        layer._backend = None
+    assert not torch.allclose(logits(second), expected)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(logits(second), expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rate": 1.5}, "outside"),
+        ({"codec": "leder"}, "Did you mean 'leader'"),
+        ({"backend": "fast"}, "nknown backend"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(UsageError, match=message):
+        EinSortConfig(**settings)
+
+
+def test_a_code_that_must_see_the_weights_is_refused(dense):
+    with pytest.raises(UsageError, match="must see the weights"):
+        AutoModelForCausalLM.from_pretrained(
+            dense, quantization_config=EinSortConfig(rate=0.5, codec="network")
+        )
