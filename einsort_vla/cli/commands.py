@@ -6,6 +6,7 @@ import tyro
 
 from einsort_vla.cli.compress import Compress
 from einsort_vla.cli.delta import Diff, Patch
+from einsort_vla.cli.doctor import Doctor
 from einsort_vla.cli.inspect import Inspect
 from einsort_vla.cli.plan import MakePlan
 from einsort_vla.cli.run import run_command
@@ -18,6 +19,7 @@ COMMANDS = (
     | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Diff, tyro.conf.subcommand("diff")]
     | Annotated[Patch, tyro.conf.subcommand("patch")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
 

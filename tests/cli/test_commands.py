@@ -146,3 +146,15 @@ def test_a_patch_makes_the_new_folder_out_of_the_old(tiny_policy_folder, tmp_pat
     patch.write_bytes(damaged)
     assert "not the file that was written" in run("patch", old, patch, tmp_path / "other").stderr
     assert not list(tmp_path.glob("other*"))
+
+
+def test_doctor_has_a_fix_for_what_is_not_right():
+    result = run("doctor", "--json")
+    findings = json.loads(result.stdout)
+    assert {"Python", "torch", "lerobot", "mujoco", "GL for LIBERO", "tensorrt"} <= {
+        finding["what"] for finding in findings
+    }
+    assert all((f["verdict"] == "ok") != bool(f["fix"]) for f in findings)
+    wrong = [finding for finding in findings if finding["verdict"] == "wrong"]
+    assert result.returncode == bool(wrong)
+    assert "fix" in run("doctor").stdout

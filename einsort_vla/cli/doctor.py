@@ -1,0 +1,126 @@
+"""`einsort-vla doctor`: what this machine has for compressing, running and judging policies."""
+
+import ctypes.util
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from json import dumps
+from typing import Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from einsort_vla.cli.run import INCOMPLETE
+
+Verdict = Literal["ok", "missing", "wrong"]
+MUJOCO = "3.3.2"  # later ones render other pictures and change contacts in libero_spatial
+LEROBOT = "0.6.1"
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `fix` says what to do unless it is ok."""
+
+    what: str
+    found: str
+    verdict: Verdict
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Look at what is installed; each finding comes with its fix. Exit code 1 if one is wrong.
+
+    What is missing is only needed for what its fix names.
+    """
+
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self, console: Console) -> int:
+        findings = [finding for check in _CHECKS for finding in check()]
+        if self.json:
+            print(dumps([asdict(finding) for finding in findings], indent=2))
+        else:
+            table = Table("what", "found", "", "fix")
+            for f in findings:
+                table.add_row(f.what, f.found, f.verdict, f.fix)
+            console.print(table)
+        return INCOMPLETE if any(f.verdict == "wrong" for f in findings) else 0
+
+
+def _python() -> Iterator[Finding]:
+    is_right = sys.version_info[:2] == (3, 12)
+    yield Finding(
+        "Python", platform.python_version(), "ok" if is_right else "wrong",
+        "" if is_right else "lerobot and its pins need Python 3.12",
+    )  # fmt: skip
+
+
+def _packages() -> Iterator[Finding]:
+    yield _package("torch", "", "uv sync")
+    yield _package("numba", "", "pip install 'einsort-vla[fast]': codes much faster")
+    yield _package("lerobot", LEROBOT, "pip install 'einsort-vla[lerobot]': runs LeRobot policies")
+    yield _package("lerobot_policy_einsort", "", "pip install lerobot_policy_einsort: LeRobot then "
+                   "loads compressed policies")  # fmt: skip
+    yield _package("mujoco", MUJOCO, "pip install 'einsort-vla[libero]': runs LIBERO")
+    yield _package("tensorrt", "", "only on the machine that builds engines: pip install tensorrt")
+
+
+def _package(name: str, version: str, fix: str) -> Finding:
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding(name, "not installed", "missing", fix)
+    if version and found != version:
+        return Finding(name, found, "wrong", f"pip install {name}=={version}")
+    return Finding(name, found, "ok")
+
+
+def _graphics() -> Iterator[Finding]:
+    backend = os.environ.get("MUJOCO_GL", "not set")
+    has_osmesa = ctypes.util.find_library("OSMesa") is not None
+    fix = "as root: apt-get install libosmesa6 (or MUJOCO_GL=egl with a GPU)"
+    yield Finding(
+        "GL for LIBERO", f"OSMesa {'found' if has_osmesa else 'not found'}, MUJOCO_GL {backend}",
+        "ok" if has_osmesa or backend == "egl" else "missing", "" if has_osmesa else fix,
+    )  # fmt: skip
+
+
+def _memory() -> Iterator[Finding]:
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+    except (ValueError, OSError):
+        return
+    fix = "LIBERO with its policy takes 2.6 GiB for each worker: use --workers 1"
+    yield Finding(
+        "free memory", f"{free:.1f} GiB", "ok" if free > 6 else "missing", "" if free > 6 else fix
+    )
+
+
+def _gpu() -> Iterator[Finding]:
+    if torch.cuda.is_available():
+        capability = ".".join(map(str, torch.cuda.get_device_capability()))
+        yield Finding("GPU", f"{torch.cuda.get_device_name()} (compute {capability})", "ok")
+    else:
+        yield Finding("GPU", "none that torch can use", "missing", "everything runs on the CPU")
+
+
+def _compiled_search() -> Iterator[Finding]:
+    if importlib.util.find_spec("numba") is None:
+        return
+    try:
+        import einsort_vla.codec.compiled_search  # noqa: F401
+    except Exception as error:  # whatever numba finds wrong with this machine
+        yield Finding("compiled search", str(error), "wrong", "reinstall numba and llvmlite")
+
+
+_CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    _python, _packages, _compiled_search, _graphics, _memory, _gpu,
+)  # fmt: skip
