@@ -9,7 +9,13 @@ from torch import nn
 
 pytest.importorskip("transformers")
 
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from einsort_vla.codec import decode
 from einsort_vla.errors import UsageError
@@ -29,6 +35,19 @@ def dense(tmp_path_factory):
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def test_a_vision_language_model(reference_policy, tmp_path):
+    torch.manual_seed(0)
+    settings = AutoConfig.from_pretrained(reference_policy / "vlm")
+    AutoModelForImageTextToText.from_config(settings).save_pretrained(tmp_path / "dense")
+    load = AutoModelForImageTextToText.from_pretrained
+    model = load(tmp_path / "dense", quantization_config=EinSortConfig(rate=0.75))
+    names = coded_layers(model)
+    assert any("vision_model" in n for n in names)
+    assert any("text_model" in n for n in names)
+    model.save_pretrained(tmp_path / "saved")
+    assert torch.equal(logits(load(tmp_path / "saved")), logits(model))
 
 
 def logits(model):
