@@ -39,7 +39,8 @@ reference-policy: setup ## trains the shipped policy anew, into outputs/; resume
 
 setup: gl .venv/setup-stamp
 
-.venv/setup-stamp: pyproject.toml policies/lerobot_policy_einsort/pyproject.toml .python-version
+.venv/setup-stamp: pyproject.toml policies/lerobot_policy_einsort/pyproject.toml \
+    envs/lerobot_env_einsort_libero/pyproject.toml .python-version
 	@command -v $(UV) >/dev/null || { python3 -m venv .tools && .tools/bin/pip install -q uv; }
 	$(UV) sync --all-extras --all-groups --all-packages
 	@touch $@

@@ -11,6 +11,8 @@ from einsort_vla.errors import UsageError, unknown_name
 
 DEFAULT_PATH = Path(__file__).resolve().parents[1] / "configs" / "eval" / "libero.yaml"
 
+LOOKS = 10_000  # more than any episode has
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -51,3 +53,13 @@ def load_protocol(path: Path = DEFAULT_PATH) -> Protocol:
     if missing := sorted(names - data.keys()):
         raise UsageError(f"{path.name} lacks the keys {', '.join(missing)}.")
     return Protocol(**data)
+
+
+def scene_seed(seed: int, task_id: int, episode: int) -> int:
+    """One number for all draws of an episode, the same for every policy that is judged on it."""
+    return (seed * 1000 + task_id) * 1000 + episode
+
+
+def look_seed(scene: int, n_looks: int) -> int:
+    """Seed of the flow's noise at a look; those of two episodes never meet."""
+    return scene * LOOKS + n_looks

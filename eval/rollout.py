@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from envs.libero import LiberoEnv
+from envs.protocol import scene_seed
 from policies.protocol import Policy
 
 Outcome = Literal["success", "failure", "error"]
@@ -37,7 +38,7 @@ class Scene:
     @property
     def noise_seed(self) -> int:
         """One number for the scene's draws and the flow's noise, the same for every arm."""
-        return (self.seed * 1000 + self.task_id) * 1000 + self.episode
+        return scene_seed(self.seed, self.task_id, self.episode)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from safetensors.torch import load_model
 
 from einsort_vla.checkpoint import TYPE_PREFIX, WEIGHTS, read_config
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
+from envs.protocol import look_seed
 from policies.protocol import Observation
 
 VLM_FOLDER = "vlm"  # tokenizer and configuration of the backbone, beside the weights
 _PREPROCESSOR = "policy_preprocessor.json"
-_NOISE_STRIDE = 10_000  # more chunks than any episode has: noise of two episodes never overlaps
 
 
 class LeRobotPolicy:
@@ -60,7 +60,7 @@ class LeRobotPolicy:
         """
         batch = self._preprocess(self._to_tensors(observation))
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
-            torch.manual_seed(self._seed * _NOISE_STRIDE + self._n_chunks)
+            torch.manual_seed(look_seed(self._seed, self._n_chunks))
             chunk = self.module.predict_action_chunk(batch)
         self._n_chunks += 1
         return self._postprocess(chunk)[0].float().numpy()
