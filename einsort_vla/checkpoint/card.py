@@ -38,12 +38,14 @@ tags: [robotics, lerobot, einsort, compression]
 Weight file: {dense_bytes / 1e6:.2f} MB before, {compressed_bytes / 1e6:.2f} MB now.
 
 ## Use
-`pip install einsort-vla`, then
+With the plug-in `lerobot_policy_einsort` installed, LeRobot's own commands load this folder:
 
-    from policies.lerobot_adapter import load
-    policy = load("this folder")
+    lerobot-eval --policy.path=THIS_FOLDER ...
 
-What compression cost in closed loop: `python eval/libero.py --rate {plan.rate_requested}`.
+or in Python, where a dense class would refuse it:
+
+    from lerobot.policies.factory import get_policy_class
+    policy = get_policy_class("einsort_{policy_type}").from_pretrained("THIS_FOLDER")
 
 ## Codes
 | code | weights | bits a weight |

@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from tyro.conf import Positional
 
-from einsort_vla.checkpoint import compress_folder, plan_folder
+from einsort_vla.checkpoint import CompressionSummary, compress_folder, plan_folder
 from einsort_vla.cli.options import CalibrationOption, CodecOption
 from einsort_vla.cli.plan import from_yaml
+from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import UsageError
 from einsort_vla.plan import InputStatistics, Plan
 
@@ -36,11 +37,11 @@ class Compress:
 
     def run(self, console: Console) -> int:
         statistics = InputStatistics.load(self.calibration) if self.calibration else None
-        with Progress(console=console) as progress:
-            plan = self._plan(statistics, _bar(progress, "planning"))
-            summary = compress_folder(
-                self.source, self.destination, plan, statistics, _bar(progress, "coding weights")
-            )
+        try:
+            plan, summary = self._compress(statistics, console)
+        except KeyboardInterrupt:
+            console.print("Stopped. The same command goes on where it was.")
+            return INCOMPLETE
         console.print(
             f"{self.destination}: rate {plan.rate:.4f} (requested {plan.rate_requested}), "
             f"{plan.bits_per_weight:.3f} bits a weight, weight file "
@@ -48,6 +49,14 @@ class Compress:
             highlight=False,
         )
         return 0
+
+    def _compress(
+        self, statistics: InputStatistics | None, console: Console
+    ) -> tuple[Plan, CompressionSummary]:
+        with Progress(console=console) as progress:
+            plan = self._plan(statistics, _bar(progress, "planning"))
+            coding = _bar(progress, "coding weights")
+            return plan, compress_folder(self.source, self.destination, plan, statistics, coding)
 
     def _plan(
         self, statistics: InputStatistics | None, on_progress: Callable[[int, int], None]

@@ -43,6 +43,9 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "predicted_distortion": plan.distortion,
         "coded_bytes": plan.n_bits // 8,
         "dense_remainder_bytes": sum(t.nbytes for t in checkpoint.dense.values()),
+        "dropped": checkpoint.dropped,
+        "calibrated": checkpoint.is_calibrated,
+        "source_sha256": checkpoint.source_sha256,
         "tensors": [
             {
                 "name": name,
@@ -71,6 +74,8 @@ def _print_table(content: dict[str, Any], console: Console) -> None:
         f"{content['dense_remainder_bytes']} bytes dense.",
         highlight=False,
     )
+    for name, reason in content["dropped"].items():
+        console.print(f"Not stored: {name} ({reason}).", highlight=False)
     if content["core_kept_fraction"] is not None:
         text = describe_cores(content["core_kept_fraction"], content["order_bits_per_weight"])
         console.print(text, highlight=False)
