@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from einsort_vla.errors import unknown_name
+from einsort_vla.errors import UsageError, unknown_name
 
 _LOOKUP = "a look-up table, not a linear layer"
 _UNUSED = "never used in inference"
@@ -102,5 +102,9 @@ def _match(name: str, patterns: Mapping[str, str]) -> str | None:
 
 def _family(policy_type: str) -> Family:
     if policy_type not in FAMILIES:
-        raise unknown_name("policy type for compression", policy_type, FAMILIES)
+        unknown = unknown_name("policy type for compression", policy_type, FAMILIES)
+        raise UsageError(
+            f"{unknown} Transformers language models are compressed while they are loaded: "
+            "einsort_vla.huggingface.EinSortConfig."
+        )
     return FAMILIES[policy_type]
