@@ -31,7 +31,7 @@ class Shape:
     text_ffn: int = 640
     text_layers: int = 4
     text_heads: int = 4
-    text_kv_heads: int = 4
+    text_kv_heads: int | None = None  # as many as heads
     expert_width_multiplier: float = 0.75
     chunk_size: int = 8
     n_action_steps: int = 4
@@ -57,7 +57,7 @@ def build_vlm_folder(folder: Path, shape: Shape) -> None:
         intermediate_size=shape.text_ffn,
         num_hidden_layers=shape.text_layers,
         num_attention_heads=shape.text_heads,
-        num_key_value_heads=shape.text_kv_heads,
+        num_key_value_heads=shape.text_kv_heads or shape.text_heads,
         head_dim=shape.text_width // shape.text_heads,
         vocab_size=shape.vocabulary,
         rms_norm_eps=1e-5,
