@@ -1,5 +1,6 @@
 """What every command shares: parsing, one-line errors, exit codes."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,9 @@ def run_command(settings: Any, main: Callable[[Any, Any], int], name: str) -> No
         kind = "Missing" if isinstance(error, MissingDependency) else "Error"
         print(f"{kind}: {error}", file=sys.stderr)
         sys.exit(MISUSE)
+    except BrokenPipeError:  # `| head` has read enough; nothing is left to be flushed to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(INCOMPLETE)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         sys.exit(INCOMPLETE)

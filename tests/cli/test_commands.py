@@ -158,3 +158,11 @@ def test_doctor_has_a_fix_for_what_is_not_right():
     wrong = [finding for finding in findings if finding["verdict"] == "wrong"]
     assert result.returncode == bool(wrong)
     assert "fix" in run("doctor").stdout
+
+
+def test_a_reader_that_has_read_enough_is_no_error(tiny_policy_folder, tmp_path):
+    run("compress", tiny_policy_folder, tmp_path / "new", "--rate", 0.7)
+    program = Path(sys.executable).with_name("einsort-vla")
+    line = f"{program} inspect {tmp_path / 'new'} --json | head -c 1"
+    result = subprocess.run(line, shell=True, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("{", "")
