@@ -1,13 +1,15 @@
 """What changed between two compressed folders, block by block: an update to send to robots.
 
-A patch is a safetensors file. For each changed file of the new folder it holds the numbers of its
-changed blocks and their bytes; its metadata hold the new manifest and the fingerprint of the old.
+A patch is a safetensors file. For each changed file of the new folder it says which runs of bytes
+are copied from the old file, and holds the others. Tensors are compared with those of their name,
+wherever they lie: another plan moves them all. Metadata hold the new manifest and the fingerprint
+of the old one.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,9 @@ from einsort_vla.checkpoint import manifest
 from einsort_vla.checkpoint.source import file_sha256, open_weights
 from einsort_vla.errors import CheckpointError
 
-FORMAT = "einsort-patch-1"
+FORMAT = "einsort-patch-2"
 BLOCK = 4096  # bytes
+Run = tuple[int, int, int]  # where it lies in the old file (or -1), in the new one, its bytes
 
 
 def diff(old: Path, new: Path, patch: Path) -> None:
@@ -36,11 +39,9 @@ def diff(old: Path, new: Path, patch: Path) -> None:
     sizes = {name: (new / name).stat().st_size for name in after}
     for name in sorted(after):
         if before.get(name) != after[name]:
-            found = list(_changed_blocks(old / name, new / name))
-            numbers = [number for number, _ in found]
-            data = np.frombuffer(b"".join(block for _, block in found), dtype=np.uint8)
-            tensors[f"{name}:blocks"] = torch.tensor(numbers, dtype=torch.int64)
-            tensors[f"{name}:data"] = torch.from_numpy(data.copy())
+            runs, data = _compare(old / name, new / name)
+            tensors[f"{name}:runs"] = torch.tensor(runs, dtype=torch.int64).view(-1, 3)
+            tensors[f"{name}:data"] = torch.from_numpy(np.array(bytearray(data), dtype=np.uint8))
     metadata = {
         "format": FORMAT,
         "old_manifest_sha256": file_sha256(old / manifest.MANIFEST),
@@ -78,9 +79,11 @@ def apply(old: Path, patch: Path, destination: Path) -> None:
             if ".." in Path(name).parts or Path(name).is_absolute():
                 raise CheckpointError(f"{patch} would write outside of the folder: {name}.")
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            if name in before:
+            if f"{name}:runs" in tensors:
+                runs, data = tensors[f"{name}:runs"].tolist(), tensors[f"{name}:data"].numpy()
+                _build(old / name, partial / name, runs, data, size)
+            elif name in before:
                 shutil.copyfile(old / name, partial / name)
-            _write_blocks(partial / name, tensors, name, size)
         manifest.check(partial)
         os.replace(partial, destination)
     except (KeyError, ValueError, IndexError) as error:
@@ -89,21 +92,67 @@ def apply(old: Path, patch: Path, destination: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _changed_blocks(old: Path, new: Path) -> Iterator[tuple[int, bytes]]:
-    """(number, bytes) of every block of a file that another file has not at the same place."""
-    with new.open("rb") as ours, (old if old.is_file() else Path(os.devnull)).open("rb") as theirs:
-        number = 0
-        while block := ours.read(BLOCK):
-            if block != theirs.read(BLOCK):
-                yield number, block
-            number += 1
+def _compare(old: Path, new: Path) -> tuple[list[Run], bytes]:
+    """The runs that make up the new file, in its order, and the bytes that the old one has not."""
+    theirs, ours = _content(old), _content(new)
+    places = _segments(old) if old.is_file() else {}
+    runs: list[Run] = []
+    fresh: list[bytes] = []
+    for name, (start, stop) in _segments(new).items():
+        first, last = places.get(name, (0, 0))
+        for position in range(start, stop, BLOCK):
+            block = ours[position : min(position + BLOCK, stop)]
+            source = first + position - start
+            is_same = np.array_equal(theirs[source : min(source + len(block), last)], block)
+            if not is_same:
+                fresh.append(block.tobytes())
+            _append(runs, (source if is_same else -1, position, len(block)))
+    return runs, b"".join(fresh)
 
 
-def _write_blocks(path: Path, tensors: dict[str, Tensor], name: str, size: int) -> None:
-    with path.open("r+b" if path.exists() else "wb") as file:
-        if f"{name}:blocks" in tensors:
-            data = tensors[f"{name}:data"].numpy().tobytes()
-            for k, number in enumerate(tensors[f"{name}:blocks"].tolist()):
-                file.seek(number * BLOCK)
-                file.write(data[k * BLOCK : (k + 1) * BLOCK])
+def _append(runs: list[Run], run: Run) -> None:
+    """Add a run, to the last one if it only goes on with it."""
+    if runs:
+        source, place, length = runs[-1]
+        follows = source + length == run[0] if source >= 0 else run[0] < 0
+        if follows and place + length == run[1]:
+            runs[-1] = (source, place, length + run[2])
+            return
+    runs.append(run)
+
+
+def _build(old: Path, new: Path, runs: Sequence[Run], data: np.ndarray, size: int) -> None:
+    theirs, used = _content(old), 0
+    with new.open("wb") as file:
+        for source, place, length in runs:
+            file.seek(place)
+            if source >= 0:
+                file.write(theirs[source : source + length].tobytes())
+            else:
+                file.write(data[used : used + length].tobytes())
+                used += length
         file.truncate(size)
+
+
+def _content(path: Path) -> np.ndarray:
+    """The bytes of a file, read when they are looked at."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return np.zeros(0, dtype=np.uint8)
+    return np.memmap(path, dtype=np.uint8, mode="r")
+
+
+def _segments(path: Path) -> dict[str, tuple[int, int]]:
+    """Where each tensor of a safetensors file begins and ends; any other file is one segment."""
+    size = path.stat().st_size
+    if path.suffix != ".safetensors":
+        return {"": (0, size)}
+    with path.open("rb") as file:
+        n_header = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(n_header))
+    base = 8 + n_header
+    tensors = {
+        name: (base + entry["data_offsets"][0], base + entry["data_offsets"][1])
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+    return {"": (0, base), **dict(sorted(tensors.items(), key=lambda item: item[1]))}

@@ -115,11 +115,13 @@ def test_a_patch_makes_the_new_folder_out_of_the_old(tiny_policy_folder, tmp_pat
     tensors = load_file(source / "model.safetensors")
     tensors["model.first.bias"] += 1  # fine-tuned
     save_file(tensors, source / "model.safetensors")
-    (source / "vlm" / "added.json").write_text("[]")
+    (source / "vlm" / "added.json").write_text("")
     (source / "vlm" / "tokenizer.json").unlink()
     run("compress", source, new, "--rate", 0.7)
     patch = tmp_path / "update.safetensors"
     assert run("diff", old, new, patch).returncode == 0
+    codes = (new / "model.safetensors").read_bytes()[-64:]  # the last tensor, the same in both
+    assert codes not in patch.read_bytes()
     result = run("patch", old, patch, tmp_path / "patched")
     assert result.returncode == 0, result.stderr
     patched, expected = (
