@@ -63,7 +63,7 @@ def main(settings: Settings, console: Console) -> int:
         raise CheckpointError(f"{settings.output} is complete already; nothing was written over.")
     folder, scenes = find_policy(settings.policy), _scenes(settings)
     dense = DenseFolder(folder)
-    names, fingerprint = list(compressible_shapes(dense)), dense.sha256()
+    names, fingerprint = list(compressible_shapes(dense)), dense.sha256
     observations_folder = settings.output / f"observations-{fingerprint[:12]}"
     observations_folder.mkdir(parents=True, exist_ok=True)
     policy = load(str(folder))

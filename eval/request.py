@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from einsort_vla.checkpoint import DenseFolder, read_config
+from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.cli.options import CalibrationOption, CodecOption
 from einsort_vla.codec import check_codec
 from einsort_vla.errors import UsageError, unknown_name
@@ -124,8 +124,7 @@ def find_policy(policy: str) -> Path:
     """
     is_shipped = policy == REFERENCE_POLICY and not Path(REFERENCE_POLICY).exists()
     folder = ROOT / REFERENCE_POLICY if is_shipped else resolve_folder(policy)
-    DenseFolder(folder)
-    features = read_config(folder).get("input_features", {})
+    features = DenseFolder(folder).config.get("input_features", {})
     cameras = [key for key, feature in features.items() if feature.get("type") == "VISUAL"]
     if other := sorted(set(cameras) - set(PICTURE_KEYS)):
         raise UsageError(

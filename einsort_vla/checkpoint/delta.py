@@ -76,8 +76,7 @@ def apply(old: Path, patch: Path, destination: Path) -> None:
         partial.mkdir(parents=True)
         (partial / manifest.MANIFEST).write_text(metadata["manifest"], encoding="utf-8")
         for name, size in json.loads(metadata["sizes"]).items():
-            if ".." in Path(name).parts or Path(name).is_absolute():
-                raise CheckpointError(f"{patch} would write outside of the folder: {name}.")
+            manifest.check_inside(patch, name)
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             if f"{name}:runs" in tensors:
                 runs, data = tensors[f"{name}:runs"].tolist(), tensors[f"{name}:data"].numpy()

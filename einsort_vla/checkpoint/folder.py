@@ -94,7 +94,7 @@ def plan_folder(
         on_progress(done, total)
     if statistics is None:
         return allocate(choices, rate, form)
-    statistics.check_source(dense.sha256())
+    statistics.check_source(dense.sha256)
     return allocate(choices, rate, form, statistics.sensitivities or None)
 
 
@@ -140,7 +140,7 @@ def compress_folder(
     dense = DenseFolder(source)
     _check_plan(plan, compressible_shapes(dense))
     if statistics:
-        statistics.check_source(dense.sha256())
+        statistics.check_source(dense.sha256)
     partial = destination.with_name(f"{destination.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     try:
@@ -202,7 +202,7 @@ def _write_weights(
         for name, stored in dense.tensors.items()
         if name not in plan.tensors and name not in dropped
     }
-    about = Checkpoint(plan, {}, {}, dropped, dense.sha256(), statistics is not None)
+    about = Checkpoint(plan, {}, {}, dropped, dense.sha256, statistics is not None)
     details = checkpoint_file.metadata(about)
     writer = FileWriter(path, checkpoint_file.layout(plan, remainder), details)
     for name in remainder.keys() - writer.done:

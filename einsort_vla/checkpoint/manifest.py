@@ -35,8 +35,7 @@ def check(folder: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); copy the folder again.") from error
     for name, digest in entries:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise CheckpointError(f"{path} names {name}, which is not in the folder.")
+        check_inside(path, name)
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} lacks {name}; copy the folder again, whole.")
         if file_sha256(folder / name) != digest:
@@ -45,6 +44,16 @@ def check(folder: Path) -> dict[str, str]:
                 f"was edited. Copy it again; after an edit on purpose, take it out of {MANIFEST}."
             )
     return dict(entries)
+
+
+def check_inside(source: Path, name: str) -> None:
+    """Refuse a name that leads out of the folder.
+
+    Raises:
+        CheckpointError: it does; `source` is the file that has it.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise CheckpointError(f"{source} names {name}, which is not in the folder.")
 
 
 def _names(folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ class DenseFolder:
         with open_weights(self.tensors[name].file) as file:
             return file.get_tensor(name)
 
+    @cached_property  # gigabytes are read once, however many ask
     def sha256(self) -> str:
         """Fingerprint of the weights: of the file, or of its shards' fingerprints."""
         digests = [file_sha256(file) for file in self.files]

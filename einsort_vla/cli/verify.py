@@ -59,7 +59,7 @@ def _compare(
     content: Checkpoint, dense: DenseFolder, console: Console
 ) -> list[tuple[str, float, float]]:
     """(name, relative squared error, predicted) of every coded matrix."""
-    if dense.sha256() != content.source_sha256:
+    if dense.sha256 != content.source_sha256:
         raise CheckpointError(f"{dense.folder} does not hold the weights this was made from.")
     rows = []
     for name, compressed in track(content.coded.items(), "comparing", console=console):
