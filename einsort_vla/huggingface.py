@@ -19,16 +19,14 @@ from torch import Tensor, nn
 from transformers.core_model_loading import ConversionOps
 from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
-from transformers.quantizers.quantizers_utils import should_convert_module
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from einsort_vla.checkpoint import METHOD, linear_layers
 from einsort_vla.codec import check_codec, decode, encode
 from einsort_vla.errors import EinSortError, UsageError
 from einsort_vla.kernels import check_backend
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.plan import Plan, allocate, check_rate, options
-
-METHOD = "einsort"
 
 
 @register_quantization_config(METHOD)
@@ -105,13 +103,10 @@ class EinSortQuantizer(HfQuantizer):
 
     def _make_plan(self, model: Any) -> Plan:
         config = self.quantization_config
-        kept = self.get_modules_to_not_convert(
-            model, config.modules_to_not_convert, model._keep_in_fp32_modules
-        )
+        layers = linear_layers(model, config.modules_to_not_convert)
         shapes = {
-            f"{path}.weight": (module.out_features, module.in_features)
-            for path, module in model.named_modules()
-            if type(module) is nn.Linear and should_convert_module(path, kept)
+            f"{path}.weight": (layer.out_features, layer.in_features)
+            for path, layer in layers.items()
         }
         choices = {name: options(shape, config.codec) for name, shape in shapes.items()}
         if any(len(choice) < 2 for choice in choices.values()):

@@ -1,5 +1,6 @@
 """Compressed checkpoints on disk: the file, and the policy folder around it."""
 
+from einsort_vla.checkpoint.card import write_results
 from einsort_vla.checkpoint.delta import apply as apply_patch
 from einsort_vla.checkpoint.delta import diff as write_patch
 from einsort_vla.checkpoint.families import FAMILIES
@@ -12,16 +13,20 @@ from einsort_vla.checkpoint.folder import (
     read_folder,
 )
 from einsort_vla.checkpoint.source import (
+    METHOD,
     TYPE_PREFIX,
     WEIGHTS,
     DenseFolder,
     file_sha256,
+    is_compressed,
     read_config,
 )
+from einsort_vla.checkpoint.transformers_layers import linear_layers
 
 __all__ = [
     "FAMILIES",
     "FORMAT_VERSION",
+    "METHOD",
     "TYPE_PREFIX",
     "WEIGHTS",
     "Checkpoint",
@@ -31,10 +36,13 @@ __all__ = [
     "compress_folder",
     "compressible_shapes",
     "file_sha256",
+    "is_compressed",
+    "linear_layers",
     "plan_folder",
     "read",
     "read_config",
     "read_folder",
     "write",
     "write_patch",
+    "write_results",
 ]

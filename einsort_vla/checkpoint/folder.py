@@ -6,25 +6,29 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from einsort_vla.checkpoint import file as checkpoint_file
 from einsort_vla.checkpoint import manifest
-from einsort_vla.checkpoint.card import model_card
-from einsort_vla.checkpoint.families import dense_reason, dropped_reasons
+from einsort_vla.checkpoint.card import CARD, model_card
 from einsort_vla.checkpoint.file import Checkpoint
 from einsort_vla.checkpoint.processors import carry_tokenizer
 from einsort_vla.checkpoint.source import (
     CONFIG,
     INDEX,
+    METHOD,
+    QUANTIZATION,
     TYPE_PREFIX,
     WEIGHTS,
     DenseFolder,
     StoredTensor,
+    is_compressed,
+    policy_type,
     read_config,
 )
 from einsort_vla.checkpoint.writer import DTYPES, FileWriter
@@ -33,7 +37,6 @@ from einsort_vla.errors import CheckpointError, EinSortError, UsageError
 from einsort_vla.plan import InputStatistics, Plan, allocate, check_rate, options, planned
 
 MATRICES_AT_ONCE = 4  # with feedback; each takes up to four times its float32 size of memory
-CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def compressible_shapes(dense: DenseFolder) -> dict[str, tuple[int, int]]:
     return {
         name: (stored.shape[0], stored.shape[1])
         for name, stored in dense.tensors.items()
-        if dense_reason(dense.policy_type, name, stored.shape) is None
+        if dense.family.dense_reason(name, stored.shape) is None
     }
 
 
@@ -147,11 +150,11 @@ def compress_folder(
         _write_weights(dense, plan, statistics, partial / WEIGHTS, on_progress)
         _copy_side_files(dense, partial)
         carry_tokenizer(partial)
-        config = dense.config | {"type": TYPE_PREFIX + dense.policy_type}
+        config = _compressed_config(dense, plan)
         (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         sizes = dense.n_bytes, (partial / WEIGHTS).stat().st_size
         summary = CompressionSummary(plan, *sizes)
-        card = model_card(source.name, dense.policy_type, plan, *sizes)
+        card = model_card(source.name, dense, plan, *sizes)
         (partial / CARD).write_text(card, encoding="utf-8")
         manifest.write(partial)
         os.replace(partial, destination)
@@ -168,11 +171,27 @@ def read_folder(folder: Path) -> Checkpoint:
         CheckpointError: the folder holds no compressed policy, or a file of it was changed.
     """
     config = read_config(folder)
-    named = config.get("type")
-    if not (isinstance(named, str) and named.startswith(TYPE_PREFIX)):
-        raise CheckpointError(f"{folder} holds a dense policy of type {named!r}.")
+    if not is_compressed(config):
+        raise CheckpointError(
+            f"{folder} holds a dense policy of type {policy_type(folder, config)!r}."
+        )
     manifest.check(folder)
     return checkpoint_file.read(folder / WEIGHTS)
+
+
+def _compressed_config(dense: DenseFolder, plan: Plan) -> dict[str, Any]:
+    """config.json of the new folder: a loader that knows the dense type alone must refuse it."""
+    if dense.is_lerobot:
+        return dense.config | {"type": TYPE_PREFIX + dense.policy_type}
+    in_model = dense.family.linear or {}
+    tensors = {in_model[name]: planned for name, planned in plan.tensors.items()}
+    method = {
+        "quant_method": METHOD,
+        "rate": plan.rate_requested,
+        "codec": plan.form,
+        "plan": replace(plan, tensors=tensors).as_dict(),
+    }
+    return dense.config | {QUANTIZATION: method}
 
 
 def _check_plan(plan: Plan, shapes: dict[str, tuple[int, int]]) -> None:
@@ -196,7 +215,7 @@ def _write_weights(
     path: Path,
     on_progress: Callable[[int, int], None],
 ) -> None:
-    dropped = dropped_reasons(dense.policy_type, dense.tensors.keys())
+    dropped = dense.family.dropped_reasons(dense.tensors.keys())
     remainder = {
         name: (_dtype(name, stored), stored.shape)
         for name, stored in dense.tensors.items()

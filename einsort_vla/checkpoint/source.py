@@ -12,10 +12,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from einsort_vla.checkpoint.families import Family, family_of
+from einsort_vla.checkpoint.transformers_layers import linear_weights
 from einsort_vla.errors import CheckpointError
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 TYPE_PREFIX = "einsort_"  # of the policy type: a loader that knows the dense type alone must refuse
+QUANTIZATION, METHOD = "quantization_config", "einsort"  # Transformers' key, and our name there
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,32 @@ class DenseFolder:
         self.folder = folder
         self.config = read_config(folder)
         self.policy_type = policy_type(folder, self.config)
-        if self.policy_type.startswith(TYPE_PREFIX):
+        if is_compressed(self.config) or QUANTIZATION in self.config:
+            method = self.config.get(QUANTIZATION, {}).get("quant_method", self.policy_type)
             raise CheckpointError(
-                f"{folder} is already compressed (type {self.policy_type!r}); give the dense "
-                "policy instead."
+                f"{folder} is already compressed ({method}); give the dense policy instead."
             )
         self.files = weight_files(folder)
         self.tensors = {name: stored for file in self.files for name, stored in _read_header(file)}
         if (folder / INDEX).is_file() and len(self.files) > 1:
             self._check_index(_read_json(folder / INDEX)["weight_map"])
+
+    @property
+    def is_lerobot(self) -> bool:
+        """Whether it is a LeRobot policy, not a Transformers model."""
+        return is_lerobot(self.config)
+
+    @cached_property
+    def family(self) -> Family:
+        """Which of its tensors are compressible.
+
+        Raises:
+            UsageError: a LeRobot policy type without a table.
+            CheckpointError: a model that the installed Transformers does not know.
+        """
+        if self.is_lerobot:
+            return family_of(self.policy_type)
+        return Family(dense={}, linear=linear_weights(self.folder, self.tensors))
 
     @property
     def n_bytes(self) -> int:
@@ -113,6 +133,18 @@ def policy_type(folder: Path, config: dict[str, Any]) -> str:
     if not isinstance(named, str):
         raise CheckpointError(f"{folder / CONFIG} names no policy type.")
     return named
+
+
+def is_lerobot(config: dict[str, Any]) -> bool:
+    """Whether a config.json is that of a LeRobot policy, not of a Transformers model."""
+    return "type" in config
+
+
+def is_compressed(config: dict[str, Any]) -> bool:
+    """Whether a config.json is that of a folder that was compressed here."""
+    if is_lerobot(config):
+        return config["type"].startswith(TYPE_PREFIX)
+    return config.get(QUANTIZATION, {}).get("quant_method") == METHOD
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -70,7 +70,9 @@ class CompressedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """Shape, dtype and device of the weight for callers that ask; its values are NaN."""
-        return self._like.expand(self.out_features, self.in_features)
+        weight = self._like.expand(self.out_features, self.in_features)
+        setattr(weight, "_is_hf_initialized", True)  # noqa: B010  Transformers draws others anew
+        return weight
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
