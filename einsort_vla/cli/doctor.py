@@ -44,7 +44,8 @@ class Doctor:
     """Print JSON instead of a table."""
 
     def run(self, console: Console) -> int:
-        findings = [finding for check in _CHECKS for finding in check()]
+        with Console(stderr=True).status("Looking; the simulator takes a few seconds"):
+            findings = [finding for check in _CHECKS for finding in check()]
         if self.json:
             print(dumps([asdict(finding) for finding in findings], indent=2))
         else:
@@ -69,7 +70,7 @@ def _packages() -> Iterator[Finding]:
     yield _package("lerobot", LEROBOT, "pip install 'einsort-vla[lerobot]': runs LeRobot policies")
     yield _package("lerobot_policy_einsort", "", "pip install lerobot_policy_einsort: LeRobot then "
                    "loads compressed policies")  # fmt: skip
-    yield _package("mujoco", MUJOCO, "pip install 'einsort-vla[libero]': runs LIBERO")
+    yield _package("mujoco", MUJOCO, "pip install lerobot_env_einsort_libero: runs LIBERO")
     yield _package("tensorrt", "", "only on the machine that builds engines: pip install tensorrt")
 
 
@@ -121,6 +122,12 @@ def _compiled_search() -> Iterator[Finding]:
         yield Finding("compiled search", str(error), "wrong", "reinstall numba and llvmlite")
 
 
+def _plug_ins() -> Iterator[Finding]:
+    """What installed plug-ins look at; they know what this package does not."""
+    for entry in metadata.entry_points(group="einsort_vla.doctor"):
+        yield from entry.load()()
+
+
 _CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    _python, _packages, _compiled_search, _graphics, _memory, _gpu,
+    _python, _packages, _compiled_search, _graphics, _memory, _gpu, _plug_ins,
 )  # fmt: skip
