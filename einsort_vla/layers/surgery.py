@@ -21,8 +21,8 @@ def load_(model: nn.Module, checkpoint: Checkpoint, backend: str = "dense") -> n
     """
     for name, compressed in checkpoint.coded.items():
         _replace(model, name.removesuffix(".weight"), compressed, backend)
-    for path in sorted({name.rpartition(".")[0] for name in checkpoint.dropped}):
-        _find(model, path)
+    modules = dict(model.named_modules())
+    for path in sorted({name.rpartition(".")[0] for name in checkpoint.dropped} & modules.keys()):
         model.set_submodule(path, nn.Identity())
     _load_remainder(model, checkpoint)
     return model

@@ -11,12 +11,14 @@ from typing import Any
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class
 from lerobot.policies.pretrained import PreTrainedPolicy
+from torch import Tensor
 
 from einsort_vla.checkpoint import TYPE_PREFIX, Checkpoint, read_folder
-from einsort_vla.layers import load_, without_weights
+from einsort_vla.codec import CompressedTensor
+from einsort_vla.layers import load_
+from einsort_vla.lerobot import in_policy
 from lerobot_policy_einsort import configuration_einsort
-
-BACKBONE_FOLDER = "vlm"  # a backbone's config and tokenizer that travel with the weights
+from lerobot_policy_einsort.building import prepare, without_base_models
 
 
 class EinsortPolicy:
@@ -46,12 +48,9 @@ class EinsortPolicy:
         """
         folder = _local(pretrained_name_or_path, revision)
         config = config or PreTrainedConfig.from_pretrained(str(folder))
-        if (folder / BACKBONE_FOLDER).is_dir():
-            config.vlm_model_name = str(folder / BACKBONE_FOLDER)
-        if hasattr(config, "load_vlm_weights"):
-            config.load_vlm_weights = False  # they are in the checkpoint itself
+        prepare(config, folder)
         content = read_folder(folder)
-        with without_weights():
+        with without_base_models(config):
             policy = cls(config, **{k: v for k, v in kwargs.items() if k not in _LOADING})
         load_(policy, _with_names_of(policy, content), backend)
         policy.to(config.device)
@@ -63,14 +62,11 @@ _LOADING = ("strict", "force_download", "resume_download", "proxies", "token", "
 
 
 def _with_names_of(policy: Any, content: Checkpoint) -> Checkpoint:
-    """The checkpoint by the names of the policy: pi0 files by others lack its `model.`."""
-    names = [*content.coded, *content.dense]
-    if any(name.startswith("model.") for name in names) or not hasattr(policy, "model"):
-        return content
-    coded, dense, dropped = (
-        {f"model.{name}": value for name, value in named.items()}
-        for named in (content.coded, content.dense, content.dropped)
-    )
+    """The checkpoint by the names of the policy."""
+    stored = in_policy(policy, {**content.coded, **content.dense, **content.dropped})
+    coded = {n: value for n, value in stored.items() if isinstance(value, CompressedTensor)}
+    dense = {n: value for n, value in stored.items() if isinstance(value, Tensor)}
+    dropped = {n: value for n, value in stored.items() if isinstance(value, str)}
     return replace(content, coded=coded, dense=dense, dropped=dropped)
 
 
