@@ -25,13 +25,18 @@ from tyro.conf import Positional
 from einsort_vla.cli.run import run_command
 from einsort_vla.codec import check_codec, decode, encode
 from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.lerobot import (
+    LoadedPolicy,
+    Observation,
+    action_chunks,
+    action_error,
+    load_observations,
+    load_policy,
+    replaced,
+)
 from einsort_vla.plan import InputStatistics, Plan, PlannedTensor, allocate, check_rate, options
 from eval.calibrate import STATISTICS
-from eval.observations import load_observations
 from eval.request import REFERENCE_POLICY, find_policy
-from eval.sensitivity import action_chunks, action_error, replaced
-from policies.lerobot_adapter import LeRobotPolicy, load
-from policies.protocol import Observation
 
 PLANS = ("least weight error", "smallest kept fine", "by sensitivity")
 
@@ -69,7 +74,7 @@ def main(settings: Settings, console: Console) -> int:
     files = sorted(settings.calibration.glob("observations-*/*.safetensors"))
     seen = load_observations(files)
     looks = seen[:: max(1, len(seen) // settings.looks)]  # not those that sensitivities were from
-    policy = load(str(find_policy(settings.policy)))
+    policy = load_policy(str(find_policy(settings.policy)))
     expected = action_chunks(policy, looks)
     table = Table("codec", "rate", "plan", "feedback", "weight error", "action error")
     rows = []
@@ -91,7 +96,7 @@ def main(settings: Settings, console: Console) -> int:
 
 
 def _plan(
-    policy: LeRobotPolicy, statistics: InputStatistics, codec: str, rate: float, name: str
+    policy: LoadedPolicy, statistics: InputStatistics, codec: str, rate: float, name: str
 ) -> Plan:
     candidates: dict[str, list[PlannedTensor]] = {}
     for weight in statistics.second_moments:
@@ -106,7 +111,7 @@ def _plan(
 
 
 def _errors(
-    policy: LeRobotPolicy,
+    policy: LoadedPolicy,
     plan: Plan,
     fed: InputStatistics | None,
     looks: Sequence[Observation],

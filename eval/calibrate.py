@@ -1,4 +1,4 @@
-"""Watches a policy act, for `--calibration`: its layers' inputs, and which layers its actions need.
+"""Watches a policy act, for `--calibrate`: its layers' inputs, and which layers its actions need.
 
 The dense policy runs in closed loop in fresh random scenes with displaced objects, its failures
 and recoveries included; LIBERO's stored initial states, which are the exam, are never used. What it
@@ -11,7 +11,7 @@ from pathlib import Path
 if not __package__:  # run as a script: see eval/libero.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -20,15 +20,20 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from einsort_vla.checkpoint import DenseFolder, compressible_shapes
 from einsort_vla.cli.run import run_command
 from einsort_vla.errors import CheckpointError, SimulatorError, UsageError
+from einsort_vla.lerobot import (
+    load_observations,
+    measure_sensitivities,
+    save_observations,
+    spread,
+    watch_inputs,
+)
 from einsort_vla.plan import InputStatistics
 from envs.benchmark import load_task
 from envs.libero import LiberoEnv
-from eval.observations import Recorder, load_observations, save_observations
+from eval.recorder import Recorder
 from eval.request import REFERENCE_POLICY, find_policy, task_ids
 from eval.rollout import Scene, run_episode
-from eval.sensitivity import measure_sensitivities
 from policies.lerobot_adapter import LeRobotPolicy, load
-from policies.protocol import Observation
 
 STATISTICS = "statistics.safetensors"
 
@@ -72,18 +77,19 @@ def main(settings: Settings, console: Console) -> int:
         files = _collect(policy, scenes, observations_folder, progress)
         observations = load_observations(files)
         statistics = InputStatistics(fingerprint)
-        _watch(policy, statistics, names, progress.track(observations, description="layer inputs"))
+        looks = progress.track(observations, description="layer inputs")
+        watch_inputs(policy.loaded, statistics, names, looks)
         if settings.probes:
             task = progress.add_task("layers coded alone", total=len(names))
-            probes = _spread(observations, settings.probes)
+            probes = spread(observations, settings.probes)
             statistics.sensitivities = measure_sensitivities(
-                policy, probes, statistics, lambda: progress.advance(task)
+                policy.loaded, probes, statistics, lambda: progress.advance(task)
             )
     statistics.save(settings.output / STATISTICS)
     console.print(
         f"{settings.output / STATISTICS}: inputs of {len(names)} layers at {len(observations)} "
         f"looks of {len(files)} episodes. Use it: "
-        f"eval/libero.py --rate 0.875 --calibration {settings.output / STATISTICS}",
+        f"eval/libero.py --rate 0.875 --calibrate {settings.output / STATISTICS}",
         highlight=False,
         soft_wrap=True,
     )
@@ -126,25 +132,6 @@ def _collect(
     if env is not None:
         env.close()
     return files
-
-
-def _watch(
-    policy: LeRobotPolicy,
-    statistics: InputStatistics,
-    names: Sequence[str],
-    observations: Iterable[Observation],
-) -> None:
-    """Sum what the layers see when the policy sees these observations again."""
-    with statistics.observing(policy.module, names):
-        for k, observation in enumerate(observations):
-            policy.reset(k)
-            policy.predict_action_chunk(observation)
-
-
-def _spread(observations: Sequence[Observation], n: int) -> list[Observation]:
-    """`n` of them, evenly over all episodes."""
-    n = min(n, len(observations))
-    return [observations[(2 * k + 1) * len(observations) // (2 * n)] for k in range(n)]
 
 
 if __name__ == "__main__":

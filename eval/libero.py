@@ -10,14 +10,14 @@ import json
 
 from rich.console import Console
 
-from einsort_vla.checkpoint import plan_folder
+from einsort_vla.checkpoint import plan_folder, write_results
+from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.cli.run import run_command
-from einsort_vla.plan import InputStatistics
 from envs.protocol import load_protocol
 from eval.baseline import read_dense
 from eval.output import LOG, REPORT, VIDEOS, compress_once, prepare
 from eval.progress import EpisodeProgress
-from eval.report import COMPRESSED, DENSE, build_report, print_summary
+from eval.report import COMPRESSED, DENSE, build_report, card_text, print_summary
 from eval.request import Settings, find_policy, list_scenes
 from eval.schedule import Arm, begin_log, read_log, run_all
 
@@ -27,13 +27,13 @@ CALIBRATE_BELOW_BITS = 2.4  # closed loop, docs/codec.md: 11/100 at 1.6 bits, 96
 def main(settings: Settings, console: Console) -> int:
     """Run the evaluation; 0 if every episode ended in success or failure."""
     scenes, folder = list_scenes(settings), find_policy(settings.policy)
-    calibration = InputStatistics.load(settings.calibration) if settings.calibration else None
+    calibration = calibration_of(settings.calibrate, folder, console)
     plan = None
     if settings.rate:
         plan = plan_folder(folder, settings.rate, settings.codec, calibration)
         if calibration is None and plan.bits_per_weight < CALIBRATE_BELOW_BITS:
             console.print(
-                f"Note: {plan.bits_per_weight:.1f} bits a weight without --calibration. On the "
+                f"Note: {plan.bits_per_weight:.1f} bits a weight without --calibrate. On the "
                 "reference policy, calibration makes the difference below 2.4 bits: "
                 "python eval/calibrate.py --output DIR",
                 highlight=False,
@@ -64,6 +64,8 @@ def main(settings: Settings, console: Console) -> int:
         progress.records, scenes, names, load_protocol(), settings.rate, compression
     )
     (output / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if plan and report["complete"]:
+        write_results(output / COMPRESSED, card_text(report))
     print_summary(report, console)
     console.print(f"Report: {output / REPORT}", highlight=False, soft_wrap=True)
     return 0 if report["complete"] else 1

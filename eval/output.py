@@ -36,8 +36,8 @@ def prepare(settings: Settings, policy: Path) -> Path:
         raise UsageError(f"{output} is not empty and holds no run. Use another --output.")
     output.mkdir(parents=True, exist_ok=True)
     inputs = {"policy": policy / WEIGHTS}
-    if settings.calibration:
-        inputs["calibration"] = settings.calibration
+    if settings.calibrate and Path(settings.calibrate).is_file():
+        inputs["calibrate"] = Path(settings.calibrate)
     run = describe(config, inputs)
     (output / RUN).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     return output
@@ -46,9 +46,7 @@ def prepare(settings: Settings, policy: Path) -> Path:
 def _comparable(settings: Settings) -> dict[str, Any]:
     """The settings that decide results; workers, video, baseline and where they go do not."""
     free = ("output", "resume", "workers", "video", "baseline")
-    config = {key: value for key, value in asdict(settings).items() if key not in free}
-    config["calibration"] = settings.calibration and str(settings.calibration)
-    return config
+    return {key: value for key, value in asdict(settings).items() if key not in free}
 
 
 def compress_once(

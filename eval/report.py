@@ -134,6 +134,45 @@ def print_summary(report: dict[str, Any], console: Console) -> None:
     console.print(Group(*[Text(p) if isinstance(p, str) else p for p in parts]))
 
 
+def card_text(report: dict[str, Any]) -> str:
+    """The results for the model card of the compressed policy, in Markdown."""
+    protocol, paired = report["protocol"], report["paired"]
+    suites = sorted({task["suite"] for task in report["per_task"]})
+    rows = [
+        f"| {suite} | {_over(report, suite, DENSE)} | {_over(report, suite, COMPRESSED)} |"
+        for suite in suites
+    ]
+    displaced = protocol["displacement_m"]
+    scenes = f"initial states: {protocol['initial_states']}" + (
+        f", objects displaced by up to {100 * displaced:g} cm" if displaced else ""
+    )
+    lines = [
+        f"Closed loop on LIBERO, {scenes}. Successes, Wilson 95 % intervals:",
+        "",
+        "| suite | dense | compressed |",
+        "|---|---|---|",
+        *rows,
+    ]
+    if paired["difference95"]:
+        low, high = paired["difference95"]
+        lines += [
+            "",
+            f"Compressed minus dense: {100 * paired['difference']:+.1f} points (95 % interval "
+            f"{100 * low:+.1f} to {100 * high:+.1f}; paired, Newcombe).",
+        ]
+    return "\n".join(lines)
+
+
+def _over(report: dict[str, Any], suite: str, arm: str) -> str:
+    """Successes of one arm on one suite, with the interval."""
+    tasks = [task[arm] for task in report["per_task"] if task["suite"] == suite]
+    k, n = (sum(task[key] for task in tasks) for key in ("successes", "episodes"))
+    interval = wilson(k, n)
+    if interval is None:
+        return "no episodes"
+    return f"{k}/{n} ({100 * interval[0]:.0f}-{100 * interval[1]:.0f} %)"
+
+
 def _n_pairs(paired: dict[str, Any]) -> int:
     return sum(paired[key] for key in ("both", "only_dense", "only_compressed", "neither"))
 

@@ -8,16 +8,17 @@ from typing import Annotated
 import tyro
 
 from einsort_vla.checkpoint import DenseFolder
-from einsort_vla.cli.options import CalibrationOption, CodecOption
+from einsort_vla.cli.calibration import CalibrateOption
+from einsort_vla.cli.options import CodecOption
 from einsort_vla.codec import check_codec
 from einsort_vla.errors import UsageError, unknown_name
 from einsort_vla.kernels import BACKENDS
+from einsort_vla.lerobot import resolve_folder
 from einsort_vla.plan import check_rate
 from envs.benchmark import load_initial_states, load_task, n_tasks
 from envs.observation import PICTURE_KEYS
 from eval.provenance import ROOT
 from eval.rollout import Scene
-from policies.lerobot_adapter import resolve_folder
 
 MAX_DISPLACEMENT_M = 0.1  # farther, objects leave the table or stand in each other
 REFERENCE_POLICY = "policies/checkpoints/reference-libero"
@@ -31,7 +32,7 @@ class Settings:
     rate: float
     """Share of linear-weight bytes to remove, 0 to 0.95; 0 runs the dense policy alone."""
     codec: CodecOption = "leader"
-    calibration: CalibrationOption = None
+    calibrate: CalibrateOption = None
     policy: str = REFERENCE_POLICY
     """Folder or hub id of a dense LeRobot policy."""
     suite: str = "libero_object"

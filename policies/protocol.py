@@ -1,11 +1,10 @@
 """What every policy offers to a rollout, whatever library it comes from."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-Observation = dict[str, Any]
-"""LeRobot's keys: observation.images.* (H, W, 3) uint8, observation.state (n,) float, task str."""
+from einsort_vla.lerobot import Observation
 
 
 @runtime_checkable

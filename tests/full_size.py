@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from einsort_vla.checkpoint.writer import FileWriter
 from einsort_vla.layers import without_weights
-from policies.lerobot_adapter import quiet_lerobot
+from einsort_vla.lerobot import quiet_lerobot
 
 SHARD_BYTES = 4 * 2**30
 SEED = 0

@@ -9,10 +9,12 @@ from rich.progress import Progress, TaskID
 from tyro.conf import Positional
 
 from einsort_vla.checkpoint import CompressionSummary, compress_folder, plan_folder
-from einsort_vla.cli.options import CalibrationOption, CodecOption
+from einsort_vla.cli.calibration import CalibrateOption, calibration_of
+from einsort_vla.cli.options import CodecOption
 from einsort_vla.cli.plan import from_yaml
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import UsageError
+from einsort_vla.lerobot import resolve_folder
 from einsort_vla.plan import InputStatistics, Plan
 
 
@@ -20,8 +22,8 @@ from einsort_vla.plan import InputStatistics, Plan
 class Compress:
     """Write a compressed copy of a dense policy folder."""
 
-    source: Positional[Path]
-    """Folder of a dense LeRobot policy."""
+    source: Positional[str]
+    """Folder or hub id of a dense LeRobot policy or Transformers model."""
     destination: Positional[Path]
     """Folder to write; it must not exist."""
     rate: float | None = None
@@ -29,16 +31,17 @@ class Compress:
     plan: Path | None = None
     """Plan file instead of a rate; `einsort-vla plan` writes one."""
     codec: CodecOption = "leader"
-    calibration: CalibrationOption = None
+    calibrate: CalibrateOption = None
     include: tuple[str, ...] = ("*",)
     """Patterns of tensor names that may be coded, such as "*text_model*"."""
     exclude: tuple[str, ...] = ()
     """Patterns of those that stay dense all the same; they still count in the rate."""
 
     def run(self, console: Console) -> int:
-        statistics = InputStatistics.load(self.calibration) if self.calibration else None
+        source = resolve_folder(self.source)
+        statistics = calibration_of(self.calibrate, source, console)
         try:
-            plan, summary = self._compress(statistics, console)
+            plan, summary = self._compress(source, statistics, console)
         except KeyboardInterrupt:
             console.print("Stopped. The same command goes on where it was.")
             return INCOMPLETE
@@ -51,15 +54,18 @@ class Compress:
         return 0
 
     def _compress(
-        self, statistics: InputStatistics | None, console: Console
+        self, source: Path, statistics: InputStatistics | None, console: Console
     ) -> tuple[Plan, CompressionSummary]:
         with Progress(console=console) as progress:
-            plan = self._plan(statistics, _bar(progress, "planning"))
+            plan = self._plan(source, statistics, _bar(progress, "planning"))
             coding = _bar(progress, "coding weights")
-            return plan, compress_folder(self.source, self.destination, plan, statistics, coding)
+            return plan, compress_folder(source, self.destination, plan, statistics, coding)
 
     def _plan(
-        self, statistics: InputStatistics | None, on_progress: Callable[[int, int], None]
+        self,
+        source: Path,
+        statistics: InputStatistics | None,
+        on_progress: Callable[[int, int], None],
     ) -> Plan:
         if (self.rate is None) == (self.plan is None):
             raise UsageError("compress takes either --rate or --plan.")
@@ -67,7 +73,7 @@ class Compress:
             return from_yaml(self.plan)
         assert self.rate is not None
         return plan_folder(
-            self.source, self.rate, self.codec, statistics, self.include, self.exclude, on_progress
+            source, self.rate, self.codec, statistics, self.include, self.exclude, on_progress
         )
 
 

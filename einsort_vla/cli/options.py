@@ -1,6 +1,5 @@
 """Options that several commands have, with one help text each."""
 
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -13,12 +12,5 @@ CodecOption = Annotated[
         help=f"Form of the code ({', '.join(FORMS)}), with options of its menu: leader, "
         '"leader window=10", "scalar group=128 grid=asymmetric clip=true", '
         '"network decomposition=tt".'
-    ),
-]
-CalibrationOption = Annotated[
-    Path | None,
-    tyro.conf.arg(
-        help="File that eval/calibrate.py wrote for this policy: bits go where its actions need "
-        "them, and its layers' outputs, not their weights, are kept close."
     ),
 ]

@@ -9,27 +9,30 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from einsort_vla.checkpoint import plan_folder
-from einsort_vla.cli.options import CalibrationOption, CodecOption
+from einsort_vla.cli.calibration import CalibrateOption, calibration_of
+from einsort_vla.cli.options import CodecOption
 from einsort_vla.errors import CheckpointError
-from einsort_vla.plan import InputStatistics, Plan
+from einsort_vla.lerobot import resolve_folder
+from einsort_vla.plan import Plan
 
 
 @dataclass(frozen=True)
 class MakePlan:
     """Plan the compression of a dense policy folder, without coding it."""
 
-    source: Positional[Path]
-    """Folder of a dense LeRobot policy."""
+    source: Positional[str]
+    """Folder or hub id of a dense LeRobot policy or Transformers model."""
     rate: float
     """Share of linear-weight bytes to remove, 0 to 0.95; all that is stored is counted."""
     codec: CodecOption = "leader"
-    calibration: CalibrationOption = None
+    calibrate: CalibrateOption = None
     output: Path | None = None
     """YAML file to write, for `compress --plan`; without it the plan is printed."""
 
     def run(self, console: Console) -> int:
-        statistics = InputStatistics.load(self.calibration) if self.calibration else None
-        plan = plan_folder(self.source, self.rate, self.codec, statistics)
+        source = resolve_folder(self.source)
+        statistics = calibration_of(self.calibrate, source, console)
+        plan = plan_folder(source, self.rate, self.codec, statistics)
         if self.output is None:
             print(to_yaml(plan), end="")
             return 0

@@ -1,5 +1,6 @@
 """`einsort-vla verify DIR [--against SRC]`: is it whole, and as close as planned?"""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,14 @@ from tyro.conf import Positional
 from einsort_vla.checkpoint import Checkpoint, DenseFolder, read_folder
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.codec import decode
-from einsort_vla.errors import CheckpointError
+from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.lerobot import (
+    action_chunks,
+    action_error,
+    load_policy,
+    made_up_observations,
+    read_frames,
+)
 
 TOLERANCE = 2.0  # of the predicted error, which is that of Gaussian weights
 FLOOR = 1e-6  # below it, float16 scales and not the code decide
@@ -29,7 +37,13 @@ class Verify:
     folder: Positional[Path]
     """Folder that `compress` wrote."""
     against: Path | None = None
-    """The dense policy it was made from: every matrix is decoded and compared."""
+    """The dense policy it was made from: every matrix is decoded and compared, and the actions of
+    both at the same observations with the same noise."""
+    frames: str | None = None
+    """Observations for the actions: files of eval/calibrate.py or a LeRobot dataset, folder or hub
+    id; without them, pictures of noise, which show whether it runs and is near, no more."""
+    looks: int = 8
+    """Observations to compare actions at; 0 compares none."""
 
     def run(self, console: Console) -> int:
         content = read_folder(self.folder)
@@ -40,7 +54,14 @@ class Verify:
         )
         if self.against is None:
             return 0
-        rows = _compare(content, DenseFolder(self.against), console)
+        dense = DenseFolder(self.against)
+        verdict = self._judge_weights(content, dense, console)
+        if self.looks and dense.is_lerobot:
+            self._show_actions(dense, console)
+        return verdict
+
+    def _judge_weights(self, content: Checkpoint, dense: DenseFolder, console: Console) -> int:
+        rows = _compare(content, dense, console)
         worst = sorted(rows, key=lambda row: -row[1] / max(row[2], FLOOR))
         _print(worst[:SHOWN], console)
         failed = [row for row in rows if row[1] > TOLERANCE * row[2] + FLOOR]
@@ -53,6 +74,29 @@ class Verify:
             highlight=False,
         )
         return INCOMPLETE if failed else 0
+
+    def _show_actions(self, dense: DenseFolder, console: Console) -> None:
+        try:
+            policy = load_policy(str(dense.folder))
+        except (MissingDependency, CheckpointError) as error:
+            console.print(f"Actions were not compared: {error}", highlight=False, soft_wrap=True)
+            return
+        if self.frames:
+            seen = read_frames(self.frames, self.looks)
+        else:
+            features = dense.config["input_features"]
+            seen = made_up_observations(features, policy.statistics, self.looks)
+        expected = action_chunks(policy, seen)
+        del policy  # the two need not be in memory at once
+        found = action_chunks(load_policy(str(self.folder)), seen)
+        console.print(
+            f"Executed actions at {len(seen)} {'given' if self.frames else 'made-up'} "
+            f"observations: {math.sqrt(action_error(found, expected)):.3g} standard deviations "
+            f"apart (root mean square), at most {abs(found - expected).max():.3g} in the robot's "
+            "units.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _compare(

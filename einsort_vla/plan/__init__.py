@@ -10,7 +10,7 @@ from einsort_vla.plan.allocation import (
     options,
     planned,
 )
-from einsort_vla.plan.statistics import InputStatistics
+from einsort_vla.plan.statistics import InputStatistics, is_statistics
 
 __all__ = [
     "MAX_RATE",
@@ -20,6 +20,7 @@ __all__ = [
     "allocate",
     "check_rate",
     "describe_cores",
+    "is_statistics",
     "options",
     "planned",
 ]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from einsort_vla.errors import CheckpointError
 
-FORMAT = "einsort-statistics-2"
+FORMAT_FAMILY = "einsort-statistics-"
+FORMAT = FORMAT_FAMILY + "2"
 
 
 class InputStatistics:
@@ -125,3 +126,12 @@ class InputStatistics:
                 "the calibration was made with other weights than this policy's "
                 f"(SHA-256 {self.source_sha256[:12]}, not {source_sha256[:12]}); calibrate again."
             )
+
+
+def is_statistics(path: Path) -> bool:
+    """Whether `InputStatistics.save` wrote that file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return str((file.metadata() or {}).get("format", "")).startswith(FORMAT_FAMILY)
+    except (SafetensorError, OSError):
+        return False

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from policies.lerobot_adapter import VLM_FOLDER, load
+from einsort_vla.lerobot import VLM_FOLDER, load_policy
 from policies.reference.data import Batch, Demonstrations, augment, tokenize
 from policies.reference.model import Shape, build_policy, build_vlm_folder
 from policies.reference.objective import PlaceHead, flow_loss
@@ -185,7 +185,7 @@ class _Trainer:
         os.replace(partial, self.work / STATE_FILE)
 
     def _begin_with(self, checkpoint: Path) -> None:
-        start = load(str(checkpoint), str(self.device))
+        start = load_policy(str(checkpoint), str(self.device))
         self.policy.load_state_dict(start.module.state_dict())
         self.statistics = {
             name: {key: torch.as_tensor(value) for key, value in numbers.items()}
@@ -263,7 +263,7 @@ def export(
 def _mixed(weights: dict[str, Tensor], start: Path | None, share: float) -> dict[str, Tensor]:
     if start is None or not share:
         return weights
-    before = load(str(start)).module.state_dict()
+    before = load_policy(str(start)).module.state_dict()
     return {name: weight.lerp(before[name].to(weight), share) for name, weight in weights.items()}
 
 

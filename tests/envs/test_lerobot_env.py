@@ -14,9 +14,10 @@ from lerobot.processor import PolicyProcessorPipeline
 from lerobot.utils.import_utils import register_third_party_plugins
 from lerobot_env_einsort_libero.environment import LeRobotLibero
 
+from einsort_vla.lerobot import quiet_lerobot
 from envs.libero import LiberoEnv
 from eval.rollout import Scene, run_episode
-from policies.lerobot_adapter import load, quiet_lerobot
+from policies.lerobot_adapter import load
 
 pytestmark = pytest.mark.sim
 SUITE, TASK, EPISODE, STEPS = "libero_object", 2, 3, 10
@@ -45,7 +46,12 @@ def test_the_episode_is_that_of_our_own_evaluation(reference_policy):
     nothing = PolicyProcessorPipeline(steps=[])
     with quiet_lerobot():
         found = rollout(
-            vector, policy.module, nothing, nothing, policy._preprocess, policy._postprocess
+            vector,
+            policy.module,
+            nothing,
+            nothing,
+            policy.loaded.preprocess,
+            policy.loaded.postprocess,
         )
     digest = hashlib.sha256()
     for action in found["action"][0].numpy().astype(np.float32):

@@ -9,10 +9,16 @@ from rich.console import Console
 from torch import nn
 
 from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.lerobot import (
+    action_error,
+    load_observations,
+    measure_sensitivities,
+    replaced,
+    save_observations,
+)
 from einsort_vla.plan import InputStatistics
 from eval.calibrate import STATISTICS, Settings, main
-from eval.observations import Recorder, load_observations, save_observations
-from eval.sensitivity import action_error, measure_sensitivities, replaced
+from eval.recorder import Recorder
 
 
 class TwoBranches:
@@ -27,6 +33,9 @@ class TwoBranches:
 
     def reset(self, seed):
         self.seed = seed
+
+    def chunk(self, observation, seed):
+        return self.predict_action_chunk(observation)
 
     def predict_action_chunk(self, observation):
         state = torch.from_numpy(observation["observation.state"])

@@ -117,6 +117,7 @@ def test_end_to_end_with_an_interrupt_and_resume(tmp_path):
     assert result.returncode == 0, result.stderr
     assert log.read_text().splitlines()[: len(before)] == before
     check_report(json.loads((output / "report.json").read_text()))
+    assert "| libero_object | " in (output / "compressed" / "README.md").read_text()
     assert (output / "run.json").exists()
     videos = list((output / "videos").glob("*.mp4"))
     assert videos

@@ -4,8 +4,9 @@ import json
 
 from rich.console import Console
 
+from einsort_vla.checkpoint import write_results
 from envs.protocol import load_protocol
-from eval.report import build_report, print_summary
+from eval.report import build_report, card_text, print_summary
 from eval.rollout import EpisodeRecord, Scene
 from eval.schedule import read_log
 
@@ -50,6 +51,16 @@ def test_report_is_json_and_names_protocol_and_tasks():
         "pick up the alphabet soup and place it in the basket",
         "pick up the bbq sauce and place it in the basket",
     ]
+
+
+def test_the_card_has_both_arms_of_each_suite_and_is_replaced(tmp_path):
+    (tmp_path / "README.md").write_text("# A policy\n")
+    write_results(tmp_path, "| old |")
+    text = card_text(report())
+    write_results(tmp_path, text)
+    assert (tmp_path / "README.md").read_text() == f"# A policy\n\n## Results\n{text}\n"
+    assert "| libero_object | 3/4 (30-95 %) | 1/3 (6-79 %) |" in text
+    assert "stored, 0 to 1 of each task" in text
 
 
 def test_summary_fits_on_a_screen_and_says_that_it_is_incomplete():

@@ -108,7 +108,7 @@ def test_compressed_actions_stay_close(
 def test_a_missing_camera_is_named(policy, observation):
     lacking = {k: v for k, v in observation.items() if not k.endswith("image2")}
     message = (
-        "needs the cameras observation.images.image2; the environment has observation.images.image"
+        "needs the cameras observation.images.image2; the observation has observation.images.image"
     )
     with pytest.raises(UsageError, match=message):
         policy.predict_action_chunk(lacking)

@@ -8,7 +8,7 @@ import torch
 from einsort_vla.checkpoint import FAMILIES, compress_folder, plan_folder
 from einsort_vla.errors import CheckpointError
 from einsort_vla.layers import CompressedLinear
-from policies.lerobot_adapter import load, quiet_lerobot
+from einsort_vla.lerobot import load_policy, quiet_lerobot
 
 pytest.importorskip("lerobot")
 
@@ -50,7 +50,7 @@ def test_lerobot_loads_what_our_adapter_loads(compressed, tmp_path, monkeypatch)
     coded = [m for m in policy.modules() if isinstance(m, CompressedLinear)]
     assert len(coded) == 92
     assert not any(p.is_meta for p in policy.parameters())
-    ours = load(str(compressed)).module.state_dict()
+    ours = load_policy(str(compressed)).module.state_dict()
     theirs = policy.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(theirs[name], tensor) for name, tensor in ours.items())
@@ -63,7 +63,7 @@ def test_the_preprocessor_carries_its_tokenizer(
 
     task = "pick up the milk and place it in the basket"
     observation = {"task": task, "observation.state": torch.zeros(8)}
-    dense = load(str(reference_policy))._preprocess(dict(observation))
+    dense = load_policy(str(reference_policy)).preprocess(dict(observation))
     monkeypatch.chdir(tmp_path)
     with quiet_lerobot():
         policy = load_with_lerobot(compressed)

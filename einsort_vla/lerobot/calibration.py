@@ -1,27 +1,37 @@
-"""How much a policy's actions move when one layer is coded: what a plan spends bits by."""
+"""What a calibrated compression needs of a policy: its layers' inputs, and which layers matter."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from torch import Tensor, nn
 
 from einsort_vla.codec import Leader, decode, encode
+from einsort_vla.lerobot.observations import Observation
+from einsort_vla.lerobot.policy import LoadedPolicy
 from einsort_vla.plan import InputStatistics
-from policies.lerobot_adapter import LeRobotPolicy
-from policies.protocol import Observation
 
 PROBE = Leader(d=2, b=2, s=6)
 """The code that is tried: 2 bits move the actions well beyond rounding."""
 
 
-def action_chunks(policy: LeRobotPolicy, observations: Sequence[Observation]) -> np.ndarray:
+def watch_inputs(
+    policy: LoadedPolicy,
+    statistics: InputStatistics,
+    names: Sequence[str],
+    observations: Iterable[Observation],
+) -> None:
+    """Add what the named weights' layers see when the policy sees these observations."""
+    with statistics.observing(policy.module, names):
+        for k, observation in enumerate(observations):
+            policy.chunk(observation, k)
+
+
+def action_chunks(policy: LoadedPolicy, observations: Sequence[Observation]) -> np.ndarray:
     """(n, n_action_steps, action_dim): what is executed at each, with noise fixed by its place."""
-    chunks = []
-    for k, observation in enumerate(observations):
-        policy.reset(k)
-        chunks.append(policy.predict_action_chunk(observation)[: policy.n_action_steps])
-    return np.stack(chunks)
+    return np.stack(
+        [policy.chunk(o, k)[: policy.n_action_steps] for k, o in enumerate(observations)]
+    )
 
 
 def action_error(found: np.ndarray, expected: np.ndarray) -> float:
@@ -31,7 +41,7 @@ def action_error(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def measure_sensitivities(
-    policy: LeRobotPolicy,
+    policy: LoadedPolicy,
     observations: Sequence[Observation],
     statistics: InputStatistics,
     on_progress: Callable[[], None] = lambda: None,

@@ -1,0 +1,52 @@
+"""`--calibrate SOURCE`: statistics that are there already, or taken now from observations."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from einsort_vla.checkpoint import DenseFolder, compressible_shapes
+from einsort_vla.errors import UsageError
+from einsort_vla.lerobot import load_policy, read_frames, watch_inputs
+from einsort_vla.plan import InputStatistics, is_statistics
+
+MAX_LOOKS = 128  # beyond, the second moments hardly change
+
+CalibrateOption = Annotated[
+    str | None,
+    tyro.conf.arg(
+        metavar="SOURCE",
+        help="What the policy sees in use, so that its layers' outputs, not their weights, are "
+        "kept close: the file that eval/calibrate.py wrote for it (bits then also go where its "
+        "actions need them), or observations to watch the dense policy on now: a LeRobot "
+        "dataset's folder or hub id, or the observation files of eval/calibrate.py.",
+    ),
+]
+
+
+def calibration_of(source: str | None, policy: Path, console: Console) -> InputStatistics | None:
+    """The statistics that `--calibrate` asks for.
+
+    Raises:
+        CheckpointError: the source is none of these, or was made for another policy.
+        UsageError: the policy is not LeRobot's, and the source is not statistics.
+    """
+    if source is None:
+        return None
+    if is_statistics(Path(source)):
+        return InputStatistics.load(Path(source))
+    dense = DenseFolder(policy)
+    if not dense.is_lerobot:
+        raise UsageError(
+            f"--calibrate takes observations of LeRobot policies; {policy} is a Transformers model."
+        )
+    looks = read_frames(source, MAX_LOOKS)
+    loaded, statistics = load_policy(str(policy)), InputStatistics(dense.sha256)
+    names = list(compressible_shapes(dense))
+    watch_inputs(
+        loaded, statistics, names, track(looks, "layer inputs", console=console, transient=True)
+    )
+    console.print(f"Watched the dense policy at {len(looks)} looks.", highlight=False)
+    return statistics

@@ -1,0 +1,43 @@
+"""LeRobot policies as the commands need them: loaded strictly, shown observations, calibrated.
+
+`lerobot` is imported when a policy is loaded.
+"""
+
+from einsort_vla.lerobot.calibration import (
+    action_chunks,
+    action_error,
+    measure_sensitivities,
+    replaced,
+    watch_inputs,
+)
+from einsort_vla.lerobot.loading import VLM_FOLDER, load_policy, quiet_lerobot, resolve_folder
+from einsort_vla.lerobot.names import in_policy
+from einsort_vla.lerobot.observations import (
+    Observation,
+    load_observations,
+    made_up_observations,
+    read_frames,
+    save_observations,
+    spread,
+)
+from einsort_vla.lerobot.policy import LoadedPolicy
+
+__all__ = [
+    "VLM_FOLDER",
+    "LoadedPolicy",
+    "Observation",
+    "action_chunks",
+    "action_error",
+    "in_policy",
+    "load_observations",
+    "load_policy",
+    "made_up_observations",
+    "measure_sensitivities",
+    "quiet_lerobot",
+    "read_frames",
+    "replaced",
+    "resolve_folder",
+    "save_observations",
+    "spread",
+    "watch_inputs",
+]

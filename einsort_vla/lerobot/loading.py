@@ -1,0 +1,173 @@
+"""Strict loading of dense and compressed LeRobot policy folders."""
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from einsort_vla.checkpoint import TYPE_PREFIX, DenseFolder, is_compressed, read_config
+from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.lerobot.names import in_policy
+from einsort_vla.lerobot.policy import LoadedPolicy
+
+VLM_FOLDER = "vlm"  # tokenizer and configuration of the backbone, beside the weights
+_PREPROCESSOR = "policy_preprocessor.json"
+
+
+def load_policy(path_or_hub_id: str, device: str = "cpu", backend: str = "dense") -> LoadedPolicy:
+    """A policy, dense or compressed, from a folder or hub id; in float32, strictly loaded.
+
+    Args:
+        path_or_hub_id: a LeRobot checkpoint folder, or one that `einsort-vla compress` wrote.
+        device: a torch device.
+        backend: how coded weights are multiplied; a dense policy does not use it.
+
+    Raises:
+        CheckpointError: the folder is missing, incomplete, damaged, or of an unknown type.
+        MissingDependency: lerobot is not installed.
+    """
+    folder = resolve_folder(path_or_hub_id)
+    config = read_config(folder)
+    with quiet_lerobot():
+        if is_compressed(config):
+            module = _load_compressed(folder, device, backend)
+        else:
+            module = _build(config, folder, device).float()
+            _load_dense(module, DenseFolder(folder))
+        return _wrap(module.to(device).eval(), folder)
+
+
+def resolve_folder(path_or_hub_id: str) -> Path:
+    """The local folder of a checkpoint; a hub id is fetched.
+
+    Raises:
+        CheckpointError: it is neither a folder here nor a model on the hub.
+    """
+    folder = Path(path_or_hub_id)
+    looks_like_hub_id = path_or_hub_id.count("/") == 1 and path_or_hub_id[0] not in "./~"
+    if folder.exists() or not looks_like_hub_id:
+        return folder
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(path_or_hub_id))
+    except Exception as error:
+        raise CheckpointError(
+            f"{path_or_hub_id!r} is neither a folder here nor a hub model that can be reached "
+            f"({type(error).__name__})."
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet_lerobot() -> Iterator[None]:
+    """Hold back the notices LeRobot and Transformers print while a policy is built."""
+    root = logging.getLogger()
+    level = root.level
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        root.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            root.setLevel(level)
+
+
+def _build(config: dict[str, Any], folder: Path, device: str) -> Any:
+    """The policy module that `config` describes, with weights not loaded yet."""
+    draccus, configs, factory = _import_lerobot()
+    known = configs.PreTrainedConfig.get_known_choices()
+    kind = config.get("type")
+    if kind not in known:
+        raise CheckpointError(
+            f"{folder} holds a policy of type {kind!r}, which LeRobot does not know. "
+            f"Known: {', '.join(sorted(known))}."
+        )
+    fields = {key: value for key, value in config.items() if key != "type"}
+    fields["device"] = device
+    if (folder / VLM_FOLDER).is_dir():
+        fields["vlm_model_name"] = str(folder / VLM_FOLDER)
+    if "load_vlm_weights" in fields:
+        fields["load_vlm_weights"] = False  # they are in the checkpoint itself
+    try:
+        settings = draccus.decode(known[kind], fields)
+        return factory.get_policy_class(kind)(settings)
+    except Exception as error:
+        raise CheckpointError(f"{folder}: its config.json cannot be used: {error}") from error
+
+
+def _load_compressed(folder: Path, device: str, backend: str) -> Any:
+    """A compressed policy, by way of our LeRobot plug-in."""
+    _, configs, factory = _import_lerobot()
+    from lerobot.utils.import_utils import register_third_party_plugins
+
+    register_third_party_plugins()
+    kind = read_config(folder)["type"]
+    if kind not in configs.PreTrainedConfig.get_known_choices():
+        raise MissingDependency(
+            f"{folder} is of type {kind!r}, which LeRobot's plug-in of this project brings. "
+            "Install it with: pip install lerobot_policy_einsort"
+        )
+    config = configs.PreTrainedConfig.from_pretrained(
+        str(folder), cli_overrides=[f"--device={device}"]
+    )
+    return factory.get_policy_class(config.type).from_pretrained(
+        folder, config=config, backend=backend
+    )
+
+
+def _load_dense(module: torch.nn.Module, dense: DenseFolder) -> None:
+    """Load the weight files; every tensor must be there, none may be left over."""
+    try:
+        state = {name: tensor for file in dense.files for name, tensor in load_file(file).items()}
+        state = in_policy(module, state)
+        missing, extra = module.load_state_dict(state, strict=False)
+    except SafetensorError as error:
+        raise CheckpointError(f"{dense.folder} is damaged or truncated: {error}") from error
+    except RuntimeError as error:
+        raise CheckpointError(f"{dense.folder} does not fit its config.json: {error}") from error
+    own = module.state_dict()
+    stored = {own[name].data_ptr() for name in state.keys() & own.keys()}
+    missing = [name for name in missing if own[name].data_ptr() not in stored]  # but for tied ones
+    if missing or extra:
+        raise CheckpointError(
+            f"{dense.folder} does not fit its config.json: missing {missing[:5]}, "
+            f"left over {extra[:5]}."
+        )
+
+
+def _wrap(module: Any, folder: Path) -> LoadedPolicy:
+    """Join a loaded module with the processors saved in its folder."""
+    from lerobot.policies.factory import make_pre_post_processors
+
+    if not (folder / _PREPROCESSOR).is_file():
+        raise CheckpointError(f"{folder} has no {_PREPROCESSOR}: its normalization is unknown.")
+    overrides: dict[str, Any] = {"device_processor": {"device": module.config.device}}
+    if (folder / VLM_FOLDER).is_dir() and not module.config.type.startswith(TYPE_PREFIX):
+        overrides["tokenizer_processor"] = {"tokenizer_name": str(folder / VLM_FOLDER)}
+    preprocess, postprocess = make_pre_post_processors(
+        module.config, pretrained_path=str(folder), preprocessor_overrides=overrides
+    )
+    return LoadedPolicy(module, preprocess, postprocess)
+
+
+def _import_lerobot() -> tuple[Any, Any, Any]:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        import draccus
+        import lerobot.configs as configs
+        import lerobot.policies.factory as factory
+    except ImportError as error:
+        raise MissingDependency(
+            f"lerobot cannot be imported ({error}). Install it with: "
+            "pip install 'einsort-vla[lerobot]'"
+        ) from error
+    return draccus, configs, factory

@@ -1,0 +1,146 @@
+"""What a policy saw: kept in files, read from LeRobot datasets, or made up."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from einsort_vla.errors import CheckpointError, MissingDependency
+
+TASK_KEY = "task"
+Observation = dict[str, Any]
+"""LeRobot's keys: observation.images.* (H, W, 3) uint8, observation.state (n,) float, task str."""
+
+MADE_UP_TASK = "pick up the object and place it in the basket"
+_DATASET_INFO = Path("meta") / "info.json"
+
+
+def save_observations(path: Path, observations: Sequence[Observation]) -> None:
+    """Write the observations of one episode, atomically."""
+    arrays = {
+        key: np.stack([observation[key] for observation in observations])
+        for key in observations[0]
+        if key != TASK_KEY
+    }
+    unfinished = path.with_name(f"{path.name}.partial")
+    save_file(arrays, unfinished, metadata={TASK_KEY: observations[0][TASK_KEY]})
+    os.replace(unfinished, path)
+
+
+def load_observations(paths: Sequence[Path]) -> list[Observation]:
+    """The observations of all files that `save_observations` wrote, one after the other.
+
+    Raises:
+        CheckpointError: a file is damaged or holds no observations.
+    """
+    found: list[Observation] = []
+    for path in paths:
+        try:
+            with safe_open(path, framework="np") as file:
+                task = (file.metadata() or {}).get(TASK_KEY)
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} holds no observations: {error}") from error
+        if task is None or not any(key.startswith("observation.") for key in arrays):
+            raise CheckpointError(f"{path} holds no observations; eval/calibrate.py writes such.")
+        n = len(next(iter(arrays.values())))
+        found += [{**{key: a[k] for key, a in arrays.items()}, TASK_KEY: task} for k in range(n)]
+    return found
+
+
+def read_frames(source: str, limit: int) -> list[Observation]:
+    """At most `limit` observations, spread evenly over all there are.
+
+    Args:
+        source: a file of observations, a folder of them, or a LeRobot dataset's folder or hub id.
+        limit: how many are enough.
+
+    Raises:
+        CheckpointError: there are no observations in it, or it cannot be reached.
+        MissingDependency: it is a dataset, and LeRobot's `dataset` extra is not installed.
+    """
+    path = Path(source)
+    if path.is_file():
+        return spread(load_observations([path]), limit)
+    if path.is_dir() and not (path / _DATASET_INFO).is_file():
+        files = sorted(path.glob("*.safetensors"))
+        if not files:
+            raise CheckpointError(
+                f"{path} holds no observations: neither *.safetensors files nor a LeRobot dataset."
+            )
+        return spread(load_observations(files), limit)
+    if not path.is_dir() and source.count("/") != 1:
+        raise CheckpointError(f"the observations {source} do not exist.")
+    return _read_dataset(source, limit)
+
+
+def spread(items: Sequence[Any], n: int) -> list[Any]:
+    """`n` of the items, evenly over all of them."""
+    n = min(n, len(items))
+    return [items[(2 * k + 1) * len(items) // (2 * n)] for k in range(n)]
+
+
+def made_up_observations(
+    features: Mapping[str, Mapping[str, Any]],
+    statistics: Mapping[str, Mapping[str, Any]],
+    n: int,
+) -> list[Observation]:
+    """Observations of noise, the same at each call: for comparing policies without real ones.
+
+    Args:
+        features: `input_features` of a LeRobot policy's config.json.
+        statistics: mean and deviation by key; states are drawn from them where they are given.
+        n: how many.
+    """
+    rng = np.random.default_rng(0)
+    return [
+        {key: _made_up(feature, statistics.get(key, {}), rng) for key, feature in features.items()}
+        | {TASK_KEY: MADE_UP_TASK}
+        for _ in range(n)
+    ]
+
+
+def _made_up(
+    feature: Mapping[str, Any], own: Mapping[str, Any], rng: np.random.Generator
+) -> np.ndarray:
+    shape = tuple(feature["shape"])
+    if feature.get("type") == "VISUAL":
+        return rng.integers(0, 256, (*shape[1:], shape[0]), dtype=np.uint8)
+    mean, deviation = (np.asarray(own.get(k, v)) for k, v in (("mean", 0.0), ("std", 1.0)))
+    return (mean + deviation * rng.standard_normal(shape)).astype(np.float32)
+
+
+def _read_dataset(source: str, limit: int) -> list[Observation]:
+    try:
+        from lerobot.datasets.lerobot_dataset import LeRobotDataset
+    except ImportError as error:
+        raise MissingDependency(
+            f"LeRobot's datasets cannot be read ({error}). Install: pip install 'lerobot[dataset]'"
+        ) from error
+    is_local = Path(source).is_dir()
+    try:
+        dataset = LeRobotDataset(
+            Path(source).name if is_local else source,
+            root=source if is_local else None,
+            return_uint8=True,
+        )
+        frames: list[Any] = [dataset[k] for k in spread(range(len(dataset)), limit)]
+    except Exception as error:  # whatever a hub, a decoder or a damaged file raises
+        raise CheckpointError(
+            f"{source} is no LeRobot dataset that can be read: {type(error).__name__}: {error}"
+        ) from error
+    return [_from_frame(frame) for frame in frames]
+
+
+def _from_frame(frame: Mapping[str, Any]) -> Observation:
+    found: Observation = {TASK_KEY: frame[TASK_KEY]}
+    for key, value in frame.items():
+        if key.startswith("observation.images."):
+            found[key] = value.permute(1, 2, 0).contiguous().numpy()
+        elif key.startswith("observation."):
+            found[key] = value.numpy()
+    return found

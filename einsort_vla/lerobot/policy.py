@@ -1,0 +1,64 @@
+"""A loaded policy with its saved processors: one observation in, one chunk of actions out."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from einsort_vla.errors import UsageError
+from einsort_vla.lerobot.observations import TASK_KEY, Observation
+
+
+class LoadedPolicy:
+    """A LeRobot policy module between the preprocessor and postprocessor of its folder.
+
+    Attributes:
+        module: LeRobot's policy, in evaluation mode.
+        chunk_size: actions that are predicted at one look.
+        n_action_steps: those of them that are executed.
+    """
+
+    def __init__(self, module: Any, preprocess: Any, postprocess: Any) -> None:
+        self.module, self.preprocess, self.postprocess = module, preprocess, postprocess
+        self.chunk_size: int = module.config.chunk_size
+        self.n_action_steps: int = module.config.n_action_steps
+
+    @property
+    def camera_keys(self) -> list[str]:
+        """The picture keys this policy was trained with."""
+        return list(self.module.config.image_features)
+
+    @property
+    def statistics(self) -> dict[str, dict[str, Any]]:
+        """Mean and deviation of state and action that the saved preprocessor normalizes by."""
+        from lerobot.processor import NormalizerProcessorStep
+
+        steps = (s for s in self.preprocess.steps if isinstance(s, NormalizerProcessorStep))
+        step = next(steps, None)
+        return (step.stats or {}) if step else {}
+
+    def chunk(self, observation: Observation, seed: int) -> np.ndarray:
+        """(chunk_size, action_dim) float32 in the units of the robot; `seed` fixes the noise.
+
+        Raises:
+            UsageError: the observation lacks a camera the policy was trained with.
+        """
+        batch = self.preprocess(self._to_tensors(observation))
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            torch.manual_seed(seed)
+            chunk = self.module.predict_action_chunk(batch)
+        return self.postprocess(chunk)[0].float().cpu().numpy()
+
+    def _to_tensors(self, observation: Observation) -> dict[str, Any]:
+        if missing := [key for key in self.camera_keys if key not in observation]:
+            have = ", ".join(k for k in observation if ".images." in k) or "none"
+            raise UsageError(
+                f"the policy needs the cameras {', '.join(missing)}; the observation has {have}."
+            )
+        tensors: dict[str, Any] = {TASK_KEY: observation[TASK_KEY]}
+        for key, value in observation.items():
+            if ".images." in key:
+                tensors[key] = torch.from_numpy(value).permute(2, 0, 1).float() / 255
+            elif key != TASK_KEY:
+                tensors[key] = torch.from_numpy(value)
+        return tensors

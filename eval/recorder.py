@@ -1,0 +1,26 @@
+"""A policy that keeps what it saw."""
+
+import numpy as np
+
+from einsort_vla.lerobot import Observation
+from policies.protocol import Policy
+
+
+class Recorder:
+    """A policy that acts as another one and keeps what it was shown."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.chunk_size, self.n_action_steps = policy.chunk_size, policy.n_action_steps
+        self.seen: list[Observation] = []
+
+    def reset(self, seed: int) -> None:
+        self._policy.reset(seed)
+
+    def predict_action_chunk(self, observation: Observation) -> np.ndarray:
+        self.seen.append(observation)
+        return self._policy.predict_action_chunk(observation)
+
+    def select_action(self, observation: Observation) -> np.ndarray:
+        self.seen.append(observation)
+        return self._policy.select_action(observation)
