@@ -99,8 +99,8 @@ def _plan(
     policy: LoadedPolicy, statistics: InputStatistics, codec: str, rate: float, name: str
 ) -> Plan:
     candidates: dict[str, list[PlannedTensor]] = {}
-    for weight in statistics.second_moments:
-        matrix = policy.module.get_parameter(weight).detach().bfloat16()
+    for weight, layer in policy.layers(statistics.second_moments).items():
+        matrix = layer.weight.detach().bfloat16()
         candidates[weight] = options((matrix.shape[0], matrix.shape[1]), codec, matrix)
     sizes = {weight: float(math.prod(c[0].shape)) for weight, c in candidates.items()}
     importance = {
@@ -120,12 +120,13 @@ def _errors(
     """Relative squared error of all weights, and the error of the actions."""
     missing = energy = 0.0
     coded: dict[str, Tensor] = {}
+    layers = policy.layers(plan.tensors)
     for name, planned in plan.tensors.items():
-        weight = policy.module.get_parameter(name).detach()
+        weight = layers[name].weight.detach()
         coded[name] = decode(encode(weight, planned.spec, fed.hessian(name) if fed else None))
         missing += float((weight - coded[name]).square().sum())
         energy += float(weight.square().sum())
-    with replaced({policy.module.get_parameter(n): value for n, value in coded.items()}):
+    with replaced({layers[name].weight: value for name, value in coded.items()}):
         found = action_error(action_chunks(policy, looks), expected)
     return missing / energy, found
 

@@ -40,9 +40,10 @@ def minilm_statistics() -> tuple[InputStatistics, InputStatistics, dict[str, Ten
     tokens = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"][0]
     segments = tokens[: len(tokens) // TOKENS * TOKENS].view(-1, TOKENS)
     names = [n for n, p in model.named_parameters() if "encoder.layer" in n and p.ndim == 2]
+    layers = {name: model.get_submodule(name.removesuffix(".weight")) for name in names}
     halves = (InputStatistics(""), InputStatistics(""))
     for half, statistics in enumerate(halves):
-        with torch.inference_mode(), statistics.observing(model, names):
+        with torch.inference_mode(), statistics.observing(layers):
             model(input_ids=segments[half::2])
     weights = {name: model.get_parameter(name).detach() for name in names}
     return *halves, weights

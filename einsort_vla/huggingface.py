@@ -12,21 +12,26 @@ Importing this module registers the method `einsort`; Transformers has no other 
 # pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
+from transformers import AutoTokenizer
 from transformers.core_model_loading import ConversionOps
 from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from einsort_vla.checkpoint import METHOD, linear_layers
+from einsort_vla.checkpoint import METHOD, DenseFolder, linear_layers
 from einsort_vla.codec import check_codec, decode, encode
-from einsort_vla.errors import EinSortError, UsageError
+from einsort_vla.errors import CheckpointError, EinSortError, UsageError
 from einsort_vla.kernels import check_backend
 from einsort_vla.layers import CompressedLinear
-from einsort_vla.plan import Plan, allocate, check_rate, options
+from einsort_vla.plan import InputStatistics, Plan, allocate, check_rate, options
+
+BLOCK_TOKENS = 512  # that a text is read in
 
 
 @register_quantization_config(METHOD)
@@ -149,6 +154,42 @@ class _Encode(ConversionOps):
         if missing_keys is not None:
             missing_keys.discard(full_layer_name)
         return {}
+
+
+def watch_text(
+    dense: DenseFolder, text: Path, statistics: InputStatistics, max_tokens: int = 32768
+) -> int:
+    """Add what a language model's layers see while it reads a text; the number of tokens read.
+
+    Args:
+        dense: a Transformers model with its tokenizer.
+        text: a UTF-8 file, read from its beginning in blocks of 512 tokens.
+        statistics: what is added to.
+        max_tokens: how many are enough.
+
+    Raises:
+        CheckpointError: there is no such text, it has less than a block, or no tokenizer goes
+            with the model.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(dense.folder)
+        content = text.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"the text {text} cannot be read for {dense.folder}: {error}"
+        ) from error
+    ids = tokenizer(content, return_tensors="pt", verbose=False).input_ids[0, :max_tokens]
+    blocks = ids[: len(ids) // BLOCK_TOKENS * BLOCK_TOKENS].view(-1, BLOCK_TOKENS)
+    if not len(blocks):
+        raise CheckpointError(f"{text} has {len(ids)} tokens; at least {BLOCK_TOKENS} are needed.")
+    model_class = getattr(transformers, dense.config["architectures"][0])
+    model = model_class.from_pretrained(dense.folder, dtype=torch.float32).eval()
+    names = dense.family.linear or {}
+    layers = {n: model.get_submodule(own.removesuffix(".weight")) for n, own in names.items()}
+    with torch.inference_mode(), statistics.observing(layers):
+        for block in blocks:
+            model(input_ids=block[None])
+    return blocks.numel()
 
 
 def _dense(layer: CompressedLinear, dtype: torch.dtype) -> nn.Linear:

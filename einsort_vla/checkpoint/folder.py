@@ -148,15 +148,8 @@ def compress_folder(
     partial.mkdir(parents=True, exist_ok=True)
     try:
         _write_weights(dense, plan, statistics, partial / WEIGHTS, on_progress)
-        _copy_side_files(dense, partial)
-        carry_tokenizer(partial)
-        config = _compressed_config(dense, plan)
-        (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        sizes = dense.n_bytes, (partial / WEIGHTS).stat().st_size
-        summary = CompressionSummary(plan, *sizes)
-        card = model_card(source.name, dense, plan, *sizes)
-        (partial / CARD).write_text(card, encoding="utf-8")
-        manifest.write(partial)
+        summary = CompressionSummary(plan, dense.n_bytes, (partial / WEIGHTS).stat().st_size)
+        _write_beside(dense, summary, partial)
         os.replace(partial, destination)
     except EinSortError:
         shutil.rmtree(partial, ignore_errors=True)
@@ -263,6 +256,21 @@ def _write_coded(
             writer.write(checkpoint_file.parts_by_name(name, compressed))
             coded += math.prod(compressed.shape)
             on_progress(coded, plan.n_weights)
+
+
+def _write_beside(dense: DenseFolder, summary: CompressionSummary, folder: Path) -> None:
+    """All files but the weights."""
+    config = _compressed_config(dense, summary.plan)
+    sizes = summary.dense_bytes, summary.compressed_bytes
+    card = model_card(dense.folder.name, dense, summary.plan, *sizes)
+    try:
+        _copy_side_files(dense, folder)
+        carry_tokenizer(folder)
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / CARD).write_text(card, encoding="utf-8")
+        manifest.write(folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written: {error}") from error
 
 
 def _copy_side_files(dense: DenseFolder, destination: Path) -> None:

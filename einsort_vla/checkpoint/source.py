@@ -46,8 +46,8 @@ class DenseFolder:
         self.folder = folder
         self.config = read_config(folder)
         self.policy_type = policy_type(folder, self.config)
-        if is_compressed(self.config) or QUANTIZATION in self.config:
-            method = self.config.get(QUANTIZATION, {}).get("quant_method", self.policy_type)
+        if is_compressed(self.config) or _quantization(self.config):
+            method = _quantization(self.config).get("quant_method", self.policy_type)
             raise CheckpointError(
                 f"{folder} is already compressed ({method}); give the dense policy instead."
             )
@@ -144,7 +144,12 @@ def is_compressed(config: dict[str, Any]) -> bool:
     """Whether a config.json is that of a folder that was compressed here."""
     if is_lerobot(config):
         return config["type"].startswith(TYPE_PREFIX)
-    return config.get(QUANTIZATION, {}).get("quant_method") == METHOD
+    return _quantization(config).get("quant_method") == METHOD
+
+
+def _quantization(config: dict[str, Any]) -> dict[str, Any]:
+    found = config.get(QUANTIZATION)
+    return found if isinstance(found, dict) else {}
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.progress import track
 
 from einsort_vla.checkpoint import DenseFolder, compressible_shapes
-from einsort_vla.errors import UsageError
 from einsort_vla.lerobot import load_policy, read_frames, watch_inputs
 from einsort_vla.plan import InputStatistics, is_statistics
 
@@ -20,8 +19,9 @@ CalibrateOption = Annotated[
         metavar="SOURCE",
         help="What the policy sees in use, so that its layers' outputs, not their weights, are "
         "kept close: the file that eval/calibrate.py wrote for it (bits then also go where its "
-        "actions need them), or observations to watch the dense policy on now: a LeRobot "
-        "dataset's folder or hub id, or the observation files of eval/calibrate.py.",
+        "actions need them), or what to watch the dense policy on now: a LeRobot dataset's "
+        "folder or hub id, or the observation files of eval/calibrate.py; for a language model, a "
+        "text file.",
     ),
 ]
 
@@ -31,19 +31,22 @@ def calibration_of(source: str | None, policy: Path, console: Console) -> InputS
 
     Raises:
         CheckpointError: the source is none of these, or was made for another policy.
-        UsageError: the policy is not LeRobot's, and the source is not statistics.
     """
     if source is None:
         return None
     if is_statistics(Path(source)):
         return InputStatistics.load(Path(source))
     dense = DenseFolder(policy)
+    statistics = InputStatistics(dense.sha256)
     if not dense.is_lerobot:
-        raise UsageError(
-            f"--calibrate takes observations of LeRobot policies; {policy} is a Transformers model."
-        )
+        from einsort_vla.huggingface import watch_text
+
+        with console.status(f"Reading {source}"):
+            n_tokens = watch_text(dense, Path(source), statistics)
+        console.print(f"Watched the dense model read {n_tokens} tokens.", highlight=False)
+        return statistics
     looks = read_frames(source, MAX_LOOKS)
-    loaded, statistics = load_policy(str(policy)), InputStatistics(dense.sha256)
+    loaded = load_policy(str(policy))
     names = list(compressible_shapes(dense))
     watch_inputs(
         loaded, statistics, names, track(looks, "layer inputs", console=console, transient=True)

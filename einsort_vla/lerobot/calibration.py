@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from einsort_vla.codec import Leader, decode, encode
 from einsort_vla.lerobot.observations import Observation
@@ -22,7 +22,7 @@ def watch_inputs(
     observations: Iterable[Observation],
 ) -> None:
     """Add what the named weights' layers see when the policy sees these observations."""
-    with statistics.observing(policy.module, names):
+    with statistics.observing(policy.layers(names)):
         for k, observation in enumerate(observations):
             policy.chunk(observation, k)
 
@@ -52,8 +52,8 @@ def measure_sensitivities(
     """
     expected = action_chunks(policy, observations)
     found = {}
-    for name in statistics.second_moments:
-        weight = policy.module.get_parameter(name)
+    for name, layer in policy.layers(statistics.second_moments).items():
+        weight = layer.weight
         coded = encode(weight, PROBE, statistics.hessian(name))
         with replaced({weight: decode(coded)}):
             moved = action_error(action_chunks(policy, observations), expected)
@@ -63,7 +63,7 @@ def measure_sensitivities(
 
 
 @contextmanager
-def replaced(values: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
+def replaced(values: Mapping[Tensor, Tensor]) -> Iterator[None]:
     """Within, parameters have other values."""
     kept = {parameter: parameter.data for parameter in values}
     try:

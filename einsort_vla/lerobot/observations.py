@@ -140,6 +140,8 @@ def _from_frame(frame: Mapping[str, Any]) -> Observation:
     found: Observation = {TASK_KEY: frame[TASK_KEY]}
     for key, value in frame.items():
         if key.startswith("observation.images."):
+            if value.is_floating_point():  # of pictures that are no videos, 0 to 1 all the same
+                value = (value * 255).round().byte()
             found[key] = value.permute(1, 2, 0).contiguous().numpy()
         elif key.startswith("observation."):
             found[key] = value.numpy()

@@ -1,11 +1,14 @@
 """A loaded policy with its saved processors: one observation in, one chunk of actions out."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from einsort_vla.errors import UsageError
+from einsort_vla.lerobot.names import in_policy
 from einsort_vla.lerobot.observations import TASK_KEY, Observation
 
 
@@ -36,6 +39,14 @@ class LoadedPolicy:
         steps = (s for s in self.preprocess.steps if isinstance(s, NormalizerProcessorStep))
         step = next(steps, None)
         return (step.stats or {}) if step else {}
+
+    def layers(self, weights: Iterable[str]) -> dict[str, nn.Linear]:
+        """The linear layers of a checkpoint's weights, by the names stored there."""
+        stored = in_policy(self.module, {name: name for name in weights})
+        return {
+            name: self.module.get_submodule(own.removesuffix(".weight"))
+            for own, name in stored.items()
+        }
 
     def chunk(self, observation: Observation, seed: int) -> np.ndarray:
         """(chunk_size, action_dim) float32 in the units of the robot; `seed` fixes the noise.

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -34,18 +34,16 @@ class InputStatistics:
         self.sensitivities: dict[str, float] = {}
 
     @contextmanager
-    def observing(self, model: nn.Module, weights: Iterable[str]) -> Iterator[None]:
-        """While this is open, every forward pass of the named weights' layers is added.
+    def observing(self, layers: Mapping[str, nn.Module]) -> Iterator[None]:
+        """While this is open, every forward pass of these layers is added.
 
         Args:
-            model: the model that runs.
-            weights: names such as `<module>.weight`; each module must be called as a module.
+            layers: by the names of their weights in the checkpoint; each must be called as a
+                module.
         """
         handles = [
-            model.get_submodule(name.removesuffix(".weight")).register_forward_pre_hook(
-                partial(self._hook, name)
-            )
-            for name in weights
+            layer.register_forward_pre_hook(partial(self._hook, name))
+            for name, layer in layers.items()
         ]
         try:
             yield

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import random
+import shutil
+import subprocess
 
 import pytest
 import torch
@@ -110,6 +112,26 @@ def test_a_full_disk(tiny_policy_folder, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="there is no room for"):
         compress(tiny_policy_folder, tmp_path / "new")
     assert not list(tmp_path.glob("new*"))
+
+
+@pytest.mark.parametrize("room_kb", [4, 16, 24, 32, 1024])
+def test_a_disk_that_is_really_full(tiny_policy_folder, tmp_path, room_kb):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={room_kb}k", "tmpfs", disk]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no permission to mount a tmpfs")
+    try:
+        (tiny_policy_folder / "notes.txt").write_bytes(bytes(8192))
+        if room_kb < 1024:
+            with pytest.raises(CheckpointError, match=r"no room for|No space left"):
+                compress(tiny_policy_folder, disk / "new")
+            assert not list(disk.iterdir())
+        else:
+            compress(tiny_policy_folder, disk / "new")
+            assert read_folder(disk / "new").coded
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_a_source_that_is_quantized_already(tiny_policy_folder, tmp_path):

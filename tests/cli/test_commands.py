@@ -26,6 +26,17 @@ def test_compress_then_inspect(tiny_policy_folder, tmp_path):
     assert content["coded_bytes"] == sum(row["bytes"] for row in content["tensors"])
 
 
+def test_sources_that_cannot_be_reached(tmp_path):
+    for source, message in [
+        (tmp_path / "nowhere", "does not exist"),
+        ("nobody/nothing", "neither a folder here nor a hub model that can be reached"),
+    ]:
+        result = run("compress", source, tmp_path / "new", "--rate", 0.7)
+        assert (result.returncode, (tmp_path / "new").exists()) == (2, False)
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+
+
 def test_a_plan_can_be_edited_and_used(tiny_policy_folder, tmp_path):
     file = tmp_path / "plan.yaml"
     assert run("plan", tiny_policy_folder, "--rate", 0.7, "--output", file).returncode == 0

@@ -34,6 +34,9 @@ class TwoBranches:
     def reset(self, seed):
         self.seed = seed
 
+    def layers(self, weights):
+        return {name: self.module[name.removesuffix(".weight")] for name in weights}
+
     def chunk(self, observation, seed):
         return self.predict_action_chunk(observation)
 
@@ -79,7 +82,7 @@ def test_layers_that_move_the_actions_are_the_sensitive_ones():
     policy, seen = TwoBranches(), observations(64)
     statistics = InputStatistics("")
     names = ["strong.weight", "weak.weight"]
-    with statistics.observing(policy.module, names):
+    with statistics.observing(policy.layers(names)):
         for observation in seen:
             policy.predict_action_chunk(observation)
     before = {name: p.clone() for name, p in policy.module.named_parameters()}

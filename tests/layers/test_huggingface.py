@@ -2,6 +2,8 @@
 
 import copy
 import json
+import random
+import shutil
 
 import pytest
 import torch
@@ -9,18 +11,24 @@ from torch import nn
 
 pytest.importorskip("transformers")
 
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedTokenizerFast,
 )
 
+from einsort_vla.checkpoint import DenseFolder, compressible_shapes
 from einsort_vla.codec import decode
-from einsort_vla.errors import UsageError
-from einsort_vla.huggingface import EinSortConfig
+from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.huggingface import EinSortConfig, watch_text
 from einsort_vla.layers import CompressedLinear
+from einsort_vla.plan import InputStatistics
 
 TOKENS = torch.arange(12)[None]
 
@@ -35,6 +43,33 @@ def dense(tmp_path_factory):
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def test_watched_while_it_reads(dense, tmp_path):
+    """What a text shows of the inputs is what the model's own forward passes have."""
+    tokenizer = Tokenizer(WordLevel({"a": 3, "b": 4, "c": 5, "d": 6}, unk_token="a"))
+    tokenizer.pre_tokenizer = Whitespace()
+    folder = shutil.copytree(dense, tmp_path / "dense")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    words = random.Random(0).choices("abcd", k=1100)
+    (tmp_path / "text.txt").write_text(" ".join(words))
+    source = DenseFolder(folder)
+    statistics = InputStatistics(source.sha256)
+    assert watch_text(source, tmp_path / "text.txt", statistics) == 1024
+    assert statistics.n_rows.keys() == compressible_shapes(source).keys()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = torch.tensor([["abcd".index(w) + 3 for w in words[:1024]]]).view(2, 512)
+    with torch.inference_mode():
+        rows = model(ids, output_hidden_states=True).hidden_states[0].flatten(0, 1)
+        rows = model.model.layers[0].input_layernorm(rows)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    torch.testing.assert_close(statistics.hessian(name), rows.t() @ rows / 1024)
+
+    (tmp_path / "text.txt").write_text("a b c")
+    with pytest.raises(CheckpointError, match="has 3 tokens; at least 512"):
+        watch_text(source, tmp_path / "text.txt", statistics)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        watch_text(source, tmp_path / "none.txt", statistics)
 
 
 def test_a_vision_language_model(reference_policy, tmp_path):

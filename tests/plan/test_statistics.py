@@ -11,7 +11,7 @@ from einsort_vla.plan import InputStatistics
 def observed(inputs):
     model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
     statistics = InputStatistics("abc")
-    with statistics.observing(model, ["0.weight", "2.weight"]):
+    with statistics.observing({"0.weight": model[0], "2.weight": model[2]}):
         for part in inputs.split(2):
             model(part)
     model(inputs)  # no longer watched
