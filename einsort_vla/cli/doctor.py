@@ -11,6 +11,7 @@ from importlib import metadata
 from json import dumps
 from typing import Literal
 
+import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +21,6 @@ from einsort_vla.cli.run import INCOMPLETE
 Verdict = Literal["ok", "missing", "wrong"]
 MUJOCO = "3.3.2"  # later ones render other pictures and change contacts in libero_spatial
 LEROBOT = "0.6.1"
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,10 @@ def _graphics() -> Iterator[Finding]:
 
 
 def _memory() -> Iterator[Finding]:
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
-    except (ValueError, OSError):
-        return
-    fix = "LIBERO with its policy takes 2.6 GiB for each worker: use --workers 1"
+    free = psutil.virtual_memory().available / 1e9
+    fix = "LIBERO with its policy takes 2.8 GB for each worker: use --workers 1"
     yield Finding(
-        "free memory", f"{free:.1f} GiB", "ok" if free > 6 else "missing", "" if free > 6 else fix
+        "free memory", f"{free:.1f} GB", "ok" if free > 6 else "missing", "" if free > 6 else fix
     )
 
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -76,6 +77,14 @@ class Verify:
         return INCOMPLETE if failed else 0
 
     def _show_actions(self, dense: DenseFolder, console: Console) -> None:
+        needed = 4 * sum(math.prod(stored.shape) for stored in dense.tensors.values())
+        if needed > (free := psutil.virtual_memory().available):
+            console.print(
+                f"Actions were not compared: the dense policy takes {needed / 1e9:.1f} GB in "
+                f"float32, and {free / 1e9:.1f} GB are free.",
+                highlight=False,
+            )
+            return
         try:
             policy = load_policy(str(dense.folder))
         except (MissingDependency, CheckpointError) as error:

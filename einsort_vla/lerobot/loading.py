@@ -36,6 +36,8 @@ def load_policy(path_or_hub_id: str, device: str = "cpu", backend: str = "dense"
     """
     folder = resolve_folder(path_or_hub_id)
     config = read_config(folder)
+    if not (folder / _PREPROCESSOR).is_file():
+        raise CheckpointError(f"{folder} has no {_PREPROCESSOR}: its normalization is unknown.")
     with quiet_lerobot():
         if is_compressed(config):
             module = _load_compressed(folder, device, backend)
@@ -147,8 +149,6 @@ def _wrap(module: Any, folder: Path) -> LoadedPolicy:
     """Join a loaded module with the processors saved in its folder."""
     from lerobot.policies.factory import make_pre_post_processors
 
-    if not (folder / _PREPROCESSOR).is_file():
-        raise CheckpointError(f"{folder} has no {_PREPROCESSOR}: its normalization is unknown.")
     overrides: dict[str, Any] = {"device_processor": {"device": module.config.device}}
     if (folder / VLM_FOLDER).is_dir() and not module.config.type.startswith(TYPE_PREFIX):
         overrides["tokenizer_processor"] = {"tokenizer_name": str(folder / VLM_FOLDER)}

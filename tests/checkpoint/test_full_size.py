@@ -13,6 +13,8 @@ import pytest
 from einsort_vla.checkpoint import file_sha256
 
 TOOL = Path(__file__).parents[1] / "full_size.py"
+FIRST_CHUNK = Path(__file__).parents[1] / "first_chunk.py"
+FIRST_CHUNK_ROOM = 150e6  # activations and one decoded matrix
 PROGRAM = Path(sys.executable).with_name("einsort-vla")
 
 
@@ -46,6 +48,17 @@ def test_compression_of_a_real_policy(tmp_path, kind, rate, limit):
     assert abs(stored / announced - 1) < 0.01
     subprocess.run([PROGRAM, "verify", tmp_path / "new", "--against", tmp_path / "dense"],
                    check=True)  # fmt: skip
+    if kind == "smolvla":
+        _check_first_chunk(tmp_path / "new", stored)
+
+
+def _check_first_chunk(folder, size):
+    """Beside what torch and LeRobot take to be imported, little more than the file itself."""
+    command = [sys.executable, FIRST_CHUNK, folder, "reference"]
+    result = subprocess.run(command, capture_output=True, check=True)
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found["finite"]
+    assert found["peak"] - found["imports"] < size + FIRST_CHUNK_ROOM
 
 
 def _peak_bytes(command) -> int:
