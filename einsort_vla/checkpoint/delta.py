@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from einsort_vla.checkpoint import manifest
+from einsort_vla.checkpoint.card import CARD
 from einsort_vla.checkpoint.source import file_sha256, open_weights
 from einsort_vla.errors import CheckpointError
 
@@ -47,6 +48,7 @@ def diff(old: Path, new: Path, patch: Path) -> None:
         "old_manifest_sha256": file_sha256(old / manifest.MANIFEST),
         "manifest": (new / manifest.MANIFEST).read_text(encoding="utf-8"),
         "sizes": json.dumps(sizes),
+        "card": _card(new),
     }
     unfinished = patch.with_name(f"{patch.name}.partial")
     save_file(tensors, unfinished, metadata=metadata)
@@ -75,6 +77,7 @@ def apply(old: Path, patch: Path, destination: Path) -> None:
     try:
         partial.mkdir(parents=True)
         (partial / manifest.MANIFEST).write_text(metadata["manifest"], encoding="utf-8")
+        (partial / CARD).write_text(metadata["card"], encoding="utf-8")
         for name, size in json.loads(metadata["sizes"]).items():
             manifest.check_inside(patch, name)
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +92,12 @@ def apply(old: Path, patch: Path, destination: Path) -> None:
         raise CheckpointError(f"{patch} is damaged: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _card(folder: Path) -> str:
+    """The model card, which may be edited, so that no manifest names it."""
+    card = folder / CARD
+    return card.read_text(encoding="utf-8") if card.is_file() else ""
 
 
 def _compare(old: Path, new: Path) -> tuple[list[Run], bytes]:

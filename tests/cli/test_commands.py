@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -136,11 +137,7 @@ def test_a_patch_makes_the_new_folder_out_of_the_old(tiny_policy_folder, tmp_pat
     result = run("patch", old, patch, tmp_path / "patched")
     assert result.returncode == 0, result.stderr
     patched, expected = (
-        {
-            p.relative_to(folder).as_posix(): p.read_bytes()
-            for p in folder.rglob("*")
-            if p.is_file() and p.name != "README.md"
-        }
+        {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
         for folder in (tmp_path / "patched", new)
     )
     assert patched == expected
@@ -161,6 +158,7 @@ def test_a_patch_makes_the_new_folder_out_of_the_old(tiny_policy_folder, tmp_pat
     assert not list(tmp_path.glob("other*"))
 
 
+@pytest.mark.sim
 def test_doctor_has_a_fix_for_what_is_not_right():
     result = run("doctor", "--json")
     findings = json.loads(result.stdout)
@@ -168,6 +166,7 @@ def test_doctor_has_a_fix_for_what_is_not_right():
         finding["what"] for finding in findings
     }
     assert all((f["verdict"] == "ok") != bool(f["fix"]) for f in findings)
+    assert [f["verdict"] for f in findings if f["what"] == "physics of LIBERO"] == ["ok"]
     wrong = [finding for finding in findings if finding["verdict"] == "wrong"]
     assert result.returncode == bool(wrong)
     assert "fix" in run("doctor").stdout
