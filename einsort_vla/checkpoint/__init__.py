@@ -7,6 +7,7 @@ from einsort_vla.checkpoint.families import FAMILIES
 from einsort_vla.checkpoint.file import FORMAT_VERSION, Checkpoint, read, write
 from einsort_vla.checkpoint.folder import (
     CompressionSummary,
+    check_new,
     compress_folder,
     compressible_shapes,
     plan_folder,
@@ -33,6 +34,7 @@ __all__ = [
     "CompressionSummary",
     "DenseFolder",
     "apply_patch",
+    "check_new",
     "compress_folder",
     "compressible_shapes",
     "file_sha256",

@@ -138,8 +138,7 @@ def compress_folder(
             the plan or the statistics are those of another policy.
         NumericsError: a weight is not finite.
     """
-    if destination.exists():
-        raise CheckpointError(f"{destination} exists already; nothing was written over.")
+    check_new(destination)
     dense = DenseFolder(source)
     _check_plan(plan, compressible_shapes(dense))
     if statistics:
@@ -155,6 +154,16 @@ def compress_folder(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return summary
+
+
+def check_new(destination: Path) -> None:
+    """Refuse a folder that is there already.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    if destination.exists():
+        raise CheckpointError(f"{destination} exists already; nothing was written over.")
 
 
 def read_folder(folder: Path) -> Checkpoint:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from tyro.conf import Positional
 
-from einsort_vla.checkpoint import CompressionSummary, compress_folder, plan_folder
+from einsort_vla.checkpoint import CompressionSummary, check_new, compress_folder, plan_folder
 from einsort_vla.cli.calibration import CalibrateOption, calibration_of
 from einsort_vla.cli.options import CodecOption
 from einsort_vla.cli.plan import from_yaml
@@ -38,6 +38,9 @@ class Compress:
     """Patterns of those that stay dense all the same; they still count in the rate."""
 
     def run(self, console: Console) -> int:
+        if (self.rate is None) == (self.plan is None):
+            raise UsageError("compress takes either --rate or --plan.")
+        check_new(self.destination)
         source = resolve_folder(self.source)
         statistics = calibration_of(self.calibrate, source, console)
         try:
@@ -67,8 +70,6 @@ class Compress:
         statistics: InputStatistics | None,
         on_progress: Callable[[int, int], None],
     ) -> Plan:
-        if (self.rate is None) == (self.plan is None):
-            raise UsageError("compress takes either --rate or --plan.")
         if self.plan is not None:
             return from_yaml(self.plan)
         assert self.rate is not None

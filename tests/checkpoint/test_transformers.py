@@ -9,10 +9,10 @@ pytest.importorskip("transformers")
 
 import transformers
 
-import einsort_vla.huggingface  # noqa: F401  registers the method
 from einsort_vla.checkpoint import compress_folder, plan_folder, read_folder
 from einsort_vla.codec import decode
 from einsort_vla.errors import CheckpointError
+from einsort_vla.huggingface import EinSortConfig
 from einsort_vla.layers import CompressedLinear
 
 TEXT = {
@@ -122,6 +122,14 @@ def test_compressed_on_disk_and_loaded_by_transformers(build, tmp_path):
     expected, found = logits(model), logits(loaded)
     assert (found - expected).norm() < 0.1 * expected.norm()
     assert len(read_folder(tmp_path / "new").coded) == len(coded)
+
+    settings = EinSortConfig(rate=0.5)
+    on_load = type(model).from_pretrained(tmp_path / "dense", quantization_config=settings)
+    names = {n for n, m in on_load.named_modules() if isinstance(m, CompressedLinear)}
+    assert names == coded.keys()
+    on_load.save_pretrained(tmp_path / "saved")
+    again = type(model).from_pretrained(tmp_path / "saved")
+    assert torch.equal(logits(again), logits(on_load))
 
 
 def test_what_is_not_ours_is_refused(tmp_path):
