@@ -61,7 +61,8 @@ class Settings:
     wrong_pictures: bool = False
     """Control: show objects where another displacement would have put them."""
     backend: str = "dense"
-    """How coded weights are multiplied: dense (decoded at load), reference or factored."""
+    """How coded weights are multiplied: dense (decoded at load), cpu (compiled code, from the
+    streams), reference or factored."""
 
 
 def list_scenes(settings: Settings) -> list[Scene]:

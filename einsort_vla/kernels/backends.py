@@ -1,11 +1,12 @@
-"""Backends in plain PyTorch: the definition of the op, and decoding once at load."""
+"""The backends: the definition of the op, decoding once at load, and compiled ones."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
 from torch.nn import functional
 
-from einsort_vla.codec import CompressedTensor, decode
+from einsort_vla.codec import CompressedTensor, Leader, decode
 from einsort_vla.errors import unknown_name
 
 
@@ -53,10 +54,20 @@ class FactoredBackend:
         return y if bias is None else y + bias
 
 
-BACKENDS: dict[str, type[ReferenceBackend | DenseBackend | FactoredBackend]] = {
+def _cpu(compressed: CompressedTensor) -> Backend:
+    """Compiled code for what is in the `leader` form; the few others as the reference."""
+    if not isinstance(compressed.spec, Leader):
+        return ReferenceBackend(compressed)
+    from einsort_vla.kernels.cpu import CpuBackend
+
+    return CpuBackend(compressed)
+
+
+BACKENDS: dict[str, Callable[[CompressedTensor], Backend]] = {
     "reference": ReferenceBackend,
     "dense": DenseBackend,
     "factored": FactoredBackend,
+    "cpu": _cpu,
 }
 
 

@@ -1,0 +1,87 @@
+"""Compiles leader.cpp for this machine once, and keeps the library in the user's cache."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from einsort_vla.errors import MissingDependency
+
+SOURCE = Path(__file__).with_name("leader.cpp")
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-Wall")
+NATIVE = {"x86_64": "-march=native", "AMD64": "-march=native", "aarch64": "-mcpu=native"}
+COMPILERS = ("c++", "g++", "clang++")
+
+_POINTER, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+_MATRIX = (_POINTER, _INT64, _POINTER, _INT64, _POINTER, _INT64, _INT, _INT, _INT, _INT64, _INT64)
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The compiled functions.
+
+    Raises:
+        MissingDependency: there is no C++ compiler, or it fails.
+    """
+    loaded = ctypes.CDLL(str(build(_cache())))
+    loaded.einsort_decode_leader.argtypes = (*_MATRIX, _POINTER)
+    loaded.einsort_matmul_leader.argtypes = (*_MATRIX, _POINTER, _INT64, _INT64, _POINTER)
+    for function in (loaded.einsort_decode_leader, loaded.einsort_matmul_leader):
+        function.restype = None
+    return loaded
+
+
+def build(folder: Path) -> Path:
+    """The library in `folder`; it is compiled if it is not there.
+
+    Raises:
+        MissingDependency: there is no C++ compiler, or it fails.
+    """
+    compiler = _compiler()
+    command = [compiler, *FLAGS, *filter(None, [NATIVE.get(platform.machine())]), str(SOURCE)]
+    target = folder / f"leader-{_fingerprint(command)}.so"
+    if target.is_file():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        made = Path(work) / target.name
+        result = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True)
+        if result.returncode:
+            raise MissingDependency(
+                f"--backend cpu: {compiler} cannot compile {SOURCE.name}: {result.stderr[-800:]}"
+            )
+        os.replace(made, target)  # whole, whoever else compiles at the same time
+    return target
+
+
+def _compiler() -> str:
+    named = os.environ.get("CXX")
+    found = next(filter(None, map(shutil.which, [named] if named else COMPILERS)), None)
+    if found is None:
+        raise MissingDependency(
+            f"--backend cpu needs a C++ compiler ({named or ', '.join(COMPILERS)}), and none is "
+            "here. On Debian or Ubuntu: apt-get install g++; or use --backend dense."
+        )
+    return found
+
+
+def _fingerprint(command: list[str]) -> str:
+    """Of the source, the compiler and the processor, which `native` means."""
+    version = subprocess.run([command[0], "--version"], capture_output=True, text=True).stdout
+    cpu = Path("/proc/cpuinfo")
+    features = [
+        line for line in (cpu.read_text() if cpu.is_file() else "").splitlines()
+        if line.lower().startswith(("flags", "features", "model name"))
+    ][:2]  # fmt: skip
+    text = "\n".join([SOURCE.read_text(encoding="utf-8"), version, *command[1:-1], *features])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "einsort-vla"

@@ -1,0 +1,110 @@
+"""`einsort::matmul_leader` and `einsort::decode_leader` on a CPU, by compiled code, in float32."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from einsort_vla.kernels.cpu.build import library
+
+FUSED_ROWS = 4  # up to so many rows are multiplied while a column is decoded
+COLUMNS_PER_THREAD = 64  # fewer are not worth a thread
+
+_kept = threading.local()
+
+
+@torch.library.custom_op("einsort::matmul_leader", mutates_args=())
+def matmul_leader(
+    x: Tensor, signs: Tensor, indices: Tensor, table: Tensor, scale: Tensor, d: int, b: int, s: int
+) -> Tensor:
+    """x times the transpose of a matrix in the `leader` form.
+
+    Args:
+        x: (n, in_features) float32.
+        signs: its bit plane, uint8.
+        indices: its index stream, uint8.
+        table: (2^(s+b), d) float32 magnitudes.
+        scale: (out_features,) float32.
+        d: weights a slice.
+        b: index bits a slice.
+        s: bits of the window before them.
+
+    Returns:
+        (n, out_features) float32; sums are in float32 too.
+    """
+    columns, rows = x.shape[1], len(scale)
+    streams = _streams(signs, indices, table, rows, d, b, s)
+    if len(x) > FUSED_ROWS:
+        return (x @ _decode(streams, rows, columns)) * scale
+    inputs = x.contiguous()
+
+    def run(first: int, last: int) -> Tensor:
+        y = torch.zeros(len(inputs), rows)
+        library().einsort_matmul_leader(
+            *streams, first, last, inputs.data_ptr(), len(inputs), columns, y.data_ptr()
+        )
+        return y
+
+    return sum(_over_columns(columns, run), torch.zeros(len(inputs), rows)) * scale
+
+
+@matmul_leader.register_fake
+def _(x: Tensor, signs: Tensor, indices: Tensor, table: Tensor, scale: Tensor,
+      d: int, b: int, s: int) -> Tensor:  # fmt: skip
+    return x.new_empty(x.shape[0], scale.shape[0])
+
+
+@torch.library.custom_op("einsort::decode_leader", mutates_args=())
+def decode_leader(
+    signs: Tensor, indices: Tensor, table: Tensor, scale: Tensor, columns: int, d: int, b: int,
+    s: int,
+) -> Tensor:  # fmt: skip
+    """The matrix itself, (out_features, in_features) float32; see `matmul_leader`."""
+    rows = len(scale)
+    transposed = _decode(_streams(signs, indices, table, rows, d, b, s), rows, columns)
+    return transposed.t() * scale[:, None]
+
+
+@decode_leader.register_fake
+def _(signs: Tensor, indices: Tensor, table: Tensor, scale: Tensor, columns: int,
+      d: int, b: int, s: int) -> Tensor:  # fmt: skip
+    return scale.new_empty(scale.shape[0], columns)
+
+
+def _streams(
+    signs: Tensor, indices: Tensor, table: Tensor, rows: int, d: int, b: int, s: int
+) -> tuple[int, ...]:
+    """The first arguments of both compiled functions."""
+    pointers = (signs.data_ptr(), signs.numel(), indices.data_ptr(), indices.numel())
+    return (*pointers, table.data_ptr(), rows, d, b, s)
+
+
+def _decode(streams: tuple[int, ...], rows: int, columns: int) -> Tensor:
+    """(in_features, out_features) without the row scales, in memory that the next call reuses."""
+    out = _scratch(columns * rows).view(columns, rows)
+
+    def run(first: int, last: int) -> None:
+        library().einsort_decode_leader(*streams, first, last, out[first:last].data_ptr())
+
+    _over_columns(columns, run)
+    return out
+
+
+def _scratch(n: int) -> Tensor:
+    """(n,) float32 of this thread, of any values; new pages would cost more than decoding."""
+    if getattr(_kept, "memory", None) is None or len(_kept.memory) < n:
+        _kept.memory = torch.empty(n)
+    return _kept.memory[:n]
+
+
+def _over_columns[T](columns: int, run: Callable[[int, int], T]) -> list[T]:
+    """Results of `run(first, last)` for parts of all columns, one to a thread of torch."""
+    n = max(1, min(torch.get_num_threads(), columns // COLUMNS_PER_THREAD))
+    if n == 1:
+        return [run(0, columns)]
+    bounds = [columns * k // n for k in range(n + 1)]
+    with ThreadPoolExecutor(n) as pool:  # the library runs without Python's lock
+        return list(pool.map(lambda part: run(*part), pairwise(bounds)))

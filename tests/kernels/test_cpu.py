@@ -1,0 +1,124 @@
+"""The compiled CPU backend against the definition in float64, for every table and odd shapes."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from einsort_vla.codec import Leader, Scalar, decode, encode, tables
+from einsort_vla.errors import MissingDependency, UsageError
+from einsort_vla.kernels import make_backend
+from einsort_vla.kernels.cpu import build, ops
+from einsort_vla.layers import CompressedLinear
+
+TABLES = [Leader(d, b, s) for d, b, s in sorted(tables.available())]
+GRIDS = [Leader(1, b, 0) for b in (8, 14)]
+ROWS = [1, 2, 4, 5, 15, 16, 17, 64, 129]
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+
+
+def coded(spec, shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return encode(torch.randn(shape, generator=generator), spec), generator
+
+
+def error(compressed, x, bias):
+    weight = decode(compressed).double()
+    expected = x.double() @ weight.t() + (0 if bias is None else bias.double())
+    found = make_backend("cpu", compressed).linear(x, bias)
+    assert (found.dtype, found.shape) == (x.dtype, expected.shape)
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("spec", [*TABLES, *GRIDS, Leader(2, 2, 6, rotated=True)], ids=str)
+def test_every_table_at_every_number_of_rows(spec):
+    compressed, generator = coded(spec, (67, 48))
+    bias = torch.randn(67, generator=generator)
+    for n in ROWS:
+        x = torch.randn(n, 48, generator=generator)
+        for dtype, tolerance in TOLERANCE.items():
+            assert error(compressed, x.to(dtype), bias) < tolerance, (n, dtype)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(TABLES + GRIDS), st.integers(1, 130), st.integers(1, 70), st.integers(1, 6),
+    st.integers(1, 3),
+)  # fmt: skip
+def test_any_shape_on_any_number_of_threads(spec, rows, columns, n, n_threads):
+    compressed, generator = coded(spec, (rows, columns), seed=rows)
+    x = torch.randn(n, columns, generator=generator)
+    before, ops.COLUMNS_PER_THREAD = torch.get_num_threads(), 8
+    torch.set_num_threads(n_threads)
+    try:
+        assert error(compressed, x, None) < 1e-5
+        backend = make_backend("cpu", compressed)
+        found = ops.decode_leader(*backend._arguments[:4], columns, spec.d, spec.b, spec.s)
+        assert torch.equal(found, decode(compressed))
+    finally:
+        torch.set_num_threads(before)
+        ops.COLUMNS_PER_THREAD = 64
+
+
+def test_refined_tables_other_forms_and_empty_batches():
+    compressed, _ = coded(Leader(2, 2, 6, refined=True), (40, 24))
+    assert error(compressed, torch.randn(3, 24), None) < 1e-5
+    other, _ = coded(Scalar(bits=4), (40, 24))
+    assert error(other, torch.randn(3, 24), None) < 1e-5
+    assert make_backend("cpu", compressed).linear(torch.zeros(2, 0, 24), None).shape == (2, 0, 40)
+
+
+def test_the_ops_are_whole_and_compile():
+    compressed, generator = coded(Leader(2, 3, 5), (33, 20))
+    backend, x = make_backend("cpu", compressed), torch.randn(7, 20, generator=generator)
+    torch.library.opcheck(ops.matmul_leader, (x, *backend._arguments))
+    streams, window = backend._arguments[:4], backend._arguments[4:]
+    torch.library.opcheck(ops.decode_leader, (*streams, 20, *window))
+    layer = nn.Sequential(CompressedLinear(compressed, None, "cpu"), nn.GELU())
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_compiled_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    first = build.build(tmp_path)
+    stamp = first.stat().st_mtime_ns
+    assert build.build(tmp_path) == first
+    assert first.stat().st_mtime_ns == stamp
+    changed = tmp_path / "leader.cpp"
+    changed.write_text(build.SOURCE.read_text() + "\n// changed\n")
+    monkeypatch.setattr(build, "SOURCE", changed)
+    assert build.build(tmp_path) != first
+    changed.write_text("no C++")
+    with pytest.raises(MissingDependency, match=r"cannot compile leader\.cpp"):
+        build.build(tmp_path)
+    assert len(list(tmp_path.glob("*.so"))) == 2
+
+
+def test_what_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(MissingDependency, match=r"needs a C\+\+ compiler \(no-such-compiler\)"):
+        build.build(tmp_path)
+    compressed, _ = coded(Leader(2, 2, 6), (8, 8))
+    with pytest.raises(UsageError, match="the input is on meta"):
+        make_backend("cpu", compressed).linear(torch.zeros(1, 8, device="meta"), None)
+
+
+def test_damaged_streams_are_never_read_beyond_their_end():
+    """Any bytes decode to something finite; what is short is zeros."""
+    rng = np.random.default_rng(0)
+    for spec in TABLES:
+        shape = (int(rng.integers(1, 40)), int(rng.integers(1, 20)))
+        parts = {
+            name: torch.from_numpy(rng.integers(0, 256, part.shape, dtype=np.uint8))
+            for name, part in spec.layout(shape).items()
+            if part.dtype == torch.uint8
+        }
+        scale, table = torch.ones(shape[0]), spec.table().float().contiguous()
+        window = (spec.d, spec.b, spec.s)
+        found = ops.decode_leader(
+            parts["signs"], parts["indices"], table, scale, shape[1], *window
+        )  # fmt: skip
+        expected = spec.decode({**parts, "scale": scale.half()}, shape)
+        assert torch.equal(found, expected)
