@@ -1,5 +1,8 @@
 """The compiled CPU backend against the definition in float64, for every table and odd shapes."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -55,7 +58,9 @@ def test_any_shape_on_any_number_of_threads(spec, rows, columns, n, n_threads):
     try:
         assert error(compressed, x, None) < 1e-5
         backend = make_backend("cpu", compressed)
-        found = ops.decode_leader(*backend._arguments[:4], columns, spec.d, spec.b, spec.s)
+        found = torch.ops.einsort.decode_leader(
+            *backend._arguments[:4], columns, spec.d, spec.b, spec.s
+        )
         assert torch.equal(found, decode(compressed))
     finally:
         torch.set_num_threads(before)
@@ -73,12 +78,28 @@ def test_refined_tables_other_forms_and_empty_batches():
 def test_the_ops_are_whole_and_compile():
     compressed, generator = coded(Leader(2, 3, 5), (33, 20))
     backend, x = make_backend("cpu", compressed), torch.randn(7, 20, generator=generator)
-    torch.library.opcheck(ops.matmul_leader, (x, *backend._arguments))
+    torch.library.opcheck(torch.ops.einsort.matmul_leader.default, (x, *backend._arguments))
     streams, window = backend._arguments[:4], backend._arguments[4:]
-    torch.library.opcheck(ops.decode_leader, (*streams, 20, *window))
+    torch.library.opcheck(torch.ops.einsort.decode_leader.default, (*streams, 20, *window))
     layer = nn.Sequential(CompressedLinear(compressed, None, "cpu"), nn.GELU())
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_nothing_is_kept_of_the_inputs():
+    """Not even in a cycle: activations of a large model would pile up between collections."""
+    compressed, generator = coded(Leader(2, 2, 6), (40, 24))
+    backend = make_backend("cpu", compressed)
+    gc.disable()
+    try:
+        with torch.inference_mode():
+            x = torch.randn(9, 24, generator=generator)
+            y = backend.linear(x, None)
+            left = weakref.ref(x), weakref.ref(y)
+            del x, y
+            assert [reference() for reference in left] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_compiled_once_and_again_when_it_changes(tmp_path, monkeypatch):
@@ -117,7 +138,7 @@ def test_damaged_streams_are_never_read_beyond_their_end():
         }
         scale, table = torch.ones(shape[0]), spec.table().float().contiguous()
         window = (spec.d, spec.b, spec.s)
-        found = ops.decode_leader(
+        found = torch.ops.einsort.decode_leader(
             parts["signs"], parts["indices"], table, scale, shape[1], *window
         )  # fmt: skip
         expected = spec.decode({**parts, "scale": scale.half()}, shape)

@@ -1,12 +1,13 @@
 """Multiplication from the coded streams on a CPU."""
 
+import torch
 from torch import Tensor
 
 from einsort_vla.codec import CompressedTensor, Leader
 from einsort_vla.codec.rotation import rotate
 from einsort_vla.errors import UsageError
+from einsort_vla.kernels.cpu import ops  # noqa: F401  registers the op
 from einsort_vla.kernels.cpu.build import library
-from einsort_vla.kernels.cpu.ops import matmul_leader
 
 
 class CpuBackend:
@@ -38,7 +39,9 @@ class CpuBackend:
             raise UsageError(f"--backend cpu computes on the CPU; the input is on {x.device}.")
         rows, columns = self._shape
         inputs = x.reshape(-1, columns).float()
-        y = matmul_leader(rotate(inputs) if self._spec.rotated else inputs, *self._arguments)
+        if self._spec.rotated:
+            inputs = rotate(inputs)
+        y = torch.ops.einsort.matmul_leader(inputs, *self._arguments)
         if bias is not None:
-            y = y + bias
+            y += bias
         return y.view(*x.shape[:-1], rows).to(x.dtype)

@@ -16,7 +16,15 @@ COLUMNS_PER_THREAD = 64  # fewer are not worth a thread
 _kept = threading.local()
 
 
-@torch.library.custom_op("einsort::matmul_leader", mutates_args=())
+# Not `custom_op`: in inference mode it keeps its inputs alive in a reference cycle.
+LIBRARY = torch.library.Library("einsort", "FRAGMENT")
+_MATRIX = "Tensor signs, Tensor indices, Tensor table, Tensor scale"
+_WINDOW = "int d, int b, int s"
+LIBRARY.define(f"matmul_leader(Tensor x, {_MATRIX}, {_WINDOW}) -> Tensor")
+LIBRARY.define(f"decode_leader({_MATRIX}, int columns, {_WINDOW}) -> Tensor")
+
+
+@torch.library.impl(LIBRARY, "matmul_leader", "CPU")
 def matmul_leader(
     x: Tensor, signs: Tensor, indices: Tensor, table: Tensor, scale: Tensor, d: int, b: int, s: int
 ) -> Tensor:
@@ -38,7 +46,7 @@ def matmul_leader(
     columns, rows = x.shape[1], len(scale)
     streams = _streams(signs, indices, table, rows, d, b, s)
     if len(x) > FUSED_ROWS:
-        return (x @ _decode(streams, rows, columns)) * scale
+        return (x @ _decode(streams, rows, columns)).mul_(scale)
     inputs = x.contiguous()
 
     def run(first: int, last: int) -> Tensor:
@@ -48,16 +56,19 @@ def matmul_leader(
         )
         return y
 
-    return sum(_over_columns(columns, run), torch.zeros(len(inputs), rows)) * scale
+    total, *others = _over_columns(columns, run)
+    for other in others:
+        total += other
+    return total.mul_(scale)
 
 
-@matmul_leader.register_fake
+@torch.library.register_fake("einsort::matmul_leader", lib=LIBRARY)
 def _(x: Tensor, signs: Tensor, indices: Tensor, table: Tensor, scale: Tensor,
       d: int, b: int, s: int) -> Tensor:  # fmt: skip
     return x.new_empty(x.shape[0], scale.shape[0])
 
 
-@torch.library.custom_op("einsort::decode_leader", mutates_args=())
+@torch.library.impl(LIBRARY, "decode_leader", "CPU")
 def decode_leader(
     signs: Tensor, indices: Tensor, table: Tensor, scale: Tensor, columns: int, d: int, b: int,
     s: int,
@@ -68,7 +79,7 @@ def decode_leader(
     return transposed.t() * scale[:, None]
 
 
-@decode_leader.register_fake
+@torch.library.register_fake("einsort::decode_leader", lib=LIBRARY)
 def _(signs: Tensor, indices: Tensor, table: Tensor, scale: Tensor, columns: int,
       d: int, b: int, s: int) -> Tensor:  # fmt: skip
     return scale.new_empty(scale.shape[0], columns)
