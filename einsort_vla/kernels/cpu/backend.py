@@ -1,5 +1,7 @@
 """Multiplication from the coded streams on a CPU."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,33 @@ from einsort_vla.codec.rotation import rotate
 from einsort_vla.errors import UsageError
 from einsort_vla.kernels.cpu import ops  # noqa: F401  registers the op
 from einsort_vla.kernels.cpu.build import library
+
+MERGED_BYTES = 2**15  # of a table that stays in the first-level cache
+MOST_MERGED, MOST_WEIGHTS = 8, 8  # slices, and weights, looked up at once
+
+
+def merged(table: Tensor, b: int, s: int, n_slices: int) -> tuple[Tensor, int, int]:
+    """A table that looks up several neighbouring slices at once, while it is small.
+
+    Two slices of d weights and b bits are one of 2 d and 2 b: their windows, of s + 2 b bits,
+    overlap.
+
+    Returns:
+        The table, its d and its b.
+    """
+    d = table.shape[1]
+    while (
+        n_slices % 2 == 0 and 2 * d <= MOST_WEIGHTS and 2 ** (s + 2 * b) * 2 * d * 4 <= MERGED_BYTES
+    ):
+        windows = torch.arange(2 ** (s + 2 * b))
+        table = torch.cat([table[windows >> b], table[windows & (2 ** (s + b) - 1)]], dim=1)
+        d, b, n_slices = 2 * d, 2 * b, n_slices // 2
+    return table.contiguous(), d, b
+
+
+@functools.cache  # one table for all layers
+def _shared(spec: Leader, n_slices: int) -> tuple[Tensor, int, int]:
+    return merged(spec.table().float(), spec.b, spec.s, n_slices)
 
 
 class CpuBackend:
@@ -22,11 +51,15 @@ class CpuBackend:
         spec, parts = compressed.spec, compressed.parts
         assert isinstance(spec, Leader)
         library()  # its errors come when a layer is made, not when it first runs
-        table = parts["table"] if spec.refined else spec.table()
+        n_slices = -(-compressed.shape[0] // spec.d)
+        if spec.refined:
+            table, d, b = merged(parts["table"].cpu().float(), spec.b, spec.s, n_slices)
+        else:
+            table, d, b = _shared(spec, n_slices % MOST_MERGED or MOST_MERGED)
         self._spec, self._shape = spec, compressed.shape
         self._arguments = (
             parts["signs"].cpu().contiguous(), parts["indices"].cpu().contiguous(),
-            table.cpu().float().contiguous(), parts["scale"].cpu().float(), spec.d, spec.b, spec.s,
+            table, parts["scale"].cpu().float(), d, b, spec.s,
         )  # fmt: skip
 
     def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
