@@ -11,7 +11,9 @@ from einsort_vla.errors import UsageError
 from einsort_vla.kernels.cpu import ops  # noqa: F401  registers the op
 from einsort_vla.kernels.cpu.build import library
 
-MERGED_BYTES = 2**15  # of a table that stays in the first-level cache
+# Of a merged table. 3 bits, one row of 2048 x 2048: 1.4 ms with at most 64 KB, 1.7 with 32 KB (EPYC,
+# benchmarks/bench_kernels.py).
+MERGED_BYTES = 2**16
 MOST_MERGED, MOST_WEIGHTS = 8, 8  # slices, and weights, looked up at once
 
 

@@ -2,7 +2,6 @@
 // docs/format.md, "Decoding leader", has every bit. A column is one input: its outputs are
 // neighbours in the streams. Row scales are the caller's, in the epilogue.
 
-#include <array>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -39,7 +38,7 @@ struct Matrix {
   int d, b, s;
 
   int64_t slices() const { return (rows + d - 1) / d; }
-  int64_t padded_rows() const { return (slices() * d + 7) / 8 * 8; }
+  int64_t padded_rows() const { return slices() * d; }
 };
 
 template <int D>
@@ -70,39 +69,82 @@ void magnitudes(const Matrix& m, int64_t column, float* __restrict__ out) {
   }
 }
 
-using SignMasks = std::array<std::array<uint32_t, 8>, 256>;
+// Vectors of GCC and Clang: one of AVX-512, two of AVX, or four of NEON.
+constexpr int kLanes = 16;
+using Floats = float __attribute__((vector_size(4 * kLanes)));
+using Bits = uint32_t __attribute__((vector_size(4 * kLanes)));
+constexpr Bits kToTop = {16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+constexpr int kBlocks = kUsableBits / kLanes, kPerWord = kBlocks * kLanes;  // signs of one word
 
-const SignMasks kSigns = [] {
-  SignMasks masks{};
-  for (int byte = 0; byte < 256; ++byte)
-    for (int i = 0; i < 8; ++i) masks[byte][i] = (byte >> (7 - i) & 1) ? 0x80000000u : 0u;
-  return masks;
-}();
-
-void flip(uint8_t byte, float* eight) {
-  uint32_t bits[8];
-  std::memcpy(bits, eight, sizeof bits);
-  for (int i = 0; i < 8; ++i) bits[i] ^= kSigns[byte][i];
-  std::memcpy(eight, bits, sizeof bits);
+// kLanes magnitudes with the signs that are on top of `word`.
+inline Floats signed_by(uint64_t word, const float* magnitude) {
+  Bits bits;
+  std::memcpy(&bits, magnitude, sizeof bits);
+  const Bits spread = Bits{} + uint32_t(word >> (64 - kLanes));
+  return (Floats)(bits ^ ((spread << kToTop) & 0x80000000u));
 }
 
-void apply_signs(const Matrix& m, int64_t column, float* out) {
-  for (int64_t n = 0; n < m.rows; n += 56) {
-    uint64_t word = m.signs.from(column * m.rows + n);
-    const int64_t end = m.rows - n < 56 ? m.rows - n : 56;
-    for (int64_t i = 0; i < end; i += 8, word <<= 8) flip(uint8_t(word >> 56), out + n + i);
-  }
-}
-
-// One column, (padded_rows,); what lies beyond `rows` is arbitrary.
-void decode(const Matrix& m, int64_t column, float* out) {
+void column_magnitudes(const Matrix& m, int64_t column, float* out) {
   switch (m.d) {
     case 1: magnitudes<1>(m, column, out); break;
     case 2: magnitudes<2>(m, column, out); break;
     case 4: magnitudes<4>(m, column, out); break;
     default: magnitudes<8>(m, column, out);
   }
-  apply_signs(m, column, out);
+}
+
+// y, (N, rows), += factors, (N,), times a column.
+template <int N>
+void add_column(const Matrix& m, int64_t column, const float* magnitude, const float* factors,
+                float* __restrict__ y) {
+  const int64_t rows = m.rows, base = column * rows;
+  const Stream signs = m.signs;
+  int64_t n = 0;
+  for (; n + kPerWord <= rows; n += kPerWord) {
+    uint64_t word = signs.from(base + n);
+    for (int block = 0; block < kBlocks; ++block, word <<= kLanes) {
+      const int64_t at = n + block * kLanes;
+      const Floats weights = signed_by(word, magnitude + at);
+      for (int i = 0; i < N; ++i) {
+        Floats sum;
+        std::memcpy(&sum, y + i * rows + at, sizeof sum);
+        sum += factors[i] * weights;
+        std::memcpy(y + i * rows + at, &sum, sizeof sum);
+      }
+    }
+  }
+  for (uint64_t word = signs.from(base + n); n < rows; ++n, word <<= 1) {
+    const float weight = word >> 63 ? -magnitude[n] : magnitude[n];
+    for (int i = 0; i < N; ++i) y[i * rows + n] += factors[i] * weight;
+  }
+}
+
+void store_column(const Matrix& m, int64_t column, const float* magnitude, float* out) {
+  const int64_t rows = m.rows, base = column * rows;
+  int64_t n = 0;
+  for (; n + kPerWord <= rows; n += kPerWord) {
+    uint64_t word = m.signs.from(base + n);
+    for (int block = 0; block < kBlocks; ++block, word <<= kLanes) {
+      const Floats weights = signed_by(word, magnitude + n + block * kLanes);
+      std::memcpy(out + n + block * kLanes, &weights, sizeof weights);
+    }
+  }
+  for (uint64_t word = m.signs.from(base + n); n < rows; ++n, word <<= 1)
+    out[n] = word >> 63 ? -magnitude[n] : magnitude[n];
+}
+
+// As many rows of x at once as are left, up to four.
+void add_columns(const Matrix& m, int64_t column, const float* magnitude, const float* factors,
+                 int64_t n_x, float* y) {
+  switch (n_x) {
+    case 0: return;
+    case 1: return add_column<1>(m, column, magnitude, factors, y);
+    case 2: return add_column<2>(m, column, magnitude, factors, y);
+    case 3: return add_column<3>(m, column, magnitude, factors, y);
+    default:
+      add_column<4>(m, column, magnitude, factors, y);
+      add_columns(m, column, magnitude, factors + 4, n_x - 4, y + 4 * m.rows);
+  }
 }
 
 }  // namespace
@@ -116,8 +158,8 @@ void einsort_decode_leader(const uint8_t* signs, int64_t n_sign_bytes, const uin
   const Matrix m{{signs, n_sign_bytes}, {indices, n_index_bytes}, table, rows, d, b, s};
   std::vector<float> column(m.padded_rows());
   for (int64_t k = first; k < last; ++k) {
-    decode(m, k, column.data());
-    std::memcpy(out + (k - first) * rows, column.data(), rows * sizeof(float));
+    column_magnitudes(m, k, column.data());
+    store_column(m, k, column.data(), out + (k - first) * rows);
   }
 }
 
@@ -127,14 +169,11 @@ void einsort_matmul_leader(const uint8_t* signs, int64_t n_sign_bytes, const uin
                            int s, int64_t first, int64_t last, const float* x, int64_t n_x,
                            int64_t columns, float* y) {
   const Matrix m{{signs, n_sign_bytes}, {indices, n_index_bytes}, table, rows, d, b, s};
-  std::vector<float> column(m.padded_rows());
+  std::vector<float> column(m.padded_rows()), factors(n_x);
   for (int64_t k = first; k < last; ++k) {
-    decode(m, k, column.data());
-    for (int64_t i = 0; i < n_x; ++i) {
-      const float factor = x[i * columns + k];
-      float* own = y + i * rows;
-      for (int64_t n = 0; n < rows; ++n) own[n] += factor * column[n];
-    }
+    for (int64_t i = 0; i < n_x; ++i) factors[i] = x[i * columns + k];
+    column_magnitudes(m, k, column.data());
+    add_columns(m, k, column.data(), factors.data(), n_x, y);
   }
 }
 }
