@@ -11,8 +11,8 @@ from einsort_vla.errors import UsageError
 from einsort_vla.kernels.cpu import ops  # noqa: F401  registers the op
 from einsort_vla.kernels.cpu.build import library
 
-# Of a merged table. 3 bits, one row of 2048 x 2048: 1.4 ms with at most 64 KB, 1.7 with 32 KB (EPYC,
-# benchmarks/bench_kernels.py).
+# Of a merged table. One row times 2048 x 2048 at 3 bits: 1.4 ms up to 64 KB, 1.7 up to 32 KB (EPYC,
+# November 2026, benchmarks/bench_kernels.py).
 MERGED_BYTES = 2**16
 MOST_MERGED, MOST_WEIGHTS = 8, 8  # slices, and weights, looked up at once
 
