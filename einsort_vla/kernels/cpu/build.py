@@ -30,7 +30,7 @@ def library() -> ctypes.CDLL:
     """
     loaded = ctypes.CDLL(str(build(_cache())))
     loaded.einsort_decode_leader.argtypes = (*_MATRIX, _POINTER)
-    loaded.einsort_matmul_leader.argtypes = (*_MATRIX, _POINTER, _INT64, _INT64, _POINTER)
+    loaded.einsort_matmul_leader.argtypes = (*_MATRIX, _POINTER, _INT64, _INT64, _POINTER, _INT64)
     for function in (loaded.einsort_decode_leader, loaded.einsort_matmul_leader):
         function.restype = None
     return loaded

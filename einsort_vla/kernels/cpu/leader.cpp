@@ -93,10 +93,10 @@ void column_magnitudes(const Matrix& m, int64_t column, float* out) {
   }
 }
 
-// y, (N, rows), += factors, (N,), times a column.
+// y, N rows `stride` apart, += factors, (N,), times a column.
 template <int N>
 void add_column(const Matrix& m, int64_t column, const float* magnitude, const float* factors,
-                float* __restrict__ y) {
+                float* __restrict__ y, int64_t stride) {
   const int64_t rows = m.rows, base = column * rows;
   const Stream signs = m.signs;
   int64_t n = 0;
@@ -107,15 +107,15 @@ void add_column(const Matrix& m, int64_t column, const float* magnitude, const f
       const Floats weights = signed_by(word, magnitude + at);
       for (int i = 0; i < N; ++i) {
         Floats sum;
-        std::memcpy(&sum, y + i * rows + at, sizeof sum);
+        std::memcpy(&sum, y + i * stride + at, sizeof sum);
         sum += factors[i] * weights;
-        std::memcpy(y + i * rows + at, &sum, sizeof sum);
+        std::memcpy(y + i * stride + at, &sum, sizeof sum);
       }
     }
   }
   for (uint64_t word = signs.from(base + n); n < rows; ++n, word <<= 1) {
     const float weight = word >> 63 ? -magnitude[n] : magnitude[n];
-    for (int i = 0; i < N; ++i) y[i * rows + n] += factors[i] * weight;
+    for (int i = 0; i < N; ++i) y[i * stride + n] += factors[i] * weight;
   }
 }
 
@@ -135,15 +135,15 @@ void store_column(const Matrix& m, int64_t column, const float* magnitude, float
 
 // As many rows of x at once as are left, up to four.
 void add_columns(const Matrix& m, int64_t column, const float* magnitude, const float* factors,
-                 int64_t n_x, float* y) {
+                 int64_t n_x, float* y, int64_t stride) {
   switch (n_x) {
     case 0: return;
-    case 1: return add_column<1>(m, column, magnitude, factors, y);
-    case 2: return add_column<2>(m, column, magnitude, factors, y);
-    case 3: return add_column<3>(m, column, magnitude, factors, y);
+    case 1: return add_column<1>(m, column, magnitude, factors, y, stride);
+    case 2: return add_column<2>(m, column, magnitude, factors, y, stride);
+    case 3: return add_column<3>(m, column, magnitude, factors, y, stride);
     default:
-      add_column<4>(m, column, magnitude, factors, y);
-      add_columns(m, column, magnitude, factors + 4, n_x - 4, y + 4 * m.rows);
+      add_column<4>(m, column, magnitude, factors, y, stride);
+      add_columns(m, column, magnitude, factors + 4, n_x - 4, y + 4 * stride, stride);
   }
 }
 
@@ -163,17 +163,17 @@ void einsort_decode_leader(const uint8_t* signs, int64_t n_sign_bytes, const uin
   }
 }
 
-// y: (n_x, rows), zeros at first; x: (n_x, columns). Adds what columns `first` to `last` contribute.
+// y: (n_x, rows), rows `stride` apart, zeros at first; x: (n_x, columns). Adds what columns `first` to `last` contribute.
 void einsort_matmul_leader(const uint8_t* signs, int64_t n_sign_bytes, const uint8_t* indices,
                            int64_t n_index_bytes, const float* table, int64_t rows, int d, int b,
                            int s, int64_t first, int64_t last, const float* x, int64_t n_x,
-                           int64_t columns, float* y) {
+                           int64_t columns, float* y, int64_t stride) {
   const Matrix m{{signs, n_sign_bytes}, {indices, n_index_bytes}, table, rows, d, b, s};
   std::vector<float> column(m.padded_rows()), factors(n_x);
   for (int64_t k = first; k < last; ++k) {
     for (int64_t i = 0; i < n_x; ++i) factors[i] = x[i * columns + k];
     column_magnitudes(m, k, column.data());
-    add_columns(m, k, column.data(), factors.data(), n_x, y);
+    add_columns(m, k, column.data(), factors.data(), n_x, y, stride);
   }
 }
 }

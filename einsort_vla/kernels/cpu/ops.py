@@ -11,6 +11,9 @@ from torch import Tensor
 from einsort_vla.kernels.cpu.build import library
 
 FUSED_ROWS = 4  # up to so many rows are multiplied while a column is decoded
+PADDING = (
+    16  # floats between rows: a power of two apart, they would push each other out of the cache
+)
 COLUMNS_PER_THREAD = 64  # fewer are not worth a thread
 
 _kept = threading.local()
@@ -50,16 +53,17 @@ def matmul_leader(
     inputs = x.contiguous()
 
     def run(first: int, last: int) -> Tensor:
-        y = torch.zeros(len(inputs), rows)
+        y = torch.zeros(len(inputs), rows + PADDING)
         library().einsort_matmul_leader(
-            *streams, first, last, inputs.data_ptr(), len(inputs), columns, y.data_ptr()
-        )
-        return y
+            *streams, first, last, inputs.data_ptr(), len(inputs), columns, y.data_ptr(),
+            y.stride(0),
+        )  # fmt: skip
+        return y[:, :rows]
 
     total, *others = _over_columns(columns, run)
     for other in others:
         total += other
-    return total.mul_(scale)
+    return total * scale
 
 
 @torch.library.register_fake("einsort::matmul_leader", lib=LIBRARY)
