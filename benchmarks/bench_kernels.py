@@ -26,9 +26,10 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
+from einsort_vla.checkpoint import check_new
 from einsort_vla.cli.run import run_command
 from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, decode, encode
-from einsort_vla.errors import CheckpointError, NumericsError
+from einsort_vla.errors import NumericsError
 from einsort_vla.kernels import Backend, check_backend, make_backend
 
 SHAPES = {
@@ -60,8 +61,8 @@ class Settings:
 
 def main(settings: Settings, console: Console) -> int:
     """Print the table, write what was asked for."""
-    if settings.json is not None and settings.json.exists():
-        raise CheckpointError(f"{settings.json} exists already; nothing was written over.")
+    if settings.json is not None:
+        check_new(settings.json)
     for backend in settings.backends:
         check_backend(backend)
     torch.set_num_threads(settings.threads)

@@ -11,8 +11,8 @@ from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.cli.calibration import CalibrateOption
 from einsort_vla.cli.options import CodecOption
 from einsort_vla.codec import check_codec
-from einsort_vla.errors import UsageError, unknown_name
-from einsort_vla.kernels import BACKENDS
+from einsort_vla.errors import UsageError
+from einsort_vla.kernels import check_backend
 from einsort_vla.lerobot import resolve_folder
 from einsort_vla.plan import check_rate
 from envs.benchmark import load_initial_states, load_task, n_tasks
@@ -73,8 +73,7 @@ def list_scenes(settings: Settings) -> list[Scene]:
     """
     check_rate(settings.rate)
     check_codec(settings.codec)
-    if settings.backend not in BACKENDS:
-        raise unknown_name("backend", settings.backend, BACKENDS)
+    check_backend(settings.backend)
     if min(settings.episodes, settings.workers) < 1 or min(settings.seed, settings.first_state) < 0:
         raise UsageError(
             "--episodes and --workers must be at least 1, --seed and --first-state at least 0."

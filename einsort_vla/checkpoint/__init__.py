@@ -7,7 +7,6 @@ from einsort_vla.checkpoint.families import FAMILIES
 from einsort_vla.checkpoint.file import FORMAT_VERSION, Checkpoint, read, write
 from einsort_vla.checkpoint.folder import (
     CompressionSummary,
-    check_new,
     compress_folder,
     compressible_shapes,
     plan_folder,
@@ -18,6 +17,7 @@ from einsort_vla.checkpoint.source import (
     TYPE_PREFIX,
     WEIGHTS,
     DenseFolder,
+    check_new,
     file_sha256,
     is_compressed,
     read_config,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from einsort_vla.checkpoint import manifest
 from einsort_vla.checkpoint.card import CARD
-from einsort_vla.checkpoint.source import file_sha256, open_weights
+from einsort_vla.checkpoint.source import check_new, file_sha256, open_weights
 from einsort_vla.errors import CheckpointError
 
 FORMAT = "einsort-patch-2"
@@ -33,8 +33,7 @@ def diff(old: Path, new: Path, patch: Path) -> None:
     Raises:
         CheckpointError: a folder is damaged or not compressed, or the patch exists already.
     """
-    if patch.exists():
-        raise CheckpointError(f"{patch} exists already; nothing was written over.")
+    check_new(patch)
     before, after = manifest.check(old), manifest.check(new)
     tensors: dict[str, Tensor] = {}
     sizes = {name: (new / name).stat().st_size for name in after}
@@ -62,8 +61,7 @@ def apply(old: Path, patch: Path, destination: Path) -> None:
         CheckpointError: the old folder is not the one the patch was made from, the patch is
             damaged, or the destination exists.
     """
-    if destination.exists():
-        raise CheckpointError(f"{destination} exists already; nothing was written over.")
+    check_new(destination)
     before = manifest.check(old)
     with open_weights(patch) as file:
         metadata = file.metadata() or {}

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from einsort_vla.checkpoint.source import open_weights
+from einsort_vla.checkpoint.source import check_new, open_weights
 from einsort_vla.checkpoint.writer import FileWriter, Layout
 from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, Shape
 from einsort_vla.codec.tables import table
@@ -42,8 +42,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: the file exists already.
     """
-    if path.exists():
-        raise CheckpointError(f"{path} exists already; nothing was written over.")
+    check_new(path)
     dense = {name: (t.dtype, tuple(t.shape)) for name, t in checkpoint.dense.items()}
     partial = path.with_name(f"{path.name}.partial")
     details = metadata(checkpoint)

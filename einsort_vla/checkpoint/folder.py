@@ -27,6 +27,7 @@ from einsort_vla.checkpoint.source import (
     WEIGHTS,
     DenseFolder,
     StoredTensor,
+    check_new,
     is_compressed,
     policy_type,
     read_config,
@@ -154,16 +155,6 @@ def compress_folder(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return summary
-
-
-def check_new(destination: Path) -> None:
-    """Refuse a folder that is there already.
-
-    Raises:
-        CheckpointError: it is.
-    """
-    if destination.exists():
-        raise CheckpointError(f"{destination} exists already; nothing was written over.")
 
 
 def read_folder(folder: Path) -> Checkpoint:

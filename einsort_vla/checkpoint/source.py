@@ -135,6 +135,16 @@ def policy_type(folder: Path, config: dict[str, Any]) -> str:
     return named
 
 
+def check_new(path: Path) -> None:
+    """Refuse a file or folder that is there already.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    if path.exists():
+        raise CheckpointError(f"{path} exists already; nothing was written over.")
+
+
 def is_lerobot(config: dict[str, Any]) -> bool:
     """Whether a config.json is that of a LeRobot policy, not of a Transformers model."""
     return "type" in config

@@ -8,7 +8,7 @@ import yaml
 from rich.console import Console
 from tyro.conf import Positional
 
-from einsort_vla.checkpoint import plan_folder
+from einsort_vla.checkpoint import check_new, plan_folder
 from einsort_vla.cli.calibration import CalibrateOption, calibration_of
 from einsort_vla.cli.options import CodecOption
 from einsort_vla.errors import CheckpointError
@@ -36,8 +36,7 @@ class MakePlan:
         if self.output is None:
             print(to_yaml(plan), end="")
             return 0
-        if self.output.exists():
-            raise CheckpointError(f"{self.output} exists already; nothing was written over.")
+        check_new(self.output)
         self.output.write_text(to_yaml(plan), encoding="utf-8")
         console.print(
             f"{self.output}: {len(plan.tensors)} matrices, rate {plan.rate:.4f}, "

@@ -11,9 +11,8 @@ from torch import Tensor
 from einsort_vla.kernels.cpu.build import library
 
 FUSED_ROWS = 4  # up to so many rows are multiplied while a column is decoded
-PADDING = (
-    16  # floats between rows: a power of two apart, they would push each other out of the cache
-)
+# Floats between rows: a power of two apart, they would push each other out of the cache.
+PADDING = 16
 COLUMNS_PER_THREAD = 64  # fewer are not worth a thread
 
 _kept = threading.local()
