@@ -19,7 +19,7 @@ SEED = 0  # of the signs, the same for every matrix, so that no seed is stored
 
 def rotate(matrix: Tensor) -> Tensor:
     """(rows, n) to (rows, n): each row x becomes x Q, with Q orthogonal."""
-    signs, cosine = (part.to(matrix) for part in _parts(matrix.shape[1]))
+    signs, cosine = (part.to(matrix) for part in rotation_parts(matrix.shape[1]))
     turned = torch.empty_like(matrix)
     for rows, out in zip(matrix.split(ROWS), turned.split(ROWS), strict=True):
         folded = (rows * signs).unflatten(-1, (-1, len(cosine)))
@@ -29,7 +29,7 @@ def rotate(matrix: Tensor) -> Tensor:
 
 def unrotate(matrix: Tensor) -> Tensor:
     """The inverse of `rotate`: each row x becomes x Q^T."""
-    signs, cosine = (part.to(matrix) for part in _parts(matrix.shape[1]))
+    signs, cosine = (part.to(matrix) for part in rotation_parts(matrix.shape[1]))
     turned = torch.empty_like(matrix)
     for rows, out in zip(matrix.split(ROWS), turned.split(ROWS), strict=True):
         folded = rows.unflatten(-1, (-1, len(cosine)))
@@ -50,8 +50,12 @@ def _hadamard(folded: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def _parts(n: int) -> tuple[Tensor, Tensor]:
-    """Signs (n,), and the orthonormal DCT-II (m, m) of the odd part of n; float64."""
+def rotation_parts(n: int) -> tuple[Tensor, Tensor]:
+    """What a rotation of width n = 2^k m is made of.
+
+    Returns:
+        Signs (n,), and the orthonormal DCT-II (m, m); float64.
+    """
     odd = n // (n & -n)
     # RandomState's stream is frozen by numpy; newer generators may change.
     signs = torch.from_numpy(np.random.RandomState(SEED).randint(0, 2, n) * 2.0 - 1)

@@ -21,11 +21,13 @@ from einsort_vla.lerobot.observations import (
     spread,
 )
 from einsort_vla.lerobot.policy import LoadedPolicy
+from einsort_vla.lerobot.sampling import Shown, replace_sampling_
 
 __all__ = [
     "VLM_FOLDER",
     "LoadedPolicy",
     "Observation",
+    "Shown",
     "action_chunks",
     "action_error",
     "in_policy",
@@ -35,6 +37,7 @@ __all__ = [
     "measure_sensitivities",
     "quiet_lerobot",
     "read_frames",
+    "replace_sampling_",
     "replaced",
     "resolve_folder",
     "save_observations",

@@ -1,0 +1,208 @@
+"""Writes a bundle: everything a device needs to run a policy, and to prove what it runs."""
+
+import json
+import os
+import platform
+import shutil
+import zipfile
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import einsort_vla
+from einsort_vla.checkpoint import check_new, file_sha256, is_compressed, read_config, read_folder
+from einsort_vla.codec import Leader
+from einsort_vla.errors import UsageError
+from einsort_vla.export.graphs import write_graphs
+from einsort_vla.export.options import GraphOptions
+from einsort_vla.export.targets import Target
+from einsort_vla.lerobot import (
+    LoadedPolicy,
+    Observation,
+    Shown,
+    load_policy,
+    made_up_observations,
+    replace_sampling_,
+)
+from einsort_vla.runtime.bundle import (
+    FORMAT,
+    FORMAT_VERSION,
+    GRAPHS,
+    MANIFEST,
+    PLUGINS,
+    SAMPLES,
+    write_sums,
+)
+
+PROCESSING = "processing"
+DEVICE_PROGRAM = "einsort-device.pyz"
+MADE_UP_LOOKS = 4
+_LEFT_OUT = {"model.safetensors", "README.md", "einsort_manifest.json"}
+_PACKAGES = ("einsort-vla", "torch", "onnx", "onnxscript", "onnxruntime", "transformers", "lerobot")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's first day: equal bundles are equal in every byte
+
+
+def export_bundle(
+    source: Path,
+    out: Path,
+    target: Target,
+    options: GraphOptions,
+    observations: Sequence[Observation],
+    on_progress: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Export a policy folder for a target; `out` appears when it is whole.
+
+    Args:
+        source: a compressed LeRobot policy folder.
+        out: folder to make.
+        target: what it is for.
+        options: batch and precision of the graphs.
+        observations: what `verify` will compare at, with their places as seeds; without any,
+            pictures of noise.
+        on_progress: is called after each graph.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        CheckpointError: `out` exists, or the folder cannot be read.
+        UsageError: the policy's family, or the form of its code, is not exported.
+        MissingDependency: a compiler for the plugin is missing.
+    """
+    check_new(out)
+    plan = _plan_facts(source)
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / GRAPHS).mkdir(parents=True)
+    cuda = _write_plugin(partial / PLUGINS, target)
+    graphs = write_graphs(
+        source, partial / GRAPHS, options, target.capability is not None, on_progress
+    )
+    policy = load_policy(str(source))
+    if not observations:
+        features = read_config(source)["input_features"]
+        observations = made_up_observations(features, policy.statistics, MADE_UP_LOOKS)
+    np.savez(partial / SAMPLES, **sample_runs(policy, observations))
+    _copy_processing(source, partial / PROCESSING)
+    write_device_program(partial / DEVICE_PROGRAM)
+    manifest = {
+        "format": FORMAT, "version": FORMAT_VERSION,
+        "source": {"weights_sha256": file_sha256(source / "model.safetensors"), **plan},
+        "target": {
+            "name": target.name, "what": target.what, "machine": target.machine,
+            "compute_capability": target.capability, "cuda": cuda,
+        },
+        "batch": {"size": options.batch, "dynamic": options.dynamic_batch},
+        "precision": {
+            "onnx": "float32", "engines": options.precision, "sums": "float32", "flow": "float32",
+        },
+        "policy": _policy_facts(policy),
+        **graphs,
+        "versions": {"python": platform.python_version()} | {n: _version(n) for n in _PACKAGES},
+    }  # fmt: skip
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_sums(partial)
+    os.replace(partial, out)
+    return manifest
+
+
+def sample_runs(policy: LoadedPolicy, observations: Sequence[Observation]) -> dict[str, np.ndarray]:
+    """What the model is shown at each observation, and its actions in float32, stacked by name."""
+    model, shown = policy.module.model, []
+    original = model.sample_actions
+
+    def remember(own: Shown) -> torch.Tensor:
+        actions = original(
+            list(own["images"].unbind(1)), list(own["image_masks"].unbind(1)), own["tokens"],
+            own["token_masks"], own["state"], noise=own["noise"],
+        )  # fmt: skip
+        shown.append({**own, "actions": actions})
+        return actions
+
+    replace_sampling_(policy, remember)
+    try:
+        for k, observation in enumerate(observations):
+            policy.chunk(observation, k)
+    finally:
+        model.sample_actions = original
+    return {name: np.concatenate([one[name].numpy() for one in shown]) for name in shown[0]}
+
+
+def write_device_program(path: Path) -> None:
+    """Write the `runtime` package as one file that any Python from 3.10 on runs."""
+    root = Path(einsort_vla.__file__).parent
+    members = [root / "__init__.py", root / "errors.py", *sorted((root / "runtime").glob("*.py"))]
+    with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as program:
+        for member in members:
+            name = f"einsort_vla/{member.relative_to(root).as_posix()}"
+            program.writestr(zipfile.ZipInfo(name, _EPOCH), member.read_bytes())
+        start = "from einsort_vla.runtime.program import main\n\nmain()\n"
+        program.writestr(zipfile.ZipInfo("__main__.py", _EPOCH), start)
+
+
+def _plan_facts(source: Path) -> dict[str, Any]:
+    """Rate and forms of a compressed folder, if its code is exported."""
+    if not is_compressed(read_config(source)):
+        return {"rate": 0.0, "kept_without_error": []}
+    content = read_folder(source)
+    other = [n for n, c in content.coded.items() if not isinstance(c.spec, Leader)]
+    if content.plan.form != Leader.form:
+        raise UsageError(
+            f"{source} is in the form {content.plan.form!r}; kernels compute on `leader` only. "
+            "Compress with --codec leader."
+        )
+    return {"rate": content.plan.rate, "kept_without_error": other}
+
+
+def _policy_facts(policy: LoadedPolicy) -> dict[str, Any]:
+    """What a program on the device must know to feed the graphs and to use the actions."""
+    config = policy.module.config
+    return {
+        "type": config.type, "cameras": policy.camera_keys,
+        "image_range": [-1.0, 1.0], "tokenizer_max_length": config.tokenizer_max_length,
+        "state_size": config.robot_state_feature.shape[0],
+        "action_size": config.action_feature.shape[0],
+        "chunk_size": policy.chunk_size, "n_action_steps": policy.n_action_steps,
+        "n_steps": config.num_steps,
+        "normalization": {
+            key: {name: np.asarray(value).tolist() for name, value in own.items()}
+            for key, own in policy.statistics.items()
+        },
+    }  # fmt: skip
+
+
+def _write_plugin(folder: Path, target: Target) -> str | None:
+    """The plugin's library for the target's machine, with kernels for its GPU.
+
+    Returns:
+        The CUDA release of the kernels, the oldest whose driver loads them.
+    """
+    if target.capability is None or target.machine is None:
+        return None
+    from einsort_vla.export.plugin.build import build_plugin
+    from einsort_vla.kernels.cuda.build import cubin
+    from einsort_vla.kernels.cuda.nvrtc import compiler_for
+
+    nvrtc = compiler_for(target.capability)
+    code = {target.capability: cubin(target.capability, nvrtc)}
+    made = build_plugin(folder, target.machine, code)
+    made.rename(folder / f"libeinsort_plugin-{target.machine}.so")
+    return ".".join(map(str, nvrtc.version))
+
+
+def _copy_processing(source: Path, folder: Path) -> None:
+    """LeRobot's own files of the processors, and the tokenizer."""
+    shutil.copytree(
+        source, folder, ignore=lambda path, names: _LEFT_OUT if Path(path) == source else ()
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,70 @@
+"""A part as an ONNX model: traced, its nodes named, the meaning of its operators put in."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx_ir as ir
+import torch
+
+from einsort_vla.export.functions import OPSET
+from einsort_vla.export.linear import DOMAIN, OPERATOR, VERSION
+from einsort_vla.export.options import MAX_BATCH
+from einsort_vla.export.parts import Part
+
+SIGNS_INPUT = 1  # of an operator's node
+
+
+def trace(part: Part, dynamic_batch: bool = False) -> ir.Model:
+    """The graph of a part; its weights stay in memory, shared with the module.
+
+    Args:
+        part: what is traced.
+        dynamic_batch: leave the batch open instead of that of the example inputs.
+    """
+    axes = [part.batch_axis.get(name, 0) for name in part.inputs]
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    shapes = tuple({axis: batch} for axis in axes) if dynamic_batch else None
+    with _quiet():
+        program = torch.onnx.export(
+            part.module.eval(), tuple(part.inputs.values()), dynamo=True, opset_version=OPSET,
+            input_names=list(part.inputs), output_names=list(part.outputs),
+            dynamic_shapes=shapes, verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    model = program.model
+    _name_nodes(model)
+    model.opset_imports[DOMAIN] = VERSION
+    return model
+
+
+def linear_nodes(model: ir.Model) -> list[ir.Node]:
+    """Its `MatmulLeader` nodes, in order."""
+    return [n for n in model.graph if n.domain == DOMAIN and n.op_type == OPERATOR]
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Give each operator the path of its layer; a layer that runs more than once, a number too."""
+    counts: dict[str, int] = {}
+    for node in linear_nodes(model):
+        signs = node.inputs[SIGNS_INPUT]
+        assert signs is not None
+        assert signs.name is not None
+        path = signs.name.removesuffix(".signs")
+        counts[path] = counts.get(path, 0) + 1
+        node.name = path if counts[path] == 1 else f"{path}#{counts[path]}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,133 @@
+"""All graphs of a policy, written into one folder around one file of weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from onnx import ModelProto, TensorProto
+
+from einsort_vla.export.chunk import unrolled
+from einsort_vla.export.functions import function_bodies
+from einsort_vla.export.graph import linear_nodes, trace
+from einsort_vla.export.linear import ExportedLinear, replace_linears_
+from einsort_vla.export.options import GraphOptions
+from einsort_vla.export.parts import Part, parts_of
+from einsort_vla.export.weights import WeightFile
+from einsort_vla.lerobot import LoadedPolicy, load_policy
+from einsort_vla.runtime.bundle import CHUNK
+
+_NUMPY_NAMES = {
+    TensorProto.FLOAT: "float32", TensorProto.BOOL: "bool", TensorProto.INT64: "int64",
+}  # fmt: skip
+
+
+def write_graphs(
+    source: Path,
+    folder: Path,
+    options: GraphOptions,
+    with_engines: bool,
+    on_progress: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Write the graphs of a policy folder for ONNX Runtime, and their twins for engines.
+
+    Args:
+        source: a compressed or dense LeRobot policy folder.
+        folder: where to; it must be there, without such files.
+        options: batch and precision.
+        with_engines: write the twins.
+        on_progress: is called after each graph.
+
+    Returns:
+        The manifest's `parts` and `chunk`: inputs, outputs, layers and bytes.
+    """
+    models: dict[str, ModelProto] = {}
+    described: dict[str, Any] = {}
+    with WeightFile(folder / "weights.bin") as weights:
+        policy, parts = _parts(source, options, torch.float32)
+        for part in parts:
+            model = _trace(part, options, weights)
+            models[part.name] = ir.to_proto(model)
+            described[part.name] = _describe(models[part.name], options) | {
+                "layers": _layers(part, model)
+            }
+            on_progress()
+        models[CHUNK] = unrolled(models, policy.module.config.num_steps)
+        chunk = _describe(models[CHUNK], options)
+        for name, model in models.items():
+            model.functions.extend(function_bodies())
+            onnx.save(model, folder / f"{name}.onnx")
+        del policy, parts, models
+        if with_engines:
+            _, parts = _parts(source, options, getattr(torch, options.precision))
+            for part in parts:
+                model = _trace(part, options, weights)
+                described[part.name]["engine_bytes_needed"] = _bytes_needed(part, model)
+                onnx.save(ir.to_proto(model), folder / f"{part.name}.engine.onnx")
+                on_progress()
+    return {"parts": described, "chunk": chunk}
+
+
+def _parts(
+    source: Path, options: GraphOptions, dtype: torch.dtype
+) -> tuple[LoadedPolicy, list[Part]]:
+    policy = load_policy(str(source), backend="reference")
+    policy.module.model.vlm_with_expert.to(dtype)
+    replace_linears_(policy.module)
+    return policy, parts_of(policy, options.batch)
+
+
+def _trace(part: Part, options: GraphOptions, weights: WeightFile) -> ir.Model:
+    model = trace(part, options.dynamic_batch)
+    weights.take_(model)
+    return model
+
+
+def _describe(model: ModelProto, options: GraphOptions) -> dict[str, Any]:
+    """Inputs and outputs with numpy's names of types; an open batch is None."""
+
+    def values(entries: Any) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": value.name,
+                "dtype": _NUMPY_NAMES[value.type.tensor_type.elem_type],
+                "shape": [dim.dim_value or None for dim in value.type.tensor_type.shape.dim],
+            }
+            for value in entries
+        ]
+
+    return {"inputs": values(model.graph.input), "outputs": values(model.graph.output)}
+
+
+def _layers(part: Part, model: ir.Model) -> list[dict[str, Any]]:
+    """The coded layers of a part: what was asked for, and what it takes."""
+    found = {}
+    for node in linear_nodes(model):
+        path = (node.name or "").partition("#")[0]
+        layer = part.module.get_submodule(path)
+        assert isinstance(layer, ExportedLinear)
+        found[path] = {
+            "name": path, "spec": str(layer.spec), "bits_per_weight": layer.spec.bits_per_weight,
+            "shape": [layer.out_features, layer.in_features], "bytes": _coded_bytes(layer),
+            "streams": [place for k in (1, 2) if (place := _place(node.inputs[k]))],
+        }  # fmt: skip
+    return list(found.values())
+
+
+def _place(value: ir.Value | None) -> list[int] | None:
+    """Offset and bytes in the file of weights; None for what is small enough for the graph."""
+    tensor = value.const_value if value is not None else None
+    return [tensor.offset or 0, tensor.nbytes] if isinstance(tensor, ir.ExternalTensor) else None
+
+
+def _coded_bytes(layer: ExportedLinear) -> int:
+    return sum(tensor.nbytes for tensor in (layer.signs, layer.indices, layer.scale))
+
+
+def _bytes_needed(part: Part, model: ir.Model) -> dict[str, int]:
+    """What an engine must hold: coded streams, and all other weights in the graph's types."""
+    coded = sum(layer["bytes"] for layer in _layers(part, model))
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    return {"coded": coded, "other": sum(t.nbytes for t in tensors if t is not None) - coded}

@@ -1,0 +1,184 @@
+"""SmolVLA in parts: LeRobot's own code, traced, but for what graphs cannot hold or hold badly.
+
+Whatever the model computes in, float32 goes in and comes out, and the flow is summed in it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from einsort_vla.export.parts import DENOISE_STEP, PREFIX, VISION, Part
+from einsort_vla.lerobot import LoadedPolicy
+
+
+def smolvla_parts(policy: LoadedPolicy, batch: int) -> list[Part]:
+    """See `parts_of`; the pictures are those that `prepare_images` makes, (-1, 1)."""
+    model, config = policy.module.model, policy.module.config
+    model.vlm_with_expert.vlm.model.vision_model = _WholeImages(
+        model.vlm_with_expert.vlm.model.vision_model
+    )
+    generator = torch.Generator().manual_seed(0)
+    n_cameras, tokens = (
+        len(config.image_features) + config.empty_cameras,
+        config.tokenizer_max_length,
+    )
+    width, height = config.resize_imgs_with_padding
+    seen = {
+        "images": torch.rand(batch, n_cameras, 3, height, width, generator=generator) * 2 - 1,
+        "image_masks": torch.ones(batch, n_cameras, dtype=torch.bool),
+        "tokens": torch.randint(0, 100, (batch, tokens), generator=generator),
+        "token_masks": torch.arange(tokens).expand(batch, -1) < tokens // 2,
+        "state": torch.randn(batch, config.max_state_dim, generator=generator),
+    }
+    noise = torch.randn(batch, config.chunk_size, config.max_action_dim, generator=generator)
+    vision, prefix = _Vision(model), _Prefix(model)
+    with torch.no_grad():
+        embeddings = vision(seen["images"])
+        read = {**seen, "images": embeddings}
+        keys, values, mask = prefix(*read.values())
+    step = {
+        "noisy_actions": noise, "time": torch.full((batch,), 0.5), "prefix_mask": mask,
+        "keys": keys, "values": values,
+    }  # fmt: skip
+    read = {"image_embeddings": read.pop("images"), **read}
+    deep = {"keys": 1, "values": 1}
+    return [
+        Part(VISION, vision, {"images": seen["images"]}, ("image_embeddings",)),
+        Part(PREFIX, prefix, read, ("keys", "values", "prefix_mask"), deep),
+        Part(DENOISE_STEP, _DenoiseStep(model), step, ("velocity",), deep),
+    ]
+
+
+class _Vision(nn.Module):
+    """(batch, cameras, 3, H, W) to (batch, cameras, tokens, width)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        embeddings = self.model.vlm_with_expert.embed_image(images.flatten(0, 1))
+        return embeddings.unflatten(0, images.shape[:2]).float()
+
+
+class _Prefix(nn.Module):
+    """What the action expert reads, (layers, batch, heads, tokens, width) keys and values."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        images: Tensor,
+        image_masks: Tensor,
+        tokens: Tensor,
+        token_masks: Tensor,
+        state: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        from lerobot.policies.smolvla.modeling_smolvla import make_att_2d_masks
+
+        joint = self.model.vlm_with_expert
+        with _embedded_already(joint), _rotary_by_concatenation():
+            embeddings, mask, attention = self.model.embed_prefix(
+                images.unbind(1), image_masks.unbind(1), tokens, token_masks, state=state
+            )
+            _, cache = joint.forward(
+                attention_mask=make_att_2d_masks(mask, attention),
+                position_ids=torch.cumsum(mask, dim=1) - 1,
+                past_key_values=None,
+                inputs_embeds=[embeddings, None],
+                use_cache=True,
+            )
+        keys = torch.stack([layer.keys for layer in cache.layers]).float()
+        return keys, torch.stack([layer.values for layer in cache.layers]).float(), mask
+
+
+class _DenoiseStep(nn.Module):
+    """One velocity of the flow, (batch, chunk, action)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, noisy_actions: Tensor, time: Tensor, prefix_mask: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        from transformers import DynamicCache
+
+        cache, dtype = DynamicCache(), self.model.vlm_with_expert.vlm.dtype
+        for layer in range(len(keys)):
+            cache.update(keys[layer].to(dtype), values[layer].to(dtype), layer)
+        with _rotary_by_concatenation():
+            return self.model.denoise_step(prefix_mask, cache, noisy_actions, time)
+
+
+class _WholeImages(nn.Module):
+    """Transformers' vision tower for pictures without padding: positions do not depend on masks.
+
+    Its own code finds them by comparing fractions, which ONNX Runtime rounds otherwise.
+    """
+
+    def __init__(self, tower: Any) -> None:
+        super().__init__()
+        self.embeddings, self.encoder = tower.embeddings, tower.encoder
+        self.post_layernorm, self.patch_size = tower.post_layernorm, tower.patch_size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embeddings.patch_embedding.weight.dtype
+
+    def forward(self, pixel_values: Tensor, patch_attention_mask: None = None) -> Any:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        patches = self.embeddings.patch_embedding(pixel_values)
+        positions = self.embeddings.position_embedding(self._position_ids(patches))
+        hidden = patches.flatten(2).transpose(1, 2) + positions
+        encoded = self.encoder(inputs_embeds=hidden, attention_mask=None).last_hidden_state
+        return BaseModelOutput(last_hidden_state=self.post_layernorm(encoded))
+
+    def _position_ids(self, patches: Tensor) -> Tensor:
+        """(patches,) of a picture: rows and columns spread over those of the table."""
+        side = self.embeddings.num_patches_per_side
+        rows, columns = (
+            torch.tensor([k * side // n for k in range(n)], device=patches.device)
+            for n in patches.shape[2:]
+        )
+        return (rows[:, None] * side + columns).flatten()
+
+
+@contextmanager
+def _embedded_already(joint: Any) -> Iterator[None]:
+    """Take pictures for their embeddings."""
+    joint.embed_image = lambda embeddings: embeddings
+    try:
+        yield
+    finally:
+        del joint.embed_image
+
+
+@contextmanager
+def _rotary_by_concatenation() -> Iterator[None]:
+    """Rotary embeddings without writing into slices, which become one scatter each."""
+    from lerobot.policies.smolvla import smolvlm_with_expert
+
+    original = smolvlm_with_expert.apply_rope
+    smolvlm_with_expert.apply_rope = _rotate_positions
+    try:
+        yield
+    finally:
+        smolvlm_with_expert.apply_rope = original
+
+
+def _rotate_positions(x: Tensor, positions: Tensor, max_wavelength: int = 10_000) -> Tensor:
+    """(batch, tokens, heads, width), alike; in float32."""
+    half = x.shape[-1] // 2
+    exponents = (2.0 / x.shape[-1]) * torch.arange(half, dtype=torch.float32, device=x.device)
+    radians = positions[..., None].float() / max_wavelength**exponents
+    sine, cosine = radians.sin()[..., None, :], radians.cos()[..., None, :]
+    first, second = x.float().split(half, dim=-1)
+    turned = [first * cosine - second * sine, second * cosine + first * sine]
+    return torch.cat(turned, dim=-1).to(x.dtype)
