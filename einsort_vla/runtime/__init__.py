@@ -1,0 +1,11 @@
+"""Runs an exported policy: ONNX Runtime on CPUs, TensorRT on NVIDIA devices.
+
+Needs Python 3.10 or newer and numpy, and what it runs on; neither torch nor the rest of this
+package but its errors, so that a bundle can carry it to a robot.
+"""
+
+from einsort_vla.runtime.bundle import Bundle, is_bundle, open_bundle
+from einsort_vla.runtime.flow import Session, sample_actions
+from einsort_vla.runtime.onnx import OnnxSession
+
+__all__ = ["Bundle", "OnnxSession", "Session", "is_bundle", "open_bundle", "sample_actions"]

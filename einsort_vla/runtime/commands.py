@@ -1,0 +1,126 @@
+"""`build`, `verify`, `bench` and `audit` of a bundle; each writes a receipt beside the engines."""
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from einsort_vla.errors import UsageError
+from einsort_vla.runtime import measure
+from einsort_vla.runtime.audit import Audit
+from einsort_vla.runtime.audit import audit as audit_bundle
+from einsort_vla.runtime.bundle import ENGINES, open_bundle
+from einsort_vla.runtime.engine import build_engines, read_receipt
+from einsort_vla.runtime.flow import Session
+from einsort_vla.runtime.onnx import OnnxSession
+
+Say = Callable[[str], None]
+RUNTIMES = ("auto", "tensorrt", "onnx")
+
+
+def build(folder: Path, say: Say) -> int:
+    """Build the engines; 0 if every coded layer is one of the plugin's."""
+    bundle = open_bundle(folder)
+    receipt = build_engines(bundle, lambda part: say(f"building the engine of {part}"))
+    for part, facts in receipt["parts"].items():
+        say(
+            f"{part}: {facts['bytes'] / 1e6:.2f} MB, {facts['layers'].get('PLUGIN_V3', 0)} plugin "
+            f"layers, {facts['seconds']:.1f} s"
+        )
+    return _tell(audit_bundle(bundle), say)
+
+
+def verify(folder: Path, runtime: str, say: Say) -> int:
+    """Compare actions with the stored ones; 0 if they are near enough."""
+    bundle = open_bundle(folder)
+    name, session = _session(bundle, runtime)
+    precision = bundle.manifest["precision"]["onnx" if name == "onnx" else "engines"]
+    found = measure.nearness(bundle, session, precision)
+    _write_receipt(folder, "verify", name, found)
+    say(
+        f"{name}, {found['samples']} observations: cosine {found['cosine']:.7f} with PyTorch's "
+        f"float32 actions (needed: {found['needed']}), largest error {found['max_error']:.2e}: "
+        + ("passed" if found["passed"] else "FAILED")
+    )
+    return 0 if found["passed"] else 1
+
+
+def bench(folder: Path, runtime: str, n: int, say: Say) -> int:
+    """Time the parts and whole chunks."""
+    if n < 1:
+        raise UsageError("--n must be at least 1.")
+    bundle = open_bundle(folder)
+    name, session = _session(bundle, runtime)
+    found: dict[str, Any] = {"latency_ms": measure.latency(bundle, session, n)}
+    found |= measure.memory() | {"power_w": measure.power_w()}
+    if receipt := read_receipt(bundle):
+        found["engine_bytes"] = {part: facts["bytes"] for part, facts in receipt["parts"].items()}
+    path = _write_receipt(folder, "bench", name, found)
+    for part, ms in found["latency_ms"].items():
+        say(
+            f"{part}: p50 {ms['p50']:.2f} ms, p95 {ms['p95']:.2f}, p99 {ms['p99']:.2f} "
+            f"(n = {ms['n']})"
+        )
+    say(f"process memory {found['process_bytes'] / 1e6:.0f} MB at most; receipt: {path}")
+    return 0
+
+
+def audit(folder: Path, say: Say) -> int:
+    """List every coded layer with what runs it; 0 if none became dense."""
+    found = audit_bundle(open_bundle(folder))
+    for row in found.rows:
+        say(f"{row.part:13} {row.requested:24} {row.executed:13} {row.n_bytes:>9} B  {row.name}")
+    for name in found.kept:
+        say(f"{'(any)':13} {'without error':24} {'dense':13} {'':>9}    {name}")
+    return _tell(found, say)
+
+
+def _tell(found: Audit, say: Say) -> int:
+    for size in found.sizes:
+        say(
+            f"{size.part}: engine of {size.engine / 1e6:.2f} MB, {size.texts / 1e6:.2f} of them "
+            f"the builder's texts; the rest is {size.ratio:.3f} times streams and other weights"
+        )
+    if failures := found.failures:
+        for failure in failures:
+            say(f"FAILED: {failure}")
+        return 1
+    say(f"audit of {found.what}: all {len(found.rows)} coded layers compute on their streams")
+    return 0
+
+
+def _session(bundle: Any, runtime: str) -> tuple[str, Session]:
+    if runtime not in RUNTIMES:
+        raise UsageError(f"unknown runtime {runtime!r}. Valid: {', '.join(RUNTIMES)}.")
+    has_engines = read_receipt(bundle) is not None
+    if runtime == "tensorrt" or (runtime == "auto" and has_engines):
+        from einsort_vla.runtime.tensorrt import EngineSession
+
+        return "tensorrt", EngineSession(bundle)
+    return "onnx", OnnxSession(bundle)
+
+
+def _write_receipt(folder: Path, command: str, runtime: str, found: dict[str, Any]) -> Path:
+    path = folder / ENGINES / f"{command}-{runtime}.json"
+    path.parent.mkdir(exist_ok=True)
+    facts = {
+        "runtime": runtime, "machine": platform.machine(), "board": _board(),
+        "python": platform.python_version(), "time": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    }  # fmt: skip
+    path.write_text(json.dumps({**facts, **found}, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _board() -> str:
+    """The board's name where it tells, else the processor's."""
+    model = Path("/proc/device-tree/model")
+    try:
+        if model.is_file():
+            return model.read_text(encoding="utf-8").strip("\0\n")
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        return named[0] if named else platform.processor()
+    except OSError:
+        return platform.processor()

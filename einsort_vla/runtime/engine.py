@@ -1,0 +1,191 @@
+"""Builds the engines of a bundle, each in its own process, and knows whether they still fit."""
+
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import einsort_vla
+from einsort_vla.errors import CheckpointError, MissingDependency, NumericsError
+from einsort_vla.runtime import gpu
+from einsort_vla.runtime.bundle import ENGINES, Bundle, sha256
+
+RECEIPT = "receipt.json"
+RTX, REGULAR = "tensorrt_rtx", "tensorrt"
+_RTX_LIBRARIES, _RTX_LIBRARY = "tensorrt_rtx_libs", "libtensorrt_rtx.so"
+
+
+def build_engines(
+    bundle: Bundle, on_progress: Callable[[str], None] = lambda part: None
+) -> dict[str, Any]:
+    """Build what is missing or does not fit any more; returns the receipt, which is also written.
+
+    A crash of the builder ends its process, not this one.
+
+    Raises:
+        MissingDependency: there is no TensorRT that builds for this target.
+        CheckpointError: this is another kind of machine, or the bundle has no engine graphs.
+        NumericsError: TensorRT refused a graph; the message holds what it said.
+    """
+    builder = find_builder(bundle)
+    plugin = bundle.plugin(_plugin_machine(bundle, builder))
+    if read_receipt(bundle) is not None and why_stale(bundle, builder) is None:
+        return json.loads((bundle.folder / ENGINES / RECEIPT).read_text(encoding="utf-8"))
+    folder = bundle.folder / ENGINES
+    folder.mkdir(exist_ok=True)
+    (folder / RECEIPT).unlink(missing_ok=True)
+    built = {}
+    for part in bundle.parts:
+        on_progress(part)
+        built[part] = _build(bundle, part, builder, plugin, folder / f"{part}.engine")
+    receipt = {**_circumstances(bundle, builder, plugin), "parts": built}
+    partial = folder / f"{RECEIPT}.partial"
+    partial.write_text(json.dumps(receipt, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, folder / RECEIPT)
+    return receipt
+
+
+def find_builder(bundle: Bundle) -> str:
+    """`tensorrt_rtx` for desktops where it is installed, else `tensorrt`.
+
+    Raises:
+        MissingDependency: neither can be imported.
+        CheckpointError: the bundle is for ONNX Runtime, or for another kind of machine.
+    """
+    target = bundle.manifest["target"]
+    if target["compute_capability"] is None:
+        raise CheckpointError(
+            f"{bundle.folder} was exported for {target['what']}; it has no graphs for engines. "
+            "Export with --target orin, thor, rtx30, rtx40 or rtx50."
+        )
+    if platform.machine() != target["machine"]:
+        raise CheckpointError(
+            f"engines for {target['what']} are built on the device itself ({target['machine']}); "
+            f"this machine is {platform.machine()}. Copy the folder there and build it there."
+        )
+    names = (REGULAR,) if target["machine"] == "aarch64" else (RTX, REGULAR)
+    for name in names:
+        if importlib.util.find_spec(name) is not None:
+            return name
+    raise MissingDependency(
+        "no TensorRT can be imported here. Jetson: it comes with JetPack (apt install "
+        "tensorrt python3-libnvinfer). Desktop: pip install tensorrt-rtx-cu13==1.7.1.116"
+    )
+
+
+def read_receipt(bundle: Bundle) -> dict[str, Any] | None:
+    """What is known of the bundle's engines; None if none were built."""
+    path = bundle.folder / ENGINES / RECEIPT
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}. Build again.") from error
+
+
+def why_stale(bundle: Bundle, builder: str) -> str | None:
+    """Why the engines cannot be used as they are; None if they can."""
+    receipt = read_receipt(bundle)
+    if receipt is None:
+        return "no engines were built"
+    plugin = bundle.plugin(_plugin_machine(bundle, builder))
+    for key, now in _circumstances(bundle, builder, plugin).items():
+        if receipt.get(key) != now:
+            return f"they were built with {key} {receipt.get(key)}, now it is {now}"
+    for part, facts in receipt["parts"].items():
+        path = bundle.folder / ENGINES / facts["file"]
+        if not path.is_file() or sha256(path) != facts["sha256"]:
+            return f"the engine of {part} is missing or not what was built"
+    return None
+
+
+def _circumstances(bundle: Bundle, builder: str, plugin: Path) -> dict[str, Any]:
+    """What engines are tied to."""
+    return {
+        "bundle": bundle.manifest_sha256,
+        "builder": f"{builder} {_version(builder)}",
+        "compute_capability": _capability(bundle, builder),
+        "plugin": sha256(plugin),
+    }
+
+
+def _capability(bundle: Bundle, builder: str) -> int:
+    """TensorRT builds for the GPU that is there, TensorRT-RTX for the one it is told."""
+    wanted = bundle.manifest["target"]["compute_capability"]
+    if builder == RTX:
+        return wanted
+    found = gpu.compute_capability()
+    if found != wanted:
+        raise CheckpointError(
+            f"{bundle.folder} was exported for compute capability {wanted / 10}, and this GPU has "
+            f"{found / 10}. Export it again with the --target of this device."
+        )
+    return found
+
+
+def _version(builder: str) -> str:
+    from importlib import metadata
+
+    for name in (builder, f"{builder}_cu13", f"{builder}_cu12"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return str(importlib.import_module(builder).__version__)  # of Debian's packages
+
+
+def _plugin_machine(bundle: Bundle, builder: str) -> str:
+    return str(bundle.manifest["target"]["machine"])
+
+
+def _build(bundle: Bundle, part: str, builder: str, plugin: Path, out: Path) -> dict[str, Any]:
+    """One engine, by `builder_process`."""
+    batch = bundle.manifest["batch"]
+    job = {
+        "builder": builder, "graph": str(bundle.engine_graph(part)), "plugin": str(plugin),
+        "out": str(out), "compute_capability": bundle.manifest["target"]["compute_capability"],
+        "batch": batch["size"] if batch["dynamic"] else None,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as links:
+        result = subprocess.run(
+            [sys.executable, "-m", "einsort_vla.runtime.builder_process"],
+            input=json.dumps(job), capture_output=True, text=True, env=_environment(builder, links),
+        )  # fmt: skip
+    said = [line for line in result.stderr.strip().splitlines() if line.strip()]
+    if result.returncode:
+        ended = (
+            f"exit code {result.returncode}"
+            if result.returncode > 0
+            else (f"signal {-result.returncode}")
+        )
+        raise NumericsError(
+            f"{builder} could not build the engine of {part} ({ended}): "
+            + (" | ".join(said[-6:]) or "it said nothing")
+        )
+    found = json.loads(result.stdout.strip().splitlines()[-1])
+    return {"file": out.name, "sha256": sha256(out), "bytes": out.stat().st_size, **found}
+
+
+def _environment(builder: str, links: str) -> dict[str, str]:
+    """This package on the path; for RTX also the name under which its parser opens its library,
+    which the wheel has only with a version: without it the builder aborts."""
+    environment = dict(os.environ)
+    package = str(Path(einsort_vla.__file__).parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [package, environment.get("PYTHONPATH")])
+    )
+    spec = importlib.util.find_spec(_RTX_LIBRARIES) if builder == RTX else None
+    if spec is not None and spec.origin is not None:
+        for library in Path(spec.origin).parent.glob(f"{_RTX_LIBRARY}.?"):
+            os.symlink(library, Path(links) / _RTX_LIBRARY)
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(
+            filter(None, [links, environment.get("LD_LIBRARY_PATH")])
+        )
+    return environment

@@ -1,0 +1,69 @@
+"""The graphs of a bundle on a CPU, by ONNX Runtime."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.runtime.bundle import CHUNK, Bundle
+from einsort_vla.runtime.flow import Arrays, checked
+
+
+class OnnxSession:
+    """Runs parts as they are asked for; each is opened at its first run.
+
+    Coded weights are decoded once, when a part is opened, and take float32's memory from then on
+    (while it is opened, some ten times that). Without `decode_once` each run decodes them again:
+    slow, but no larger than the largest layer.
+
+    Args:
+        bundle: what is run.
+        threads: of one operator.
+        decode_once: see above.
+
+    Raises:
+        MissingDependency: onnxruntime is not installed.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 1, decode_once: bool = True) -> None:
+        self._bundle = bundle
+        self._runtime = _import()
+        self._options = self._runtime.SessionOptions()
+        self._options.intra_op_num_threads = threads
+        self._options.log_severity_level = 3
+        self._disabled = [] if decode_once else ["ConstantFolding"]
+        self._opened: dict[str, Any] = {}
+
+    def run(self, part: str, inputs: Arrays) -> dict[str, np.ndarray]:
+        """See `Session.run`; `chunk` is a part, too.
+
+        Raises:
+            CheckpointError: the graph cannot be opened.
+            ShapeError: an input is missing, empty or of another shape.
+        """
+        if part not in self._opened:
+            self._opened[part] = self._open(self._bundle.graph(part))
+        session = self._opened[part]
+        described = self._bundle.manifest[CHUNK] if part == CHUNK else self._bundle.parts[part]
+        names = [output["name"] for output in described["outputs"]]
+        return dict(zip(names, session.run(names, checked(part, described["inputs"], inputs))))  # noqa: B905
+
+    def _open(self, path: Path) -> Any:
+        try:
+            return self._runtime.InferenceSession(
+                str(path), self._options, providers=["CPUExecutionProvider"],
+                disabled_optimizers=self._disabled,
+            )  # fmt: skip
+        except Exception as error:  # the runtime's own kinds
+            raise CheckpointError(f"ONNX Runtime cannot open {path}: {error}") from error
+
+
+def _import() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependency(
+            f"onnxruntime cannot be imported ({error}). Install it with: pip install onnxruntime"
+        ) from error
+    return onnxruntime

@@ -1,0 +1,82 @@
+"""The engines of a bundle on an NVIDIA GPU, by TensorRT or TensorRT-RTX."""
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from einsort_vla.errors import CheckpointError
+from einsort_vla.runtime import gpu
+from einsort_vla.runtime.bundle import ENGINES, Bundle
+from einsort_vla.runtime.engine import find_builder, read_receipt, why_stale
+from einsort_vla.runtime.flow import Arrays, checked
+
+DEFAULT_STREAM = 0
+
+
+class EngineSession:
+    """Runs parts; all engines are loaded at once, and copies are made at each run.
+
+    Raises:
+        CheckpointError: there are no engines, or they do not fit the bundle or this device.
+        MissingDependency: TensorRT, a driver or a GPU is missing.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        builder = find_builder(bundle)
+        receipt = read_receipt(bundle)
+        if reason := why_stale(bundle, builder):
+            raise CheckpointError(
+                f"the engines of {bundle.folder} cannot be used: {reason}. Build them: "
+                "einsort-vla build, or einsort-device.pyz build"
+            )
+        assert receipt is not None
+        wanted, found = receipt["compute_capability"], gpu.compute_capability()
+        if wanted != found:
+            raise CheckpointError(
+                f"the engines of {bundle.folder} are for compute capability {wanted / 10}; this "
+                f"GPU has {found / 10}."
+            )
+        self._bundle, self._trt = bundle, importlib.import_module(builder)
+        self._trt.get_plugin_registry().load_library(
+            str(bundle.plugin(bundle.manifest["target"]["machine"]))
+        )
+        runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
+        self._contexts = {
+            part: _context(runtime, bundle, part, facts["file"])
+            for part, facts in receipt["parts"].items()
+        }
+
+    def run(self, part: str, inputs: Arrays) -> dict[str, np.ndarray]:
+        """See `Session.run`.
+
+        Raises:
+            ShapeError: an input is missing, empty or of another shape.
+        """
+        context, described = self._contexts[part], self._bundle.parts[part]
+        held = []
+        for name, array in checked(part, described["inputs"], inputs).items():
+            memory = gpu.Memory(array.nbytes)
+            memory.write(array.ctypes.data)
+            context.set_input_shape(name, array.shape)
+            context.set_tensor_address(name, memory.address)
+            held.append(memory)
+        found = {}
+        for output in described["outputs"]:
+            name = output["name"]
+            array = np.empty(tuple(context.get_tensor_shape(name)), output["dtype"])
+            memory = gpu.Memory(array.nbytes)
+            context.set_tensor_address(name, memory.address)
+            found[name] = (array, memory)
+        if not context.execute_async_v3(DEFAULT_STREAM):
+            raise CheckpointError(f"TensorRT could not run {part}; its log says why.")
+        for array, memory in found.values():
+            memory.read(array.ctypes.data)
+        return {name: array for name, (array, _) in found.items()}
+
+
+def _context(runtime: Any, bundle: Bundle, part: str, file: str) -> Any:
+    engine = runtime.deserialize_cuda_engine((bundle.folder / ENGINES / file).read_bytes())
+    if engine is None:
+        raise CheckpointError(f"TensorRT cannot load the engine of {part}; its log says why.")
+    return engine.create_execution_context()
