@@ -4,9 +4,11 @@ from typing import Annotated
 
 import tyro
 
+from einsort_vla.cli.bundle import Audit, Bench, Build
 from einsort_vla.cli.compress import Compress
 from einsort_vla.cli.delta import Diff, Patch
 from einsort_vla.cli.doctor import Doctor
+from einsort_vla.cli.export import Export
 from einsort_vla.cli.inspect import Inspect
 from einsort_vla.cli.plan import MakePlan
 from einsort_vla.cli.run import run_command
@@ -19,6 +21,10 @@ COMMANDS = (
     | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Diff, tyro.conf.subcommand("diff")]
     | Annotated[Patch, tyro.conf.subcommand("patch")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Build, tyro.conf.subcommand("build")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Audit, tyro.conf.subcommand("audit")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from einsort_vla.checkpoint import Checkpoint, DenseFolder, read_folder
+from einsort_vla.cli.bundle import Runtime, say_to
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.codec import decode
 from einsort_vla.errors import CheckpointError, MissingDependency
@@ -21,6 +22,7 @@ from einsort_vla.lerobot import (
     made_up_observations,
     read_frames,
 )
+from einsort_vla.runtime import commands, is_bundle
 
 TOLERANCE = 2.0  # of the predicted error, which is that of Gaussian weights
 FLOOR = 1e-6  # below it, float16 scales and not the code decide
@@ -30,13 +32,14 @@ SHOWN = 10
 @dataclass(frozen=True)
 class Verify:
     """Check a compressed folder: fingerprints, layouts, finite numbers; errors against the source.
+    Of an exported one: every byte, and its actions against those stored with it.
 
     Exit code 1 if a matrix has more than twice the error that its plan predicts. Weights coded with
     a calibration have larger errors on purpose: they are shown, not judged.
     """
 
     folder: Positional[Path]
-    """Folder that `compress` wrote."""
+    """Folder that `compress` or `export` wrote."""
     against: Path | None = None
     """The dense policy it was made from: every matrix is decoded and compared, and the actions of
     both at the same observations with the same noise."""
@@ -46,7 +49,12 @@ class Verify:
     looks: int = 8
     """Observations to compare actions at; 0 compares none."""
 
+    runtime: Runtime = "auto"
+    """What runs an exported policy; auto: TensorRT if engines were built, else ONNX Runtime."""
+
     def run(self, console: Console) -> int:
+        if is_bundle(self.folder):
+            return commands.verify(self.folder, self.runtime, say_to(console))
         content = read_folder(self.folder)
         console.print(
             f"{self.folder}: all files have their fingerprints; {len(content.coded)} coded "

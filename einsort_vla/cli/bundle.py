@@ -1,0 +1,55 @@
+"""`einsort-vla build`, `bench` and `audit`: what a bundle's own program does, too."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from einsort_vla.runtime import commands
+
+Runtime = Literal["auto", "tensorrt", "onnx"]
+
+
+@dataclass(frozen=True)
+class Build:
+    """Build the engines of an exported policy, for the target it was exported for."""
+
+    bundle: Positional[Path]
+    """Folder that `export` wrote."""
+
+    def run(self, console: Console) -> int:
+        return commands.build(self.bundle, say_to(console))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time an exported policy: each part, and whole chunks."""
+
+    bundle: Positional[Path]
+    """Folder that `export` wrote."""
+    runtime: Runtime = "auto"
+    """What runs it; auto: TensorRT if engines were built, else ONNX Runtime."""
+    n: int = 100
+    """Chunks to time."""
+
+    def run(self, console: Console) -> int:
+        return commands.bench(self.bundle, self.runtime, self.n, say_to(console))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """List every coded layer of an exported policy with what runs it; exit code 1 if one became
+    dense, or if an engine is larger than its streams explain."""
+
+    bundle: Positional[Path]
+    """Folder that `export` wrote."""
+
+    def run(self, console: Console) -> int:
+        return commands.audit(self.bundle, say_to(console))
+
+
+def say_to(console: Console) -> commands.Say:
+    """Print lines as they are."""
+    return lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False)

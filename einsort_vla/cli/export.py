@@ -1,0 +1,86 @@
+"""`einsort-vla export DIR OUT`: a bundle for a device."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from tyro.conf import Positional
+
+from einsort_vla.checkpoint import check_new
+from einsort_vla.errors import UsageError
+from einsort_vla.export import (
+    MAX_BATCH,
+    GraphOptions,
+    Target,
+    check_precision,
+    export_bundle,
+    find_target,
+)
+from einsort_vla.lerobot import read_frames
+
+N_GRAPHS = 3
+
+
+@dataclass(frozen=True)
+class Export:
+    """Export a compressed policy as ONNX graphs over its coded weights, with a TensorRT plugin that
+    computes on them, and with programs that build, verify and time it on the device."""
+
+    folder: Positional[Path]
+    """Folder that `compress` wrote."""
+    out: Positional[Path]
+    """Folder to make."""
+    target: str = "cpu"
+    """cpu (ONNX Runtime), rtx30, rtx40, rtx50, orin or thor."""
+    precision: str = "float16"
+    """What engines compute in: float16, bfloat16 or float32; sums and the flow are in float32."""
+    batch: int = 1
+    """Observations at once."""
+    dynamic_batch: bool = False
+    """Take any number of observations up to --batch."""
+    frames: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
+    """Observations that the device will be verified with: files of eval/calibrate.py or a LeRobot
+    dataset, folder or hub id; without them, pictures of noise."""
+    looks: int = 4
+    """At most so many of them."""
+
+    def run(self, console: Console) -> int:
+        target = find_target(self.target)
+        options = GraphOptions(self.batch, self.dynamic_batch, check_precision(self.precision))
+        if not 1 <= self.batch <= MAX_BATCH or self.looks < 1:
+            raise UsageError(f"--batch must be 1 to {MAX_BATCH}, --looks at least 1.")
+        check_new(self.out)
+        looks = read_frames(self.frames, self.looks) if self.frames else []
+        total = N_GRAPHS * (2 if target.capability else 1)
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("tracing graphs", total=total)
+            manifest = export_bundle(
+                self.folder, self.out, target, options, looks, lambda: progress.advance(task)
+            )
+        layers = {layer["name"] for part in manifest["parts"].values() for layer in part["layers"]}
+        kept = manifest["source"]["kept_without_error"]
+        console.print(
+            f"{self.out}: {len(layers)} layers compute on coded weights, {len(kept)} that the plan "
+            f"keeps without error are dense; {_size(self.out):.1f} MB for {target.what}.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        console.print(_next_step(self.out, target), highlight=False, soft_wrap=True)
+        return 0
+
+
+def _size(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def _next_step(out: Path, target: Target) -> str:
+    if target.capability is None:
+        return f"Next: einsort-vla verify {out}"
+    program = "python3 einsort-device.pyz"
+    return (
+        f"Next, on the device, in the copied folder: {program} build . ; {program} verify . ; "
+        f"{program} bench ."
+    )
