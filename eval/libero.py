@@ -15,7 +15,7 @@ from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.cli.run import run_command
 from envs.protocol import load_protocol
 from eval.baseline import read_dense
-from eval.output import LOG, REPORT, VIDEOS, compress_once, prepare
+from eval.output import BUNDLE, LOG, REPORT, VIDEOS, compress_once, export_once, prepare
 from eval.progress import EpisodeProgress
 from eval.report import COMPRESSED, DENSE, build_report, card_text, print_summary
 from eval.request import Settings, find_policy, list_scenes
@@ -46,7 +46,11 @@ def main(settings: Settings, console: Console) -> int:
     if plan:
         with console.status(f"Compressing {folder} to rate {settings.rate}"):
             compression = compress_once(plan, folder, output / COMPRESSED, calibration)
-        arms.append(Arm(COMPRESSED, str(output / COMPRESSED), settings.backend))
+        bundle = None
+        if settings.runtime == "onnx":
+            with console.status("Exporting it to ONNX"):
+                bundle = export_once(output / COMPRESSED, output / BUNDLE)
+        arms.append(Arm(COMPRESSED, str(output / COMPRESSED), settings.backend, bundle))
     n_total = len(scenes) * len(arms)
     with EpisodeProgress(n_total, read_log(output / LOG), console) as progress:
         videos = output / VIDEOS if settings.video else None

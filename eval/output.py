@@ -8,11 +8,13 @@ from typing import Any
 
 from einsort_vla.checkpoint import WEIGHTS, CompressionSummary, compress_folder, read_folder
 from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.export import GraphOptions, export_bundle, find_target
 from einsort_vla.plan import InputStatistics, Plan
 from eval.provenance import ROOT, describe
 from eval.request import Settings
 
 LOG, REPORT, RUN, VIDEOS = "episodes.jsonl", "report.json", "run.json", "videos"
+BUNDLE = "onnx"
 
 
 def prepare(settings: Settings, policy: Path) -> Path:
@@ -59,3 +61,10 @@ def compress_once(
         raise CheckpointError(f"{destination} holds another code than this run asks for.")
     sizes = [(folder / WEIGHTS).stat().st_size for folder in (source, destination)]
     return CompressionSummary(plan, *sizes)
+
+
+def export_once(source: Path, destination: Path) -> Path:
+    """The run's compressed policy as a bundle for CPUs; made at its start, kept when resumed."""
+    if not destination.exists():
+        export_bundle(source, destination, find_target("cpu"), GraphOptions())
+    return destination

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -63,6 +63,9 @@ class Settings:
     backend: str = "dense"
     """How coded weights are multiplied: dense (decoded at load), cpu (compiled code, from the
     streams), reference or factored."""
+    runtime: Literal["torch", "onnx"] = "torch"
+    """What runs the compressed policy: PyTorch, or ONNX Runtime, once its whole chunk has been
+    exported as one graph."""
 
 
 def list_scenes(settings: Settings) -> list[Scene]:
@@ -74,6 +77,8 @@ def list_scenes(settings: Settings) -> list[Scene]:
     check_rate(settings.rate)
     check_codec(settings.codec)
     check_backend(settings.backend)
+    if settings.runtime != "torch" and not settings.rate:
+        raise UsageError("--runtime onnx runs the compressed policy; --rate 0 makes none.")
     if min(settings.episodes, settings.workers) < 1 or min(settings.seed, settings.first_state) < 0:
         raise UsageError(
             "--episodes and --workers must be at least 1, --seed and --first-state at least 0."

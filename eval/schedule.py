@@ -24,6 +24,7 @@ from envs.libero import LiberoEnv
 from eval.rollout import EpisodeRecord, Scene, run_episode
 from eval.video import write_side_by_side
 from policies.lerobot_adapter import LeRobotPolicy, load
+from policies.onnx_adapter import load_onnx
 
 POLL_S = 0.2
 
@@ -35,6 +36,12 @@ class Arm:
     name: str
     path: str
     backend: str = "dense"
+    bundle: Path | None = None  # its export, which ONNX Runtime then runs
+
+    def load(self) -> LeRobotPolicy:
+        if self.bundle is not None:
+            return load_onnx(self.path, self.bundle)
+        return load(self.path, backend=self.backend)
 
 
 @dataclass(frozen=True)
@@ -178,7 +185,7 @@ def _run_job(job: TaskJob, results: Any) -> None:
     torch.set_num_threads(1)
     for arm in job.arms:
         if arm not in _policies:
-            _policies[arm] = load(arm.path, backend=arm.backend)
+            _policies[arm] = arm.load()
     env = LiberoEnv(job.scenes[0].suite, job.scenes[0].task_id)
     try:
         for scene in job.scenes:

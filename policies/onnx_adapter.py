@@ -1,0 +1,28 @@
+"""An exported policy behind the project's policy protocol, run by ONNX Runtime."""
+
+from pathlib import Path
+
+import torch
+
+from einsort_vla.lerobot import Shown, load_policy, replace_sampling_
+from einsort_vla.runtime import OnnxSession, open_bundle
+from einsort_vla.runtime.bundle import CHUNK
+from policies.lerobot_adapter import LeRobotPolicy
+
+
+def load_onnx(path_or_hub_id: str, bundle: Path) -> LeRobotPolicy:
+    """The processors of a policy folder around the `chunk` graph that was exported of it.
+
+    Raises:
+        CheckpointError: one of the two is missing, damaged or incomplete.
+        MissingDependency: onnxruntime is not installed.
+    """
+    session = OnnxSession(open_bundle(bundle), torch.get_num_threads())
+    loaded = load_policy(path_or_hub_id, backend="reference")  # it multiplies nothing
+
+    def sample(shown: Shown) -> torch.Tensor:
+        found = session.run(CHUNK, {name: tensor.numpy() for name, tensor in shown.items()})
+        return torch.from_numpy(found["actions"])
+
+    replace_sampling_(loaded, sample)
+    return LeRobotPolicy(loaded)
