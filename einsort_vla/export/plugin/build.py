@@ -1,0 +1,49 @@
+"""Builds the TensorRT plugin from TensorRT's headers alone, for this machine or another."""
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from einsort_vla.errors import MissingDependency
+from einsort_vla.kernels.cuda.build import LAUNCHER, compiler, link
+
+FOLDER = Path(__file__).parent
+LIBRARY = "libeinsort_plugin.so"
+
+Target = Literal["x86_64", "aarch64"]
+
+
+def build_plugin(folder: Path, target: Target, cubins: Mapping[int, bytes]) -> Path:
+    """`libeinsort_plugin.so` in `folder`, which TensorRT loads as a plugin library.
+
+    It needs libc at run time, and the CUDA driver once a kernel is launched.
+
+    Args:
+        folder: made if it is not there; a library of that name is replaced.
+        target: the machine it is to run on; for another than this one a cross compiler is needed.
+        cubins: the kernels by SM, see `kernels.cuda.build.cubins`.
+
+    Raises:
+        MissingDependency: TensorRT's headers or a compiler are missing, or it fails.
+    """
+    made = folder / LIBRARY
+    flags = [
+        "-fno-exceptions",
+        "-DEINSORT_EXPORT=",
+        f"-isystem{_tensorrt_headers()}",
+        f"-isystem{FOLDER / 'include'}",
+    ]
+    link(made, compiler(target), [FOLDER / "plugin.cpp", LAUNCHER], cubins, flags)
+    return made
+
+
+def _tensorrt_headers() -> Path:
+    """Of TensorRT 10.14; a plugin built with them runs on 10.x and 11.x."""
+    package = importlib.util.find_spec("kernel_lens")
+    if package is None or package.origin is None:
+        raise MissingDependency(
+            "the plugin needs TensorRT's headers, which the package kernel-lens has: "
+            "pip install kernel-lens==2.0.1"
+        )
+    return Path(package.origin).parent / "include" / "tensorrt"

@@ -1,0 +1,43 @@
+"""Builds the driver that runs CUDA kernels on the CPU, and a program that uses the launcher."""
+
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from einsort_vla.kernels.cuda import build
+
+FOLDER = Path(__file__).parent
+SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+EMULATED = ["-shared", "-fPIC", "-Wall", "-Wno-unknown-pragmas"]
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """What reads cases from standard input (run.cpp), and the variables that it needs."""
+
+    program: Path
+    environment: dict[str, str]
+
+
+def emulator(folder):
+    driver(folder, SANITIZED)
+    program, assembly = folder / "run", folder / "cubins.S"
+    # Stand in for cubins; the driver knows the kernels by their names.
+    build.write_cubins(assembly, {86: b"cubin 86", 87: b"cubin 87"})
+    sources = [FOLDER / "run.cpp", build.LAUNCHER, assembly]
+    compile_([*SANITIZED, f"-I{build.FOLDER}", *sources, "-ldl"], program)
+    return Emulator(program, {"LD_LIBRARY_PATH": str(folder), "ASAN_OPTIONS": "detect_leaks=0"})
+
+
+def driver(folder, flags):
+    """`libcuda.so.1` in `folder`."""
+    included = f"-include{FOLDER / 'emulation.h'}"
+    source = FOLDER / "driver.cpp"
+    compile_([*flags, *EMULATED, included, f"-I{build.FOLDER}", source], folder / "libcuda.so.1")
+
+
+def compile_(arguments, target, compiler=None):
+    command = [compiler or build.compiler(platform.machine()), "-std=c++17", *map(str, arguments)]
+    result = subprocess.run([*command, "-o", str(target)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]

@@ -1,0 +1,160 @@
+"""The CUDA kernels: emulated on the CPU against float64, and compiled for every GPU.
+
+There is no GPU in these tests: the emulation (emulation/) is another driver below the launcher, so
+that all but the machine code itself is run.
+"""
+
+import os
+import struct
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+
+from einsort_vla.codec import Leader, tables
+from einsort_vla.errors import MissingDependency
+from einsort_vla.kernels import make_backend
+from einsort_vla.kernels.cuda import backend, build, nvrtc
+from einsort_vla.kernels.words import to_words
+from tests.kernels.emulation.build import emulator
+
+TABLES = [Leader(d, b, s) for d, b, s in sorted(tables.available())]
+GRIDS = [Leader(1, b, 0) for b in (8, 9, 13, 14)]
+ROWS = [1, 2, 15, 16, 17, 64, 129]
+# A K that is cut, with a last part of another length; N at and beside the edges of tiles.
+SHAPES = [(67, 48), (720, 33), (1, 5), (256, 300), (2, 700), (130, 64), (5, 1), (300, 129)]
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+MACHINE_CUDA = 190  # of an ELF file
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory):
+    return emulator(tmp_path_factory.mktemp("emulation"))
+
+
+class Case:
+    """One product with random streams, which are valid whatever they are."""
+
+    def __init__(self, spec, shape, m, dtype, seed):
+        rng = np.random.default_rng(seed)
+        parts = {
+            name: torch.from_numpy(rng.integers(0, 256, part.shape, dtype=np.uint8))
+            for name, part in spec.layout(shape).items()
+            if part.dtype == torch.uint8
+        }
+        parts["scale"] = torch.from_numpy(rng.uniform(0.5, 2, shape[0])).half()
+        self.label = (spec, shape, m, dtype)
+        self.x = torch.from_numpy(rng.standard_normal((m, shape[1]))).to(dtype)
+        self.expected = self.x.double() @ spec.decode(parts, shape).double().t()
+        arrays = (
+            self.x, to_words(parts["signs"]), to_words(parts["indices"]), spec.table().float(),
+            parts["scale"],
+        )  # fmt: skip
+        header = (m, shape[1], shape[0], *spec.window, backend.TYPES[dtype])
+        words = (len(arrays[1]), len(arrays[2]))
+        self.request = struct.pack("<9q", *header, *words) + b"".join(map(_bytes, arrays))
+
+    def check(self, answer):
+        found = torch.frombuffer(bytearray(answer), dtype=self.x.dtype).view(self.expected.shape)
+        error = (found.double() - self.expected).norm() / self.expected.norm()
+        assert error < TOLERANCE[self.x.dtype], (*self.label, float(error))
+
+
+def _bytes(tensor):
+    return tensor.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def run(emulated, cases, sm="87"):
+    environment = {**os.environ, **emulated.environment, "EMULATED_SM": sm}
+    requests = b"".join(case.request for case in cases)
+    result = subprocess.run(
+        [emulated.program], input=requests, capture_output=True, env=environment
+    )
+    assert result.returncode == 0, result.stderr.decode()[-3000:]
+    place = 0
+    for case in cases:
+        size = case.expected.numel() * case.x.element_size()
+        case.check(result.stdout[place : place + size])
+        place += size
+    assert place == len(result.stdout)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_every_table_and_number_of_rows(emulated, dtype):
+    specs = [*TABLES, *GRIDS]
+    cases = [
+        Case(spec, SHAPES[(i + j) % len(SHAPES)], m, dtype, seed=i)
+        for i, spec in enumerate(specs)
+        for j, m in enumerate(ROWS)
+        if (i + j) % 3 == 0 or spec.window == (2, 2, 6)
+    ]
+    run(emulated, cases)
+
+
+def test_split_inputs_and_many_tiles(emulated):
+    spec = Leader(2, 2, 6)
+    cases = [
+        Case(spec, shape, m, dtype, seed=m)
+        for shape in ((96, 1040), (130, 777))
+        for m, dtype in ((1, torch.float16), (16, torch.float32), (65, torch.bfloat16))
+    ]
+    run(emulated, cases)
+
+
+def test_no_gpu_is_given_kernels_of_another(emulated):
+    case = Case(Leader(2, 2, 6), (8, 8), 1, torch.float32, seed=0)
+    run(emulated, [case], sm="86")
+    run(emulated, [case], sm="89")  # by the kernels of 8.6
+    for sm in ("72", "80", "90", "110"):
+        with pytest.raises(AssertionError, match=rf"this GPU is sm_{sm}, .* sm_86 sm_87 only"):
+            run(emulated, [case], sm=sm)
+
+
+JETPACK_6, THOR = (87, (12, 6)), (110, (13, 0))
+OTHERS = [(sm, (13, 0)) for sm in build.SMS if (sm, (13, 0)) != THOR]
+
+
+# Compiling takes 8 to 12 s for an SM, until it is in the cache.
+@pytest.mark.parametrize(
+    ("sm", "version"),
+    [JETPACK_6, THOR, *(pytest.param(*other, marks=pytest.mark.slow) for other in OTHERS)],
+)
+def test_the_kernels_compile_for_every_gpu(sm, version):
+    (compiler,) = (found for found in nvrtc.installed() if found.version == version)
+    code = build.cubin(sm, compiler)
+    (machine,), (flags,) = struct.unpack_from("<H", code, 18), struct.unpack_from("<I", code, 48)
+    assert machine == MACHINE_CUDA
+    assert sm in (flags & 0xFF, flags >> 8 & 0xFF)  # before CUDA 13, and since
+    for name in ("reduce_leader", "matvec_leader_d1_g4_m1", "matmul_leader_d8_g4_bfloat"):
+        assert f".text.{name}\0".encode() in code
+
+
+def test_drivers_of_jetpack_6_get_cubins_of_its_cuda():
+    """They do not load what CUDA 13 made."""
+    found = {sm: nvrtc.compiler_for(sm).version for sm in build.SMS}
+    assert found == {sm: (12, 6) if sm <= 90 else (13, 0) for sm in build.SMS}
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert "there is no CUDA device" in backend.why_unavailable()
+    compressed = type("Compressed", (), {"spec": Leader(2, 2, 6)})()
+    with pytest.raises(MissingDependency, match="--backend cuda: there is no CUDA device"):
+        make_backend("cuda", compressed)
+    with pytest.raises(MissingDependency, match=r"compiles for sm_999, only for sm_\d+, .*nvrtc"):
+        nvrtc.compiler_for(999)
+    with pytest.raises(MissingDependency, match=r"NVRTC 12\.6 does not compile for sm_120"):
+        nvrtc.installed()[0].cubin(build.KERNELS, 120)
+    monkeypatch.setattr(nvrtc, "installed", lambda: ())
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(MissingDependency, match=r"no-such-compiler"):
+        build.compiler(os.uname().machine)
+
+
+def test_the_op_has_a_shape_without_a_gpu():
+    op = torch.ops.einsort.matmul_leader_cuda
+    x, word = torch.empty(3, 8, device="meta", dtype=torch.float16), torch.empty(9, device="meta")
+    found = op(x, word, word, word, torch.empty(5, device="meta"), 2, 2, 6)
+    assert (found.shape, found.dtype) == ((3, 5), torch.float16)
