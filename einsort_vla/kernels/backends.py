@@ -1,17 +1,26 @@
 """The backends: the definition of the op, decoding once at load, and compiled ones."""
 
+import functools
+import importlib
+import logging
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Protocol
 
 from torch import Tensor
 from torch.nn import functional
 
 from einsort_vla.codec import CompressedTensor, Leader, decode
-from einsort_vla.errors import unknown_name
+from einsort_vla.errors import MissingDependency, unknown_name
+
+log = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
     """Multiplies activations by the transpose of one coded matrix, and adds a bias."""
+
+    name: str
+    """Of what really computes: what `auto` and the compiled backends chose for this matrix."""
 
     def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """(..., in_features) to (..., out_features), in the dtype and on the device of `x`.
@@ -24,6 +33,8 @@ class Backend(Protocol):
 class ReferenceBackend:
     """Decodes anew at each call: slow, no extra memory, the definition of the result."""
 
+    name = "reference"
+
     def __init__(self, compressed: CompressedTensor) -> None:
         self._compressed = compressed
 
@@ -33,6 +44,8 @@ class ReferenceBackend:
 
 class DenseBackend:
     """Decodes once; as fast and as large in memory as the uncompressed layer."""
+
+    name = "dense"
 
     def __init__(self, compressed: CompressedTensor) -> None:
         self._weight = decode(compressed)
@@ -45,6 +58,8 @@ class DenseBackend:
 class FactoredBackend:
     """Multiplies by the stored factors where a form can (`local`); else as the reference."""
 
+    name = "factored"
+
     def __init__(self, compressed: CompressedTensor) -> None:
         self._compressed = compressed
 
@@ -54,20 +69,45 @@ class FactoredBackend:
         return y if bias is None else y + bias
 
 
-def _cpu(compressed: CompressedTensor) -> Backend:
+def _compiled(module: str, cls: str) -> Callable[[CompressedTensor], Backend]:
     """Compiled code for what is in the `leader` form; the few others as the reference."""
-    if not isinstance(compressed.spec, Leader):
-        return ReferenceBackend(compressed)
-    from einsort_vla.kernels.cpu import CpuBackend
 
-    return CpuBackend(compressed)
+    def make(compressed: CompressedTensor) -> Backend:
+        if not isinstance(compressed.spec, Leader):
+            return ReferenceBackend(compressed)
+        return getattr(importlib.import_module(module), cls)(compressed)
+
+    return make
+
+
+def _auto(compressed: CompressedTensor) -> Backend:
+    """The fastest backend there is where the parts lie; see `make_backend`."""
+    if not isinstance(compressed.spec, Leader):
+        _fall_back(f"{compressed.spec.form} weights", "dense", "only leader has compiled code")
+        return DenseBackend(compressed)
+    on_gpu = next(iter(compressed.parts.values())).is_cuda
+    names = ("cuda", "triton", "dense") if on_gpu else ("cpu", "dense")
+    for name, next_name in pairwise(names):
+        try:
+            return BACKENDS[name](compressed)
+        except MissingDependency as error:
+            _fall_back("leader weights", next_name, str(error))
+    return DenseBackend(compressed)
+
+
+@functools.cache  # once with each reason
+def _fall_back(what: str, name: str, reason: str) -> None:
+    log.warning("--backend auto: %s go to %s: %s", what, name, reason)
 
 
 BACKENDS: dict[str, Callable[[CompressedTensor], Backend]] = {
     "reference": ReferenceBackend,
     "dense": DenseBackend,
     "factored": FactoredBackend,
-    "cpu": _cpu,
+    "cpu": _compiled("einsort_vla.kernels.cpu", "CpuBackend"),
+    "triton": _compiled("einsort_vla.kernels.triton", "TritonBackend"),
+    "cuda": _compiled("einsort_vla.kernels.cuda.backend", "CudaBackend"),
+    "auto": _auto,
 }
 
 
@@ -85,7 +125,12 @@ def check_backend(name: str) -> str:
 def make_backend(name: str, compressed: CompressedTensor) -> Backend:
     """The backend of that name for one matrix.
 
+    `auto` takes `cuda`, else `triton`, for what lies on a GPU, and `cpu` for what lies in memory;
+    `dense` where there is none of them, or no compiled code for the form. Each reason is logged
+    once; the backend's own `name` says what it became.
+
     Raises:
         UsageError: there is no such backend.
+        MissingDependency: it is named, and cannot run here; the message says why.
     """
     return BACKENDS[check_backend(name)](compressed)

@@ -1,5 +1,6 @@
 """A linear layer whose weight stays coded."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -74,11 +75,20 @@ class CompressedLinear(nn.Module):
         setattr(weight, "_is_hf_initialized", True)  # noqa: B010  Transformers draws others anew
         return weight
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) to (..., out_features)."""
+    @property
+    def backend(self) -> Backend:
+        """How it is multiplied where it is now; made when it is first asked for.
+
+        Raises:
+            MissingDependency: the backend that was named cannot run here.
+        """
         if self._backend is None:
             self._backend = make_backend(self._backend_name, self.compressed)
-        return self._backend.linear(x, self.bias)
+        return self._backend
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) to (..., out_features)."""
+        return self.backend.linear(x, self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {self.spec}"
@@ -99,3 +109,9 @@ class CompressedLinear(nn.Module):
 
 def _forget_backend(layer: Any, _: Any) -> None:
     layer._backend = None
+
+
+def count_backends(model: nn.Module) -> dict[str, int]:
+    """How many coded layers of a model each backend multiplies, by what really computes."""
+    layers = (layer for layer in model.modules() if isinstance(layer, CompressedLinear))
+    return dict(Counter(layer.backend.name for layer in layers))

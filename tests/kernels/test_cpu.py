@@ -1,6 +1,7 @@
 """The compiled CPU backend against the definition in float64, for every table and odd shapes."""
 
 import gc
+import platform
 import weakref
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 from einsort_vla.codec import Leader, Scalar, decode, encode, tables
 from einsort_vla.errors import MissingDependency, UsageError
 from einsort_vla.kernels import make_backend
+from einsort_vla.kernels.cpu import backend as cpu_backend
 from einsort_vla.kernels.cpu import build, ops
 from einsort_vla.layers import CompressedLinear
 
@@ -66,6 +68,26 @@ def test_any_shape_on_any_number_of_threads(spec, rows, columns, n, n_threads):
     finally:
         torch.set_num_threads(before)
         ops.COLUMNS_PER_THREAD = 64
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="which flags there are")
+@pytest.mark.parametrize("flag", ["-march=x86-64", "-march=haswell"])
+def test_older_processors_have_the_same_results(flag, monkeypatch):
+    """Built for them here; code of AVX-512 is left out, or narrower vectors are taken."""
+    if flag == "-march=haswell" and not torch.cpu._is_avx2_supported():
+        pytest.skip("no AVX2")
+    monkeypatch.setitem(build.NATIVE, "x86_64", flag)
+    caches = (build.library, cpu_backend._shared)
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        for spec in (Leader(2, 2, 6), Leader(2, 6, 2), Leader(4, 3, 5)):
+            compressed, generator = coded(spec, (200, 70))
+            for n in (1, 3, 9, 129):
+                assert error(compressed, torch.randn(n, 70, generator=generator), None) < 1e-5
+    finally:
+        for cache in caches:
+            cache.cache_clear()
 
 
 def test_refined_tables_other_forms_and_empty_batches():

@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from einsort_vla.codec import CompressedTensor, Leader
-from einsort_vla.codec.rotation import rotate
 from einsort_vla.errors import UsageError
+from einsort_vla.kernels import hadamard  # noqa: F401  registers the op
 from einsort_vla.kernels.cpu import ops  # noqa: F401  registers the op
 from einsort_vla.kernels.cpu.build import library
 
-# Of a merged table. One row times 2048 x 2048 at 3 bits: 1.4 ms up to 64 KB, 1.7 up to 32 KB (EPYC,
-# November 2026, benchmarks/bench_kernels.py).
+# Of a merged table. One row times 2048 x 2048 at 3 bits, without code for pairs: 1.4 ms up to
+# 64 KB, 1.7 up to 32 KB (EPYC, November 2026, benchmarks/bench_kernels.py).
 MERGED_BYTES = 2**16
 MOST_MERGED, MOST_WEIGHTS = 8, 8  # slices, and weights, looked up at once
+PAIRS = (2, 8)  # weights a slice and bits a window that have code of their own on some processors
 
 
 def merged(table: Tensor, b: int, s: int, n_slices: int) -> tuple[Tensor, int, int]:
@@ -24,9 +25,11 @@ def merged(table: Tensor, b: int, s: int, n_slices: int) -> tuple[Tensor, int, i
     overlap.
 
     Returns:
-        The table, its d and its b.
+        The table, its d and its b; as they are where compiled code takes pairs of weights.
     """
     d = table.shape[1]
+    if (d, s + b) == PAIRS and library().einsort_has_pairs():
+        return table.contiguous(), d, b
     while (
         n_slices % 2 == 0 and 2 * d <= MOST_WEIGHTS and 2 ** (s + 2 * b) * 2 * d * 4 <= MERGED_BYTES
     ):
@@ -42,12 +45,14 @@ def _shared(spec: Leader, n_slices: int) -> tuple[Tensor, int, int]:
 
 
 class CpuBackend:
-    """Decodes within the product for a few rows, else just before it, into memory that all layers
-    share; computes in float32.
+    """Decodes within the product, for many rows just before it, into memory that all layers share;
+    computes in float32.
 
     Raises:
         MissingDependency: there is no C++ compiler.
     """
+
+    name = "cpu"
 
     def __init__(self, compressed: CompressedTensor) -> None:
         spec, parts = compressed.spec, compressed.parts
@@ -75,7 +80,7 @@ class CpuBackend:
         rows, columns = self._shape
         inputs = x.reshape(-1, columns).float()
         if self._spec.rotated:
-            inputs = rotate(inputs)
+            inputs = torch.ops.einsort.hadamard(inputs)
         y = torch.ops.einsort.matmul_leader(inputs, *self._arguments)
         if bias is not None:
             y += bias

@@ -29,7 +29,7 @@ def library() -> ctypes.CDLL:
         MissingDependency: there is no C++ compiler, or it fails.
     """
     loaded = ctypes.CDLL(str(build(_cache())))
-    loaded.einsort_decode_leader.argtypes = (*_MATRIX, _POINTER)
+    loaded.einsort_decode_leader.argtypes = (*_MATRIX, _POINTER, _INT64)
     loaded.einsort_matmul_leader.argtypes = (*_MATRIX, _POINTER, _INT64, _INT64, _POINTER, _INT64)
     for function in (loaded.einsort_decode_leader, loaded.einsort_matmul_leader):
         function.restype = None

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from einsort_vla.kernels.cpu.build import library
 
-FUSED_ROWS = 4  # up to so many rows are multiplied while a column is decoded
+# Up to so many rows are multiplied block by block while the matrix is decoded, more by torch after
+# it. At 128 to 512 rows both cost the same (EPYC with AVX-512, bench_kernels.py, November 2026).
+FUSED_ROWS = 128
+BLOCK = 128  # floats that are written at once, up to so many beyond the end
 # Floats between rows: a power of two apart, they would push each other out of the cache.
 PADDING = 16
 COLUMNS_PER_THREAD = 64  # fewer are not worth a thread
@@ -45,17 +48,16 @@ def matmul_leader(
     Returns:
         (n, out_features) float32; sums are in float32 too.
     """
-    columns, rows = x.shape[1], len(scale)
+    (n, columns), rows = x.shape, scale.shape[0]
     streams = _streams(signs, indices, table, rows, d, b, s)
-    if len(x) > FUSED_ROWS:
+    if n > FUSED_ROWS:
         return (x @ _decode(streams, rows, columns)).mul_(scale)
     inputs = x.contiguous()
 
     def run(first: int, last: int) -> Tensor:
-        y = torch.zeros(len(inputs), rows + PADDING)
+        y = torch.zeros(n, _stride(rows))
         library().einsort_matmul_leader(
-            *streams, first, last, inputs.data_ptr(), len(inputs), columns, y.data_ptr(),
-            y.stride(0),
+            *streams, first, last, inputs.data_ptr(), n, columns, y.data_ptr(), _stride(rows)
         )  # fmt: skip
         return y[:, :rows]
 
@@ -98,13 +100,20 @@ def _streams(
 
 def _decode(streams: tuple[int, ...], rows: int, columns: int) -> Tensor:
     """(in_features, out_features) without the row scales, in memory that the next call reuses."""
-    out = _scratch(columns * rows).view(columns, rows)
+    stride = _stride(rows)
+    out = _scratch(columns * stride).view(columns, stride)
 
     def run(first: int, last: int) -> None:
-        library().einsort_decode_leader(*streams, first, last, out[first:last].data_ptr())
+        library().einsort_decode_leader(
+            *streams, first, last, out[first:last].data_ptr(), stride
+        )  # fmt: skip
 
     _over_columns(columns, run)
-    return out
+    return out[:, :rows]
+
+
+def _stride(rows: int) -> int:
+    return -(-rows // BLOCK) * BLOCK + PADDING
 
 
 def _scratch(n: int) -> Tensor:

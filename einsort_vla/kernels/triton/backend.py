@@ -1,0 +1,89 @@
+"""Multiplication from the coded streams on a GPU, by Triton."""
+
+import functools
+import importlib.util
+
+import torch
+from torch import Tensor
+
+from einsort_vla.codec import CompressedTensor, Leader
+from einsort_vla.errors import MissingDependency, UsageError
+from einsort_vla.kernels import hadamard  # noqa: F401  registers the op
+from einsort_vla.kernels.triton import ops  # noqa: F401  registers the op
+from einsort_vla.kernels.words import to_words
+
+LEAST_CAPABILITY = (8, 0)
+
+
+@functools.cache
+def why_unavailable() -> str | None:
+    """What stands against this backend on this machine, with the fix; None if nothing does."""
+    if importlib.util.find_spec("triton") is None:
+        return "needs Triton, which is not installed: pip install triton"
+    if _interpreted():
+        return None
+    if not torch.cuda.is_available():
+        return "needs a CUDA GPU, and torch sees none; use --backend cpu"
+    found = torch.cuda.get_device_capability()
+    if found < LEAST_CAPABILITY:
+        name = torch.cuda.get_device_name()
+        return f"needs compute capability 8.0, and {name} has {found[0]}.{found[1]}"
+    return None
+
+
+class TritonBackend:
+    """Decodes tiles within the product; no matrix is stored but the coded one.
+
+    Raises:
+        MissingDependency: there is no Triton or no GPU.
+    """
+
+    name = "triton"
+
+    def __init__(self, compressed: CompressedTensor) -> None:
+        if reason := why_unavailable():
+            raise MissingDependency(f"--backend triton {reason}.")
+        assert isinstance(compressed.spec, Leader)
+        self._compressed, self._spec = compressed, compressed.spec
+        self._kind = "cpu" if _interpreted() else "cuda"
+        self._device: torch.device | None = None
+        if compressed.parts["signs"].is_cuda:
+            self._prepare(compressed.parts["signs"].device)
+
+    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `Backend.linear`; sums are in another order than those of `nn.Linear`.
+
+        Raises:
+            UsageError: the input is not on a GPU.
+        """
+        if x.device.type != self._kind:
+            raise UsageError(f"--backend triton computes on a GPU; the input is on {x.device}.")
+        if x.device != self._device:
+            self._prepare(x.device)
+        rows, columns = self._compressed.shape
+        inputs = x.reshape(-1, columns)
+        if self._spec.rotated:
+            inputs = torch.ops.einsort.hadamard(inputs)
+        y = torch.ops.einsort.matmul_leader_triton(inputs, *self._streams, bias, *self._spec.window)
+        return y.view(*x.shape[:-1], rows)
+
+    def _prepare(self, device: torch.device) -> None:
+        parts = {name: part.to(device) for name, part in self._compressed.parts.items()}
+        table = parts["table"] if self._spec.refined else _table(self._spec, device)
+        self._streams = (
+            to_words(parts["signs"]), to_words(parts["indices"]),
+            table.float().contiguous(), parts["scale"],
+        )  # fmt: skip
+        self._device = device
+
+
+@functools.cache  # one table for all layers
+def _table(spec: Leader, device: torch.device) -> Tensor:
+    return spec.table().to(device)
+
+
+def _interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on the CPU, for tests."""
+    from triton import knobs
+
+    return knobs.runtime.interpret

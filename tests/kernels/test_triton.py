@@ -1,0 +1,96 @@
+"""The Triton backend without a GPU: in the interpreter, and compiled ahead of time."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from einsort_vla.codec import Leader, encode
+from einsort_vla.errors import MissingDependency
+from einsort_vla.kernels import make_backend
+from einsort_vla.kernels.triton import backend, ops
+
+CAPABILITIES = [80, 86, 87, 89, 90, 110, 120]
+TENSOR_CORE = {90: "wgmma.mma_async"}  # Triton 3.6 takes mma.sync for the others
+kernel = ops.kernels()
+TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+
+
+def test_in_the_interpreter():
+    inner = Path(__file__).with_name("interpreted_triton.py")
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", str(inner), "-p", "no:cacheprovider", "--show-capture=no"],
+        env={**os.environ, "TRITON_INTERPRET": "1"}, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout[-4000:]
+
+
+def compiled(function, capability, m, dtype, window=(2, 3, 5)):
+    """As `ops.matmul_leader` launches it for `m` rows, from streams and x that are aligned."""
+    d, b, s = window
+    block_m, block_n, block_k, n_warps = ops.blocks(m, dtype)
+    constants = {
+        "D": d, "B": b, "S": s, "ONE_WORD": True, "WIDE": False, "HAS_BIAS": True, "SPLIT": 1,
+        "BLOCK_M": block_m, "BLOCK_J": block_n // d, "BLOCK_K": block_k,
+    }  # fmt: skip
+    activation = f"*{TYPES[dtype]}"
+    pointers = {
+        "x": activation, "signs": "*i32", "indices": "*i32", "table": "*fp32", "scale": "*fp16",
+        "bias": activation, "y": activation,
+    }  # fmt: skip
+    numbers = dict.fromkeys(("M", "N", "K", "per_split"), "i32")
+    aligned = {(place,): [["tt.divisibility", 16]] for place in range(len(pointers))}
+    signature = {**pointers, **numbers, **dict.fromkeys(constants, "constexpr")}
+    return triton.compile(
+        ASTSource(function, signature, constants, aligned),
+        target=GPUTarget("cuda", capability, 32), options={"num_warps": n_warps},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_both_kernels_compile_for_every_gpu(capability):
+    made = compiled(kernel.matvec_leader, capability, 1, torch.float16)
+    assert made.asm["cubin"]
+    for m, dtype in ((50, torch.float16), (1024, torch.bfloat16)):
+        made = compiled(kernel.matmul_leader, capability, m, dtype)
+        assert made.asm["cubin"]
+        assert TENSOR_CORE.get(capability, "mma.sync") in made.asm["ptx"]
+
+
+def test_float32_is_never_multiplied_as_less():
+    ptx = compiled(kernel.matmul_leader, 90, 1024, torch.float32).asm["ptx"]
+    assert "fma.rn.f32" in ptx
+    assert not any(name in ptx for name in ("mma.sync", "wgmma", "tf32"))
+
+
+@pytest.mark.parametrize("window", [(1, 14, 0), (8, 1, 7)])
+def test_streams_are_read_by_words(window):
+    """A word's bytes are swapped by one instruction, and two words are joined by one."""
+    ptx = compiled(kernel.matvec_leader, 80, 1, torch.float32, window).asm["ptx"]
+    assert "prmt.b32" in ptx
+    assert "shf.l.wrap.b32" in ptx
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_layer_is_not_made():
+    compressed = encode(torch.randn(8, 8), Leader(2, 2, 6))
+    with pytest.raises(MissingDependency, match="--backend triton needs a CUDA GPU"):
+        make_backend("triton", compressed)
+
+
+def test_an_older_gpu_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    backend.why_unavailable.cache_clear()
+    try:
+        assert "Tesla T4 has 7.5" in str(backend.why_unavailable())
+    finally:
+        backend.why_unavailable.cache_clear()
