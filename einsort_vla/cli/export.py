@@ -35,8 +35,9 @@ class Export:
     """Folder to make."""
     target: str = "cpu"
     """cpu (ONNX Runtime), rtx30, rtx40, rtx50, orin or thor."""
-    precision: str = "float16"
-    """What engines compute in: float16, bfloat16 or float32; sums and the flow are in float32."""
+    precision: str | None = None
+    """What engines compute in: float16 (SmolVLA's default), bfloat16 (pi0's) or float32; sums and
+    the flow are in float32."""
     batch: int = 1
     """Observations at once."""
     dynamic_batch: bool = False
@@ -45,11 +46,12 @@ class Export:
     """Observations that the device will be verified with: files of eval/calibrate.py or a LeRobot
     dataset, folder or hub id; without them, pictures of noise."""
     looks: int = 4
-    """At most so many of them."""
+    """At most so many of them; of noise there are four."""
 
     def run(self, console: Console) -> int:
         target = find_target(self.target)
-        options = GraphOptions(self.batch, self.dynamic_batch, check_precision(self.precision))
+        precision = check_precision(self.precision) if self.precision else None
+        options = GraphOptions(self.batch, self.dynamic_batch, precision)
         if not 1 <= self.batch <= MAX_BATCH or self.looks < 1:
             raise UsageError(f"--batch must be 1 to {MAX_BATCH}, --looks at least 1.")
         check_new(self.out)

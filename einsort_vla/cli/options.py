@@ -14,3 +14,12 @@ CodecOption = Annotated[
         '"network decomposition=tt".'
     ),
 ]
+
+BackendOption = Annotated[
+    str,
+    tyro.conf.arg(
+        help="How coded weights are multiplied: dense (decoded at load), cpu (compiled code, from "
+        "the streams), cuda or triton (the same on a GPU), auto (the fastest that runs here; the "
+        "reason of each fallback is logged), reference or factored."
+    ),
+]

@@ -12,9 +12,12 @@ from tyro.conf import Positional
 
 from einsort_vla.checkpoint import Checkpoint, DenseFolder, read_folder
 from einsort_vla.cli.bundle import Runtime, say_to
+from einsort_vla.cli.options import BackendOption
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.codec import decode
 from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.kernels import check_backend
+from einsort_vla.layers import count_backends
 from einsort_vla.lerobot import (
     action_chunks,
     action_error,
@@ -49,10 +52,12 @@ class Verify:
     looks: int = 8
     """Observations to compare actions at; 0 compares none."""
 
+    backend: BackendOption = "dense"
     runtime: Runtime = "auto"
     """What runs an exported policy; auto: TensorRT if engines were built, else ONNX Runtime."""
 
     def run(self, console: Console) -> int:
+        check_backend(self.backend)
         if is_bundle(self.folder):
             return commands.verify(self.folder, self.runtime, say_to(console))
         content = read_folder(self.folder)
@@ -105,12 +110,14 @@ class Verify:
             seen = made_up_observations(features, policy.statistics, self.looks)
         expected = action_chunks(policy, seen)
         del policy  # the two need not be in memory at once
-        found = action_chunks(load_policy(str(self.folder)), seen)
+        coded = load_policy(str(self.folder), backend=self.backend)
+        found = action_chunks(coded, seen)
+        counts = ", ".join(f"{name} {n}" for name, n in count_backends(coded.module).items())
         console.print(
             f"Executed actions at {len(seen)} {'given' if self.frames else 'made-up'} "
             f"observations: {math.sqrt(action_error(found, expected)):.3g} standard deviations "
             f"apart (root mean square), at most {abs(found - expected).max():.3g} in the robot's "
-            "units.",
+            f"units. Coded layers by what multiplied them: {counts}.",
             highlight=False,
             soft_wrap=True,
         )

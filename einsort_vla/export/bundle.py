@@ -14,11 +14,19 @@ import numpy as np
 import torch
 
 import einsort_vla
-from einsort_vla.checkpoint import check_new, file_sha256, is_compressed, read_config, read_folder
+from einsort_vla.checkpoint import (
+    TYPE_PREFIX,
+    check_new,
+    file_sha256,
+    is_compressed,
+    read_config,
+    read_folder,
+)
 from einsort_vla.codec import Leader
 from einsort_vla.errors import UsageError
 from einsort_vla.export.graphs import write_graphs
 from einsort_vla.export.options import GraphOptions
+from einsort_vla.export.parts import family_of, n_flow_steps
 from einsort_vla.export.targets import Target
 from einsort_vla.lerobot import (
     LoadedPolicy,
@@ -35,6 +43,7 @@ from einsort_vla.runtime.bundle import (
     MANIFEST,
     PLUGINS,
     SAMPLES,
+    plugin_name,
     write_sums,
 )
 
@@ -51,7 +60,7 @@ def export_bundle(
     out: Path,
     target: Target,
     options: GraphOptions,
-    observations: Sequence[Observation],
+    observations: Sequence[Observation] = (),
     on_progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Export a policy folder for a target; `out` appears when it is whole.
@@ -74,19 +83,22 @@ def export_bundle(
         MissingDependency: a compiler for the plugin is missing.
     """
     check_new(out)
-    plan = _plan_facts(source)
+    family, plan = family_of(read_config(source)["type"]), _plan_facts(source)
+    precision = options.precision or family.precision if target.capability else None
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / GRAPHS).mkdir(parents=True)
     cuda = _write_plugin(partial / PLUGINS, target)
     graphs = write_graphs(
-        source, partial / GRAPHS, options, target.capability is not None, on_progress
-    )
+        lambda: load_policy(str(source), backend="reference"), partial / GRAPHS, options,
+        precision, on_progress,
+    )  # fmt: skip
     policy = load_policy(str(source))
     if not observations:
         features = read_config(source)["input_features"]
         observations = made_up_observations(features, policy.statistics, MADE_UP_LOOKS)
-    np.savez(partial / SAMPLES, **sample_runs(policy, observations))
+    runs: dict[str, Any] = dict(sample_runs(policy, observations))
+    np.savez(partial / SAMPLES, **runs)
     _copy_processing(source, partial / PROCESSING)
     write_device_program(partial / DEVICE_PROGRAM)
     manifest = {
@@ -98,7 +110,7 @@ def export_bundle(
         },
         "batch": {"size": options.batch, "dynamic": options.dynamic_batch},
         "precision": {
-            "onnx": "float32", "engines": options.precision, "sums": "float32", "flow": "float32",
+            "onnx": "float32", "engines": precision, "sums": "float32", "flow": "float32",
         },
         "policy": _policy_facts(policy),
         **graphs,
@@ -116,9 +128,10 @@ def sample_runs(policy: LoadedPolicy, observations: Sequence[Observation]) -> di
     original = model.sample_actions
 
     def remember(own: Shown) -> torch.Tensor:
+        state = [own["state"]] if "state" in own else []
         actions = original(
             list(own["images"].unbind(1)), list(own["image_masks"].unbind(1)), own["tokens"],
-            own["token_masks"], own["state"], noise=own["noise"],
+            own["token_masks"], *state, noise=own["noise"],
         )  # fmt: skip
         shown.append({**own, "actions": actions})
         return actions
@@ -162,12 +175,12 @@ def _policy_facts(policy: LoadedPolicy) -> dict[str, Any]:
     """What a program on the device must know to feed the graphs and to use the actions."""
     config = policy.module.config
     return {
-        "type": config.type, "cameras": policy.camera_keys,
+        "type": config.type.removeprefix(TYPE_PREFIX), "cameras": policy.camera_keys,
         "image_range": [-1.0, 1.0], "tokenizer_max_length": config.tokenizer_max_length,
         "state_size": config.robot_state_feature.shape[0],
         "action_size": config.action_feature.shape[0],
         "chunk_size": policy.chunk_size, "n_action_steps": policy.n_action_steps,
-        "n_steps": config.num_steps,
+        "n_steps": n_flow_steps(config),
         "normalization": {
             key: {name: np.asarray(value).tolist() for name, value in own.items()}
             for key, own in policy.statistics.items()
@@ -176,21 +189,22 @@ def _policy_facts(policy: LoadedPolicy) -> dict[str, Any]:
 
 
 def _write_plugin(folder: Path, target: Target) -> str | None:
-    """The plugin's library for the target's machine, with kernels for its GPU.
+    """The plugin's library for the target's machine, with kernels for its GPU, and its source.
 
     Returns:
         The CUDA release of the kernels, the oldest whose driver loads them.
     """
     if target.capability is None or target.machine is None:
         return None
-    from einsort_vla.export.plugin.build import build_plugin
+    from einsort_vla.export.plugin.build import build_plugin, write_source
     from einsort_vla.kernels.cuda.build import cubin
     from einsort_vla.kernels.cuda.nvrtc import compiler_for
 
     nvrtc = compiler_for(target.capability)
     code = {target.capability: cubin(target.capability, nvrtc)}
     made = build_plugin(folder, target.machine, code)
-    made.rename(folder / f"libeinsort_plugin-{target.machine}.so")
+    made.rename(folder / plugin_name(target.machine))
+    write_source(folder / "source", plugin_name(target.machine), code)
     return ".".join(map(str, nvrtc.version))
 
 

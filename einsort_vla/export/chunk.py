@@ -23,20 +23,29 @@ def unrolled(parts: Mapping[str, onnx.ModelProto], n_steps: int) -> onnx.ModelPr
     """
     vision, prefix, step = (parts[name].graph for name in (VISION, PREFIX, DENOISE_STEP))
     embeddings = vision.output[0].name
-    known = {value.name: value.name for value in [*vision.input, *prefix.input]}
+    own = {"noisy_actions", "time", *(value.name for value in prefix.output)}
+    others = [value for value in step.input if value.name not in own]  # a state, most often
+    shown = {
+        value.name: value
+        for value in [*vision.input, *prefix.input, *others]
+        if value.name != embeddings
+    }
+    known = {name: name for name in [*shown, embeddings]}
     nodes = _copy(vision, VISION, known)
     names = {value.name: value.name for value in prefix.output}
     nodes += _copy(prefix, PREFIX, known | names)
-    constants = [numpy_helper.from_array(np.float32(-1 / n_steps), "time_step")]
+    constants = [numpy_helper.from_array(np.array(-1 / n_steps, np.float32), "time_step")]
     actions = NOISE
     batch = "batch_shape"
     nodes.append(helper.make_node("Shape", [NOISE], [batch], start=0, end=1))
     for k in range(n_steps):
         moved = ACTIONS if k == n_steps - 1 else f"actions_{k + 1}"
-        constants.append(numpy_helper.from_array(np.float32(1.0 - k / n_steps), f"time_{k}"))
+        constants.append(
+            numpy_helper.from_array(np.array(1.0 - k / n_steps, np.float32), f"time_{k}")
+        )
         nodes.append(helper.make_node("Expand", [f"time_{k}", batch], [f"times_{k}"]))
         velocity = f"{VELOCITY}_{k}"
-        given = {"noisy_actions": actions, "time": f"times_{k}", VELOCITY: velocity, **names}
+        given = known | names | {"noisy_actions": actions, "time": f"times_{k}", VELOCITY: velocity}
         nodes += _copy(step, DENOISE_STEP, given, k)
         nodes.append(helper.make_node("Mul", [velocity, "time_step"], [f"moves_{k}"]))
         nodes.append(helper.make_node("Add", [actions, f"moves_{k}"], [moved]))
@@ -47,11 +56,7 @@ def unrolled(parts: Mapping[str, onnx.ModelProto], n_steps: int) -> onnx.ModelPr
         for weight in _weights(graph, scope)
     ]
     noisy = next(value for value in step.input if value.name == "noisy_actions")
-    inputs = [
-        *vision.input,
-        *(value for value in prefix.input if value.name != embeddings),
-        _renamed(noisy, NOISE),
-    ]
+    inputs = [*shown.values(), _renamed(noisy, NOISE)]
     graph = helper.make_graph(
         nodes, "chunk", inputs, [_renamed(noisy, ACTIONS)], [*constants, *weights]
     )

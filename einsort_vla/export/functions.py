@@ -5,9 +5,10 @@ session is made. Engines have a plugin instead. docs/format.md, "Decoding `leade
 """
 # ruff: noqa: N802  functions are named as their operators; opsets are found by the script
 
+from typing import Any
+
 from onnx import FunctionProto, TensorProto, helper
-from onnxscript import opset18 as op
-from onnxscript import script
+from onnxscript import opset18, script
 from onnxscript.values import Opset
 
 from einsort_vla.export.linear import DOMAIN, VERSION
@@ -21,7 +22,8 @@ BOOL, FLOAT, INT32, UINT8, UINT32 = (
         TensorProto.UINT32,
     )
 )  # fmt: skip
-_own = Opset(DOMAIN, VERSION)
+op: Any = opset18  # its types are of values, these of names in a graph
+_own: Any = Opset(DOMAIN, VERSION)
 # A word is four bytes, the lowest first; of each byte the highest bit comes first.
 _BYTES = helper.make_tensor("bytes", TensorProto.UINT32, [4], [0, 8, 16, 24])
 _BYTE = helper.make_tensor("byte", TensorProto.UINT32, [1], [255])
@@ -90,4 +92,5 @@ def MatmulLeader(
 
 def function_bodies() -> list[FunctionProto]:
     """Those of all operators, to be put into a model."""
-    return [Bits.to_function_proto(), MatmulLeader.to_function_proto()]
+    functions: list[Any] = [Bits, MatmulLeader]
+    return [function.to_function_proto() for function in functions]

@@ -14,9 +14,9 @@ from einsort_vla.export.functions import function_bodies
 from einsort_vla.export.graph import linear_nodes, trace
 from einsort_vla.export.linear import ExportedLinear, replace_linears_
 from einsort_vla.export.options import GraphOptions
-from einsort_vla.export.parts import Part, parts_of
+from einsort_vla.export.parts import Part, family_of, n_flow_steps, parts_of
 from einsort_vla.export.weights import WeightFile
-from einsort_vla.lerobot import LoadedPolicy, load_policy
+from einsort_vla.lerobot import LoadedPolicy
 from einsort_vla.runtime.bundle import CHUNK
 
 _NUMPY_NAMES = {
@@ -25,19 +25,19 @@ _NUMPY_NAMES = {
 
 
 def write_graphs(
-    source: Path,
+    load: Callable[[], LoadedPolicy],
     folder: Path,
     options: GraphOptions,
-    with_engines: bool,
+    precision: str | None,
     on_progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Write the graphs of a policy folder for ONNX Runtime, and their twins for engines.
+    """Write the graphs of a policy for ONNX Runtime, and their twins for engines.
 
     Args:
-        source: a compressed or dense LeRobot policy folder.
+        load: gives the policy, anew each time; it is changed.
         folder: where to; it must be there, without such files.
         options: batch and precision.
-        with_engines: write the twins.
+        precision: what engines are to compute in; None writes no twins.
         on_progress: is called after each graph.
 
     Returns:
@@ -46,7 +46,7 @@ def write_graphs(
     models: dict[str, ModelProto] = {}
     described: dict[str, Any] = {}
     with WeightFile(folder / "weights.bin") as weights:
-        policy, parts = _parts(source, options, torch.float32)
+        policy, parts = _parts(load(), options, torch.float32)
         for part in parts:
             model = _trace(part, options, weights)
             models[part.name] = ir.to_proto(model)
@@ -54,14 +54,14 @@ def write_graphs(
                 "layers": _layers(part, model)
             }
             on_progress()
-        models[CHUNK] = unrolled(models, policy.module.config.num_steps)
+        models[CHUNK] = unrolled(models, n_flow_steps(policy.module.config))
         chunk = _describe(models[CHUNK], options)
         for name, model in models.items():
             model.functions.extend(function_bodies())
             onnx.save(model, folder / f"{name}.onnx")
         del policy, parts, models
-        if with_engines:
-            _, parts = _parts(source, options, getattr(torch, options.precision))
+        if precision is not None:
+            _, parts = _parts(load(), options, getattr(torch, precision))
             for part in parts:
                 model = _trace(part, options, weights)
                 described[part.name]["engine_bytes_needed"] = _bytes_needed(part, model)
@@ -71,10 +71,9 @@ def write_graphs(
 
 
 def _parts(
-    source: Path, options: GraphOptions, dtype: torch.dtype
+    policy: LoadedPolicy, options: GraphOptions, dtype: torch.dtype
 ) -> tuple[LoadedPolicy, list[Part]]:
-    policy = load_policy(str(source), backend="reference")
-    policy.module.model.vlm_with_expert.to(dtype)
+    family_of(policy.module.config.type).set_precision(policy, dtype)
     replace_linears_(policy.module)
     return policy, parts_of(policy, options.batch)
 

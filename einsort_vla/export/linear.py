@@ -33,6 +33,10 @@ class ExportedLinear(nn.Module):
         assert isinstance(spec, Leader)
         self.out_features, self.in_features = compressed.shape
         self.spec = spec
+        self.signs: Tensor
+        self.indices: Tensor
+        self.table: Tensor
+        self.scale: Tensor
         self.register_buffer("signs", to_words(parts["signs"].clone()))
         self.register_buffer("indices", to_words(parts["indices"].clone()))
         self.register_buffer("table", parts["table"].float() if spec.refined else spec.table())
@@ -72,6 +76,10 @@ class _Rotation(nn.Module):
         signs, cosine = rotation_parts(n)
         size = n // len(cosine)
         first = 2 ** (int(math.log2(size)) // 2)
+        self.signs: Tensor
+        self.cosine: Tensor
+        self.first: Tensor
+        self.second: Tensor
         self.register_buffer("signs", signs.float())
         self.register_buffer("cosine", cosine.float())
         self.register_buffer("first", _hadamard_matrix(first))

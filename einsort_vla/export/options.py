@@ -12,9 +12,9 @@ class GraphOptions:
     Attributes:
         batch: observations at once; the most, if `dynamic_batch`.
         dynamic_batch: take any batch up to it.
-        precision: what engines compute in.
+        precision: what engines compute in; None is the family's own.
     """
 
     batch: int = 1
     dynamic_batch: bool = False
-    precision: str = "float16"
+    precision: str | None = None

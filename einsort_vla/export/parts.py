@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from einsort_vla.checkpoint import TYPE_PREFIX
 from einsort_vla.errors import UsageError
 from einsort_vla.lerobot import LoadedPolicy
 
@@ -30,6 +33,42 @@ class Part:
     batch_axis: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Family:
+    """How policies of one type are exported.
+
+    Attributes:
+        parts: see `parts_of`.
+        set_precision: lets the model compute in a type, in place.
+        precision: what its engines compute in if nobody says otherwise.
+    """
+
+    parts: Callable[[LoadedPolicy, int], list[Part]]
+    set_precision: Callable[[LoadedPolicy, torch.dtype], None]
+    precision: str
+
+
+def family_of(kind: str) -> Family:
+    """How policies of a type (`type` of config.json) are exported.
+
+    Raises:
+        UsageError: they are not.
+    """
+    from einsort_vla.export import pi, smolvla
+
+    families = {
+        "smolvla": Family(smolvla.smolvla_parts, smolvla.set_precision, "float16"),
+        "pi0": Family(pi.pi_parts, pi.set_precision, "bfloat16"),
+        "pi05": Family(pi.pi_parts, pi.set_precision, "bfloat16"),
+    }
+    own = kind.removeprefix(TYPE_PREFIX)
+    if own not in families:
+        raise UsageError(
+            f"policies of type {own!r} are not exported; those of {', '.join(families)} are."
+        )
+    return families[own]
+
+
 def parts_of(policy: LoadedPolicy, batch: int) -> list[Part]:
     """`vision`, `prefix` and `denoise_step` of a flow-matching policy.
 
@@ -40,12 +79,9 @@ def parts_of(policy: LoadedPolicy, batch: int) -> list[Part]:
     Raises:
         UsageError: the policy's family is not exported.
     """
-    from einsort_vla.export.smolvla import smolvla_parts
+    return family_of(policy.module.config.type).parts(policy, batch)
 
-    families: dict[str, Callable[[LoadedPolicy, int], list[Part]]] = {"smolvla": smolvla_parts}
-    kind = policy.module.config.type.removeprefix("einsort_")
-    if kind not in families:
-        raise UsageError(
-            f"policies of type {kind!r} are not exported yet; those of {', '.join(families)} are."
-        )
-    return families[kind](policy, batch)
+
+def n_flow_steps(config: Any) -> int:
+    """Steps from noise to actions, by whatever name a config has for them."""
+    return config.num_steps if hasattr(config, "num_steps") else config.num_inference_steps

@@ -10,58 +10,48 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from einsort_vla.export.flow import (
+    Vision,
+    cache_of,
+    embedded_already,
+    example_inputs,
+    keys_and_values,
+)
 from einsort_vla.export.parts import DENOISE_STEP, PREFIX, VISION, Part
 from einsort_vla.lerobot import LoadedPolicy
 
+JOINT = "vlm_with_expert"
+
+
+def set_precision(policy: LoadedPolicy, dtype: torch.dtype) -> None:
+    """Let backbone and expert compute in a type, in place; what is around them stays float32."""
+    policy.module.model.get_submodule(JOINT).to(dtype)
+
 
 def smolvla_parts(policy: LoadedPolicy, batch: int) -> list[Part]:
-    """See `parts_of`; the pictures are those that `prepare_images` makes, (-1, 1)."""
+    """See `parts_of`."""
     model, config = policy.module.model, policy.module.config
-    model.vlm_with_expert.vlm.model.vision_model = _WholeImages(
-        model.vlm_with_expert.vlm.model.vision_model
-    )
-    generator = torch.Generator().manual_seed(0)
-    n_cameras, tokens = (
-        len(config.image_features) + config.empty_cameras,
-        config.tokenizer_max_length,
-    )
+    backbone = model.vlm_with_expert.vlm.model
+    backbone.vision_model = _WholeImages(backbone.vision_model)
     width, height = config.resize_imgs_with_padding
-    seen = {
-        "images": torch.rand(batch, n_cameras, 3, height, width, generator=generator) * 2 - 1,
-        "image_masks": torch.ones(batch, n_cameras, dtype=torch.bool),
-        "tokens": torch.randint(0, 100, (batch, tokens), generator=generator),
-        "token_masks": torch.arange(tokens).expand(batch, -1) < tokens // 2,
-        "state": torch.randn(batch, config.max_state_dim, generator=generator),
-    }
-    noise = torch.randn(batch, config.chunk_size, config.max_action_dim, generator=generator)
-    vision, prefix = _Vision(model), _Prefix(model)
+    shown = example_inputs(config, batch, height, width)
+    vision, prefix = Vision(model, JOINT), _Prefix(model)
     with torch.no_grad():
-        embeddings = vision(seen["images"])
-        read = {**seen, "images": embeddings}
+        read = {
+            "image_embeddings": vision(shown["images"]),
+            **{name: shown[name] for name in ("image_masks", "tokens", "token_masks", "state")},
+        }
         keys, values, mask = prefix(*read.values())
     step = {
-        "noisy_actions": noise, "time": torch.full((batch,), 0.5), "prefix_mask": mask,
+        "noisy_actions": shown["noisy_actions"], "time": shown["time"], "prefix_mask": mask,
         "keys": keys, "values": values,
     }  # fmt: skip
-    read = {"image_embeddings": read.pop("images"), **read}
     deep = {"keys": 1, "values": 1}
     return [
-        Part(VISION, vision, {"images": seen["images"]}, ("image_embeddings",)),
+        Part(VISION, vision, {"images": shown["images"]}, ("image_embeddings",)),
         Part(PREFIX, prefix, read, ("keys", "values", "prefix_mask"), deep),
         Part(DENOISE_STEP, _DenoiseStep(model), step, ("velocity",), deep),
     ]
-
-
-class _Vision(nn.Module):
-    """(batch, cameras, 3, H, W) to (batch, cameras, tokens, width)."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        embeddings = self.model.vlm_with_expert.embed_image(images.flatten(0, 1))
-        return embeddings.unflatten(0, images.shape[:2]).float()
 
 
 class _Prefix(nn.Module):
@@ -82,7 +72,7 @@ class _Prefix(nn.Module):
         from lerobot.policies.smolvla.modeling_smolvla import make_att_2d_masks
 
         joint = self.model.vlm_with_expert
-        with _embedded_already(joint), _rotary_by_concatenation():
+        with embedded_already(joint), _rotary_by_concatenation():
             embeddings, mask, attention = self.model.embed_prefix(
                 images.unbind(1), image_masks.unbind(1), tokens, token_masks, state=state
             )
@@ -93,8 +83,7 @@ class _Prefix(nn.Module):
                 inputs_embeds=[embeddings, None],
                 use_cache=True,
             )
-        keys = torch.stack([layer.keys for layer in cache.layers]).float()
-        return keys, torch.stack([layer.values for layer in cache.layers]).float(), mask
+        return *keys_and_values(cache), mask
 
 
 class _DenoiseStep(nn.Module):
@@ -107,11 +96,7 @@ class _DenoiseStep(nn.Module):
     def forward(
         self, noisy_actions: Tensor, time: Tensor, prefix_mask: Tensor, keys: Tensor, values: Tensor
     ) -> Tensor:
-        from transformers import DynamicCache
-
-        cache, dtype = DynamicCache(), self.model.vlm_with_expert.vlm.dtype
-        for layer in range(len(keys)):
-            cache.update(keys[layer].to(dtype), values[layer].to(dtype), layer)
+        cache = cache_of(keys, values, self.model.vlm_with_expert.vlm.dtype)
         with _rotary_by_concatenation():
             return self.model.denoise_step(prefix_mask, cache, noisy_actions, time)
 
@@ -148,16 +133,6 @@ class _WholeImages(nn.Module):
             for n in patches.shape[2:]
         )
         return (rows[:, None] * side + columns).flatten()
-
-
-@contextmanager
-def _embedded_already(joint: Any) -> Iterator[None]:
-    """Take pictures for their embeddings."""
-    joint.embed_image = lambda embeddings: embeddings
-    try:
-        yield
-    finally:
-        del joint.embed_image
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """What can be exported for: the processor, the GPU's architecture, and who builds its engines."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from einsort_vla.errors import unknown_name
 
+Machine = Literal["x86_64", "aarch64"]
 PRECISIONS = ("float16", "bfloat16", "float32")
 
 
@@ -20,7 +22,7 @@ class Target:
 
     name: str
     what: str
-    machine: str | None = None
+    machine: Machine | None = None
     capability: int | None = None
 
 

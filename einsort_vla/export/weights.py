@@ -39,7 +39,8 @@ class WeightFile:
                 continue
             value.const_value = ir.ExternalTensor(
                 self._path.name, self._store(tensor.tobytes()), tensor.nbytes, tensor.dtype,
-                shape=tensor.shape, name=value.name or "", base_dir=self._path.parent,
+                shape=ir.Shape(tensor.shape.numpy()), name=value.name or "",
+                base_dir=self._path.parent,
             )  # fmt: skip
 
     def _store(self, content: bytes) -> int:

@@ -21,12 +21,12 @@ class Bundle:
     Attributes:
         folder: where it lies.
         manifest: content of its manifest.json; docs/export.md has every key.
-        manifest_sha256: of that file.
+        fingerprint: of the whole, SHA-256 of its list of fingerprints.
     """
 
     folder: Path
     manifest: dict[str, Any]
-    manifest_sha256: str
+    fingerprint: str
 
     @property
     def parts(self) -> dict[str, dict[str, Any]]:
@@ -47,7 +47,7 @@ class Bundle:
         Raises:
             CheckpointError: the bundle has none for it.
         """
-        path = self.folder / PLUGINS / f"libeinsort_plugin-{machine}.so"
+        path = self.folder / PLUGINS / plugin_name(machine)
         if not path.is_file():
             there = sorted(p.name for p in (self.folder / PLUGINS).glob("*.so"))
             raise CheckpointError(
@@ -55,6 +55,11 @@ class Bundle:
                 "Export for this machine's target, or compile the plugin's source in it."
             )
         return path
+
+
+def plugin_name(machine: str) -> str:
+    """Of the plugin's library for a machine."""
+    return f"libeinsort_plugin-{machine}.so"
 
 
 def sha256(path: Path) -> str:
@@ -73,8 +78,7 @@ def is_bundle(folder: Path) -> bool:
 
 def write_sums(folder: Path) -> None:
     """Write the fingerprints of all files, in the form that `sha256sum -c` reads."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SUMS)
-    lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    lines = [f"{sha256(folder / name)}  {name}\n" for name in sorted(_files(folder))]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
@@ -105,7 +109,7 @@ def open_bundle(folder: Path) -> Bundle:
             f"{folder} is of format {found[0]} version {found[1]}; this program reads "
             f"{FORMAT} version {FORMAT_VERSION}. Export it again with this version."
         )
-    return Bundle(folder, manifest, listed[MANIFEST])
+    return Bundle(folder, manifest, sha256(folder / SUMS))
 
 
 def _listed(folder: Path) -> dict[str, str]:
@@ -116,14 +120,14 @@ def _listed(folder: Path) -> dict[str, str]:
         if len(digest) != 64 or not name or ".." in Path(name).parts or Path(name).is_absolute():
             raise CheckpointError(f"{folder / SUMS} is damaged: {line[:80]!r}.")
         listed[name] = digest
-    kept_apart = (SUMS, ENGINES)
-    there = {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and path.relative_to(folder).parts[0] not in kept_apart
-    }
-    if unlisted := sorted(there - listed.keys()):
+    if unlisted := sorted(_files(folder) - listed.keys()):
         raise CheckpointError(f"{folder} holds {unlisted[0]}, which {SUMS} does not list.")
     if MANIFEST not in listed:
         raise CheckpointError(f"{folder / SUMS} is damaged: it does not list {MANIFEST}.")
     return listed
+
+
+def _files(folder: Path) -> set[str]:
+    """What is exported: all files but their list, and what is made of them later."""
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {name.as_posix() for name in names if name.parts[0] not in (SUMS, ENGINES)}

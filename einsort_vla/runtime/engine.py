@@ -109,7 +109,7 @@ def why_stale(bundle: Bundle, builder: str) -> str | None:
 def _circumstances(bundle: Bundle, builder: str, plugin: Path) -> dict[str, Any]:
     """What engines are tied to."""
     return {
-        "bundle": bundle.manifest_sha256,
+        "bundle": bundle.fingerprint,
         "builder": f"{builder} {_version(builder)}",
         "compute_capability": _capability(bundle, builder),
         "plugin": sha256(plugin),

@@ -73,6 +73,16 @@ def memory() -> dict[str, int]:
     return found
 
 
+def available_bytes() -> int | None:
+    """Memory that is free for this process; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * int(found[0]) if found else None
+
+
 def power_w() -> float | None:
     """Watts at this moment, where the board or the driver tells; else None."""
     rails = [

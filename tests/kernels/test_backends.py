@@ -10,7 +10,7 @@ from torch import nn
 from einsort_vla.codec import Leader, Scalar, decode, encode
 from einsort_vla.errors import MissingDependency, UsageError
 from einsort_vla.kernels import BACKENDS, backends, check_backend, make_backend
-from einsort_vla.layers.linear import CompressedLinear, count_backends
+from einsort_vla.layers import CompressedLinear, count_backends
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from einsort_vla.errors import MissingDependency
-from einsort_vla.kernels.cuda.build import LAUNCHER, compiler, link
+from einsort_vla.kernels.cuda.build import LAUNCHER, compiler, link, write_cubins
 
 FOLDER = Path(__file__).parent
 LIBRARY = "libeinsort_plugin.so"
@@ -36,6 +36,37 @@ def build_plugin(folder: Path, target: Target, cubins: Mapping[int, bytes]) -> P
     ]
     link(made, compiler(target), [FOLDER / "plugin.cpp", LAUNCHER], cubins, flags)
     return made
+
+
+def write_source(folder: Path, library: str, cubins: Mapping[int, bytes]) -> None:
+    """What the plugin is made of, and a script that compiles it on a device with a g++.
+
+    Args:
+        folder: to make.
+        library: name of the library, which the script puts beside the folder.
+        cubins: as in `build_plugin`.
+    """
+    folder.mkdir(parents=True)
+    kernels = LAUNCHER.parent
+    for source in sorted([FOLDER / "plugin.cpp", *(FOLDER / "include").glob("*.h"),
+                          *kernels.glob("*.cu*"), *kernels.glob("launch.*")]):  # fmt: skip
+        (folder / source.name).write_bytes(source.read_bytes())
+    write_cubins(folder / "cubins.S", cubins)
+    (folder / "build.sh").write_text(_SCRIPT.format(library=library), encoding="utf-8")
+
+
+# TensorRT's own headers lie in the compiler's path on a Jetson. The kernels are compiled already:
+# cubins.bin, from leader.cu.
+_SCRIPT = """#!/bin/sh
+# Compiles the plugin against the TensorRT that is installed here, and lists its fingerprint.
+set -e
+cd "$(dirname "$0")"
+g++ -O2 -std=c++17 -shared -fPIC -fno-exceptions -fvisibility=hidden -DEINSORT_EXPORT= -I. \\
+  plugin.cpp launch.cpp cubins.S -o ../{library} -ldl
+cd ../..
+sum=$(sha256sum plugin/{library})
+sed -i "s|^.*  plugin/{library}$|$sum|" SHA256SUMS
+"""
 
 
 def _tensorrt_headers() -> Path:

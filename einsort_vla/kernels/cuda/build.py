@@ -103,7 +103,7 @@ def link(
         made = work / target.name
         command = [compiler, *FLAGS, f"-I{FOLDER}", *flags, *map(str, sources)]
         result = subprocess.run(
-            [*command, str(work / "cubins.S"), "-o", str(made), "-ldl"],
+            [*command, f"-Wa,-I{work}", str(work / "cubins.S"), "-o", str(made), "-ldl"],
             capture_output=True, text=True,
         )  # fmt: skip
         if result.returncode:
@@ -113,10 +113,13 @@ def link(
 
 
 def write_cubins(assembly: Path, cubins: Mapping[int, bytes]) -> None:
-    """Source that the launcher is linked with, and beside it what it includes."""
+    """Source that the launcher is linked with, and beside it what it includes.
+
+    The assembler finds it by `-Wa,-I` and the folder, or in the folder itself.
+    """
     binary = assembly.with_suffix(".bin")
     binary.write_bytes(_blob(cubins))
-    assembly.write_text(_ASSEMBLY.format(binary))
+    assembly.write_text(_ASSEMBLY.format(binary.name))
 
 
 def compiler(machine: str) -> str:

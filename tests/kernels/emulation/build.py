@@ -26,7 +26,7 @@ def emulator(folder):
     # Stand in for cubins; the driver knows the kernels by their names.
     build.write_cubins(assembly, {86: b"cubin 86", 87: b"cubin 87"})
     sources = [FOLDER / "run.cpp", build.LAUNCHER, assembly]
-    compile_([*SANITIZED, f"-I{build.FOLDER}", *sources, "-ldl"], program)
+    compile_([*SANITIZED, f"-I{build.FOLDER}", f"-Wa,-I{folder}", *sources, "-ldl"], program)
     return Emulator(program, {"LD_LIBRARY_PATH": str(folder), "ASAN_OPTIONS": "detect_leaks=0"})
 
 

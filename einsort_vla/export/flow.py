@@ -1,0 +1,76 @@
+"""What the graphs of all flow-matching policies have in common."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Vision(nn.Module):
+    """(batch, cameras, 3, H, W) to (batch, cameras, tokens, width).
+
+    Args:
+        joint: LeRobot's pair of backbone and action expert, which embeds pictures.
+        model: its owner, so that weights have their names in the policy.
+        path: of `joint` in it.
+    """
+
+    def __init__(self, model: Any, path: str) -> None:
+        super().__init__()
+        self.model, self._path = model, path
+
+    def forward(self, images: Tensor) -> Tensor:
+        joint = self.model.get_submodule(self._path)
+        embeddings = joint.embed_image(images.flatten(0, 1))
+        return embeddings.unflatten(0, images.shape[:2]).float()
+
+
+@contextmanager
+def embedded_already(joint: Any) -> Iterator[None]:
+    """Take pictures for their embeddings."""
+    joint.embed_image = lambda embeddings: embeddings
+    try:
+        yield
+    finally:
+        del joint.embed_image
+
+
+def keys_and_values(cache: Any) -> tuple[Tensor, Tensor]:
+    """Of all layers, (layers, batch, heads, tokens, width) float32."""
+    keys, values = (
+        torch.stack([getattr(layer, name) for layer in cache.layers]).float()
+        for name in ("keys", "values")
+    )
+    return keys, values
+
+
+def cache_of(keys: Tensor, values: Tensor, dtype: torch.dtype) -> Any:
+    """The cache that `keys_and_values` was made of."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    for layer in range(len(keys)):
+        cache.update(keys[layer].to(dtype), values[layer].to(dtype), layer)
+    return cache
+
+
+def example_inputs(config: Any, batch: int, height: int, width: int) -> dict[str, Tensor]:
+    """What a policy could be shown, of the right shapes and types; see `lerobot.sampling.Shown`."""
+    generator = torch.Generator().manual_seed(0)
+    cameras, tokens = len(config.image_features), config.tokenizer_max_length
+    cameras += getattr(config, "empty_cameras", 0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(batch, *shape, generator=generator)
+
+    return {
+        "images": torch.rand(batch, cameras, 3, height, width, generator=generator) * 2 - 1,
+        "image_masks": torch.ones(batch, cameras, dtype=torch.bool),
+        "tokens": torch.randint(0, 100, (batch, tokens), generator=generator),
+        "token_masks": torch.arange(tokens).expand(batch, -1) < tokens // 2,
+        "state": normal(config.max_state_dim),
+        "noisy_actions": normal(config.chunk_size, config.max_action_dim),
+        "time": torch.full((batch,), 0.5),
+    }

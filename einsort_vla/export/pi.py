@@ -1,0 +1,108 @@
+"""pi0 and pi0.5 in parts: LeRobot's own code, traced; float32 goes in and comes out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from einsort_vla.errors import UsageError
+from einsort_vla.export.flow import (
+    Vision,
+    cache_of,
+    embedded_already,
+    example_inputs,
+    keys_and_values,
+)
+from einsort_vla.export.parts import DENOISE_STEP, PREFIX, VISION, Part
+from einsort_vla.lerobot import LoadedPolicy
+
+JOINT = "paligemma_with_expert"
+# What LeRobot keeps in float32 beside bfloat16, for accuracy.
+_KEPT_FLOAT32 = ("vision_tower", "multi_modal_projector", "layernorm", "norm")
+
+
+def set_precision(policy: LoadedPolicy, dtype: torch.dtype) -> None:
+    """Let the model compute in a type, in place.
+
+    Raises:
+        UsageError: it is float16, beyond whose range PaliGemma's activations go.
+    """
+    if dtype == torch.float16:
+        raise UsageError("PaliGemma overflows float16. Export with --precision bfloat16.")
+    joint = policy.module.model.get_submodule(JOINT)
+    joint.to(dtype)
+    for name, module in joint.named_modules():
+        if name.rpartition(".")[2].endswith(_KEPT_FLOAT32):
+            module.float()
+
+
+def pi_parts(policy: LoadedPolicy, batch: int) -> list[Part]:
+    """See `parts_of`; pi0 reads the state in each step, pi0.5 among its words."""
+    model, config = policy.module.model, policy.module.config
+    shown = example_inputs(config, batch, *config.image_resolution)
+    vision, prefix = Vision(model, JOINT), _Prefix(model)
+    with torch.no_grad():
+        read = {
+            "image_embeddings": vision(shown["images"]),
+            **{name: shown[name] for name in ("image_masks", "tokens", "token_masks")},
+        }
+        keys, values, mask = prefix(*read.values())
+    step = {
+        "noisy_actions": shown["noisy_actions"], "time": shown["time"], "prefix_mask": mask,
+        "keys": keys, "values": values,
+    }  # fmt: skip
+    if hasattr(model, "state_proj"):
+        step["state"] = shown["state"]
+    deep = {"keys": 1, "values": 1}
+    return [
+        Part(VISION, vision, {"images": shown["images"]}, ("image_embeddings",)),
+        Part(PREFIX, prefix, read, ("keys", "values", "prefix_mask"), deep),
+        Part(DENOISE_STEP, _DenoiseStep(model), step, ("velocity",), deep),
+    ]
+
+
+class _Prefix(nn.Module):
+    """Keys and values of pictures and words, and which of them count."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, images: Tensor, image_masks: Tensor, tokens: Tensor, token_masks: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        from lerobot.policies.pi0.modeling_pi0 import make_att_2d_masks, prepare_attention_masks_4d
+
+        joint = self.model.get_submodule(JOINT)
+        with embedded_already(joint):
+            embeddings, mask, attention = self.model.embed_prefix(
+                images.unbind(1), image_masks.unbind(1), tokens, token_masks
+            )
+        language = joint.paligemma.model.language_model
+        language.config._attn_implementation = "eager"
+        _, cache = joint.forward(
+            attention_mask=prepare_attention_masks_4d(make_att_2d_masks(mask, attention)),
+            position_ids=torch.cumsum(mask, dim=1) - 1,
+            past_key_values=None,
+            inputs_embeds=[embeddings, None],
+            use_cache=True,
+        )
+        return *keys_and_values(cache), mask
+
+
+class _DenoiseStep(nn.Module):
+    """One velocity of the flow, (batch, chunk, action)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, noisy_actions: Tensor, time: Tensor, prefix_mask: Tensor, keys: Tensor,
+        values: Tensor, state: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        own = self.model.get_submodule(JOINT).gemma_expert.model.layers[0].self_attn
+        cache = cache_of(keys, values, own.q_proj.weight.dtype)
+        states: Sequence[Tensor] = [] if state is None else [state]
+        return self.model.denoise_step(*states, prefix_mask, cache, noisy_actions, time)

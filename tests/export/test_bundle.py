@@ -1,0 +1,271 @@
+"""The reference policy as a bundle: whole, near PyTorch, built into engines, audited."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+pytest.importorskip("lerobot")
+
+from einsort_vla.checkpoint import compress_folder, plan_folder
+from einsort_vla.codec import decode
+from einsort_vla.errors import CheckpointError, MissingDependency, NumericsError, ShapeError
+from einsort_vla.export import GraphOptions, export_bundle, find_target
+from einsort_vla.export.functions import function_bodies
+from einsort_vla.layers import CompressedLinear
+from einsort_vla.lerobot import load_policy
+from einsort_vla.runtime import OnnxSession, commands, open_bundle
+from einsort_vla.runtime.audit import audit
+from einsort_vla.runtime.bundle import CHUNK, SUMS, write_sums
+from einsort_vla.runtime.engine import build_engines
+from einsort_vla.runtime.measure import nearness, samples
+
+OPTIONS = GraphOptions()
+
+
+@pytest.fixture(scope="module")
+def coded(reference_policy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("coded") / "policy"
+    compress_folder(reference_policy, folder, plan_folder(reference_policy, 0.75, "leader"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(coded, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "bundle"
+    export_bundle(coded, folder, find_target("rtx40"), OPTIONS)
+    return folder
+
+
+@pytest.fixture
+def bundle(exported, tmp_path):
+    """A copy that a test may change."""
+    return Path(shutil.copytree(exported, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def engines(exported, tmp_path_factory):
+    pytest.importorskip("tensorrt_rtx")
+    folder = Path(shutil.copytree(exported, tmp_path_factory.mktemp("engines") / "bundle"))
+    build_engines(open_bundle(folder))
+    return folder
+
+
+def test_parts_and_whole_chunk_have_the_actions_of_pytorch(exported):
+    bundle = open_bundle(exported)
+    session = OnnxSession(bundle)
+    found = nearness(bundle, session, "float32")
+    assert found["passed"]
+    assert found["max_error"] < 1e-4
+    for sample in samples(bundle):
+        actions = session.run(CHUNK, sample)["actions"]
+        error = np.linalg.norm(actions - sample["actions"]) / np.linalg.norm(sample["actions"])
+        assert error < 1e-5
+
+
+def test_decoding_at_each_run_gives_the_same_actions(exported):
+    bundle = open_bundle(exported)
+    sample = samples(bundle)[0]
+    once, always = (OnnxSession(bundle, decode_once=k).run("vision", sample) for k in (True, False))
+    difference = once["image_embeddings"] - always["image_embeddings"]
+    assert np.linalg.norm(difference) < 1e-6 * np.linalg.norm(once["image_embeddings"])
+
+
+def test_the_graphs_of_engines_compute_in_halves_and_are_near(bundle):
+    """ONNX Runtime runs them, too, once it knows what their nodes mean."""
+    parts = open_bundle(bundle).parts
+    for part in parts:
+        path = bundle / "graphs" / f"{part}.engine.onnx"
+        graph = onnx.load(path, load_external_data=False)
+        nodes = [node for node in graph.graph.node if node.domain == "einsort"]
+        assert len(nodes) == len(parts[part]["layers"])
+        assert not graph.functions
+        types = {w.data_type for w in graph.graph.initializer if w.name.endswith("norm.weight")}
+        assert types <= {onnx.TensorProto.FLOAT16}
+        graph.functions.extend(function_bodies())
+        onnx.save(graph, bundle / "graphs" / f"{part}.onnx")
+    write_sums(bundle)
+    opened = open_bundle(bundle)
+    found = nearness(opened, OnnxSession(opened), "float16")
+    assert found["passed"]
+    assert found["max_error"] > 5e-5  # ten times that of float32: they are not the same graphs
+
+
+def test_engines_hold_every_layer_coded(engines):
+    found = audit(open_bundle(engines))
+    assert found.failures == []
+    assert {row.executed for row in found.rows} == {"PLUGIN_V3"}
+    names = {row.name for row in found.rows}
+    assert len(names) > 80
+    assert names.isdisjoint(name.removesuffix(".weight") for name in found.kept)
+    receipt = json.loads((engines / "engines" / "receipt.json").read_text())
+    for part, facts in open_bundle(engines).parts.items():
+        assert receipt["parts"][part]["layers"]["PLUGIN_V3"] == len(facts["layers"])
+
+
+def test_engines_are_built_once(engines):
+    before = (engines / "engines" / "vision.engine").stat().st_mtime_ns
+    build_engines(open_bundle(engines))
+    assert (engines / "engines" / "vision.engine").stat().st_mtime_ns == before
+    (engines / "engines" / "vision.engine").write_bytes(b"changed")
+    with pytest.raises(CheckpointError, match="engine of vision is missing or not what was built"):
+        audit(open_bundle(engines))
+    build_engines(open_bundle(engines))
+    assert audit(open_bundle(engines)).failures == []
+
+
+def test_a_layer_that_became_dense_fails_the_audit(engines, coded, tmp_path):
+    """A real engine, one of whose layers multiplies by a decoded matrix."""
+    folder = Path(shutil.copytree(engines, tmp_path / "bundle"))
+    path = folder / "graphs" / "prefix.engine.onnx"
+    model = onnx.load(path, load_external_data=False)
+    node = next(n for n in model.graph.node if n.domain == "einsort")
+    layer = load_policy(str(coded), backend="reference").module.get_submodule(node.name)
+    assert isinstance(layer, CompressedLinear)
+    weight = decode(layer.compressed).t().half().numpy()
+    model.graph.initializer.append(numpy_helper.from_array(weight, "decoded"))
+    dense = helper.make_node("MatMul", [node.input[0], "decoded"], node.output, name=node.name)
+    place = list(model.graph.node).index(node)
+    model.graph.node.remove(node)
+    model.graph.node.insert(place, dense)
+    onnx.save(model, path)
+    write_sums(folder)
+    build_engines(open_bundle(folder))
+    failures = audit(open_bundle(folder)).failures
+    assert f"prefix: {node.name} is dense" in failures
+    assert commands.audit(folder, lambda line: None) == 1
+
+
+def test_any_changed_byte_is_found(bundle):
+    rng = np.random.default_rng(0)
+    for path in sorted(p for p in bundle.rglob("*") if p.is_file() and p.stat().st_size):
+        content = path.read_bytes()
+        place = int(rng.integers(len(content)))
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(CheckpointError):
+            open_bundle(bundle)
+        path.write_bytes(content)
+    open_bundle(bundle)
+    (bundle / "graphs" / "more.onnx").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"more\.onnx, which SHA256SUMS does not list"):
+        open_bundle(bundle)
+    (bundle / "graphs" / "more.onnx").unlink()
+    (bundle / "samples.npz").unlink()
+    with pytest.raises(CheckpointError, match=r"samples\.npz is missing"):
+        open_bundle(bundle)
+
+
+def test_a_bundle_of_another_version(bundle):
+    manifest = bundle / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 9'))
+    write_sums(bundle)
+    with pytest.raises(CheckpointError, match="version 9; this program reads"):
+        open_bundle(bundle)
+    (bundle / SUMS).unlink()
+    with pytest.raises(CheckpointError, match="is no exported policy"):
+        open_bundle(bundle)
+
+
+def test_wrong_inputs_are_named(exported):
+    session, sample = OnnxSession(open_bundle(exported)), samples(open_bundle(exported))[0]
+    with pytest.raises(ShapeError, match="'state', which is not given"):
+        session.run("prefix", {k: v for k, v in sample.items() if k != "state"} | {
+            "image_embeddings": np.zeros((1, 2, 9, 256), np.float32)
+        })  # fmt: skip
+    with pytest.raises(ShapeError, match=r"images has shape \[0, 2, 3, 96, 96\]"):
+        session.run("vision", {"images": sample["images"][:0]})
+    with pytest.raises(ShapeError, match=r"must be \[1, 2, 3, 96, 96\]"):
+        session.run("vision", {"images": sample["images"][..., :90]})
+
+
+def test_builders_that_cannot_build_say_why(bundle, monkeypatch):
+    pytest.importorskip("tensorrt_rtx")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+
+    def with_target(**changes):
+        changed = {**manifest, "target": {**manifest["target"], **changes}}
+        (bundle / "manifest.json").write_text(json.dumps(changed))
+        write_sums(bundle)
+        return open_bundle(bundle)
+
+    with pytest.raises(CheckpointError, match="built on the device itself"):
+        build_engines(with_target(machine="aarch64"))
+    with pytest.raises(CheckpointError, match="no graphs for engines"):
+        build_engines(with_target(compute_capability=None))
+    with pytest.raises(NumericsError, match=r"could not build the engine of vision.*SM999"):
+        build_engines(with_target(compute_capability=999))
+    opened = with_target()
+    plugin = next((bundle / "plugin").glob("*.so"))
+    for content, said in (
+        (b"no library", "could not be loaded as a plugin"),
+        (plugin.read_bytes()[:1000], r"\(signal 7\)"),  # it ends the builder's process, not ours
+    ):
+        plugin.write_bytes(content)
+        write_sums(bundle)
+        with pytest.raises(NumericsError, match=said):
+            build_engines(open_bundle(bundle))
+    plugin.unlink()
+    write_sums(bundle)
+    with pytest.raises(CheckpointError, match="has no plugin for x86_64; it has none"):
+        build_engines(open_bundle(bundle))
+    assert not (bundle / "engines" / "receipt.json").exists()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependency, match="no TensorRT can be imported here"):
+        build_engines(opened)
+
+
+def test_the_source_of_the_plugin_compiles_where_tensorrt_is(bundle, monkeypatch):
+    """As on a device; TensorRT's headers are those of the build."""
+    import kernel_lens
+
+    headers = Path(kernel_lens.__file__).parent / "include" / "tensorrt"
+    monkeypatch.setenv("CPLUS_INCLUDE_PATH", str(headers))
+    (library,) = (bundle / "plugin").glob("*.so")
+    before = library.read_bytes()
+    subprocess.run(["sh", str(bundle / "plugin" / "source" / "build.sh")], check=True)
+    assert library.read_bytes() != before  # with other options, and not static
+    open_bundle(bundle)
+    pytest.importorskip("tensorrt_rtx")
+    build_engines(open_bundle(bundle))
+    assert audit(open_bundle(bundle)).failures == []
+
+
+def test_the_device_program_needs_no_torch(bundle):
+    """In an interpreter in which importing torch, or the rest of this package, fails."""
+    start = (
+        "import sys; "
+        "sys.modules.update(dict.fromkeys(['torch', 'safetensors', 'einsort_vla.codec'])); "
+        "sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0]); "
+        "import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+
+    def run(*arguments):
+        command = [sys.executable, "-I", "-c", start, str(bundle / "einsort-device.pyz")]
+        return subprocess.run([*command, *arguments], capture_output=True, text=True)
+
+    verified = run("verify", str(bundle), "--runtime", "onnx")
+    assert verified.returncode == 0, verified.stderr
+    assert "4 observations: cosine 1.0000000" in verified.stdout
+    timed = run("bench", str(bundle), "--runtime", "onnx", "--n", "2")
+    assert "whole chunk: p50" in timed.stdout
+    receipt = json.loads((bundle / "engines" / "bench-onnx.json").read_text())
+    assert receipt["latency_ms"]["denoise_step"]["n"] == 10
+    refused = run("verify", str(bundle / "graphs"))
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("Error: ")
+
+
+def test_the_device_program_runs_on_older_pythons(bundle):
+    """JetPack 6 has Python 3.10."""
+    import ast
+    import zipfile
+
+    with zipfile.ZipFile(bundle / "einsort-device.pyz") as program:
+        for name in program.namelist():
+            ast.parse(program.read(name), name, feature_version=(3, 10))

@@ -1,0 +1,106 @@
+"""Parts and whole chunks of tiny policies in ONNX Runtime, against PyTorch."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lerobot")
+pytest.importorskip("onnxruntime")
+
+import lerobot_policy_einsort  # noqa: F401
+import onnxruntime
+from lerobot.policies.factory import get_policy_class
+
+from einsort_vla.checkpoint import compress_folder, plan_folder
+from einsort_vla.errors import UsageError
+from einsort_vla.export import GraphOptions
+from einsort_vla.export.graphs import write_graphs
+from einsort_vla.export.parts import family_of, n_flow_steps, parts_of
+from einsort_vla.lerobot import LoadedPolicy, quiet_lerobot
+from einsort_vla.runtime.flow import sample_actions
+from tests.policies.tiny_policies import FAMILIES
+
+TOLERANCE = 1e-5  # relative; sums of float32 in another order
+BATCH = 2
+
+
+class Graphs:
+    """Runs the graphs of a folder."""
+
+    def __init__(self, folder, names):
+        self.sessions = {
+            name: onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in names
+        }
+
+    def run(self, part, inputs):
+        session = self.sessions[part]
+        feed = {i.name: np.asarray(inputs[i.name]) for i in session.get_inputs()}
+        names = [o.name for o in session.get_outputs()]
+        return dict(zip(names, session.run(names, feed), strict=True))
+
+
+@pytest.fixture(scope="module", params=["pi0", "pi05"])
+def exported(request, tmp_path_factory):
+    """A tiny policy, and the folder of its graphs with an open batch."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with quiet_lerobot(), FAMILIES[request.param](folder) as build:
+        torch.manual_seed(0)
+        policy = build()
+        for parameter in policy.parameters():
+            parameter.data += 0.02 * torch.randn_like(parameter)
+        policy.save_pretrained(folder / "dense")
+        plan = plan_folder(folder / "dense", 0.75, "leader")
+        compress_folder(folder / "dense", folder / "coded", plan)
+
+        def load(backend="reference"):
+            kind = get_policy_class(f"einsort_{request.param}")
+            return LoadedPolicy(kind.from_pretrained(folder / "coded", backend=backend), None, None)
+
+        (folder / "graphs").mkdir()
+        options = GraphOptions(BATCH, dynamic_batch=True)
+        facts = write_graphs(load, folder / "graphs", options, None)
+        yield load("dense"), folder / "graphs", facts
+
+
+def norm_error(found, expected):
+    found, expected = np.float64(found), np.float64(expected)
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+def test_every_part_and_the_whole_chunk(exported):
+    policy, folder, facts = exported
+    assert all(entry["shape"][0] is None for entry in facts["chunk"]["inputs"])
+    graphs = Graphs(folder, [*facts["parts"], "chunk"])
+    parts = {part.name: part for part in parts_of(policy, BATCH)}
+    with torch.no_grad():
+        for part in parts.values():
+            expected = part.module(*part.inputs.values())
+            expected = expected if isinstance(expected, tuple) else (expected,)
+            found = graphs.run(part.name, part.inputs).values()
+            for own, other in zip(found, expected, strict=True):
+                assert norm_error(own, other.numpy()) < TOLERANCE, part.name
+        shown = {**parts["vision"].inputs, **parts["prefix"].inputs, **parts["denoise_step"].inputs}
+        noise = shown["noisy_actions"]
+        state = [shown["state"]] if "state" in shown else []
+        expected = policy.module.model.sample_actions(
+            list(shown["images"].unbind(1)), list(shown["image_masks"].unbind(1)),
+            shown["tokens"], shown["token_masks"], *state, noise=noise,
+        ).numpy()  # fmt: skip
+    shown = {name: tensor.numpy() for name, tensor in shown.items()} | {"noise": noise.numpy()}
+    whole = graphs.run("chunk", shown)["actions"]
+    assert norm_error(whole, expected) < TOLERANCE
+    n_steps = n_flow_steps(policy.module.config)
+    assert norm_error(sample_actions(graphs, shown, n_steps), expected) < TOLERANCE
+    one = {name: array[:1] for name, array in shown.items() if name not in ("keys", "values")}
+    assert norm_error(graphs.run("chunk", one)["actions"], expected[:1]) < TOLERANCE
+
+
+def test_what_is_not_exported():
+    with pytest.raises(UsageError, match=r"type 'act' are not exported; those of smolvla, pi0"):
+        family_of("einsort_act")
+
+
+def test_pi0_is_not_exported_in_float16(exported):
+    policy, _, _ = exported
+    with pytest.raises(UsageError, match="overflows float16"):
+        family_of("pi0").set_precision(policy, torch.float16)
