@@ -28,7 +28,7 @@ from einsort_vla.checkpoint import DenseFolder, check_new, compress_folder, plan
 from einsort_vla.cli.run import run_command
 from einsort_vla.errors import UsageError
 from einsort_vla.kernels import check_backend
-from einsort_vla.layers.linear import count_backends
+from einsort_vla.layers import count_backends
 from einsort_vla.lerobot import LoadedPolicy, load_policy, made_up_observations
 from eval.request import REFERENCE_POLICY, find_policy
 

@@ -12,6 +12,7 @@ class Recorder:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self.chunk_size, self.n_action_steps = policy.chunk_size, policy.n_action_steps
+        self.layers = policy.layers
         self.seen: list[Observation] = []
 
     def reset(self, seed: int) -> None:

@@ -85,6 +85,7 @@ def _arm(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "wilson95": wilson(successes, len(counted)),
         "median_chunk_ms": statistics.median(chunk_ms) if chunk_ms else None,
         "median_episode_s": statistics.median(r.wall_s for r in counted) if counted else None,
+        "coded_layers": records[-1].layers if records else {},
     }
 
 
@@ -119,6 +120,9 @@ def print_summary(report: dict[str, Any], console: Console) -> None:
         if report["core_kept_fraction"] is not None:
             orders = report["order_bits_per_weight"]
             parts.append(describe_cores(report["core_kept_fraction"], orders))
+    if layers := report["arms"].get(COMPRESSED, {}).get("coded_layers"):
+        counts = ", ".join(f"{name} {n}" for name, n in layers.items())
+        parts.append(f"Coded layers by what multiplied them: {counts}.")
     paired = report["paired"]
     if paired and paired["difference95"]:
         low, high = paired["difference95"]

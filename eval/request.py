@@ -9,7 +9,7 @@ import tyro
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.cli.calibration import CalibrateOption
-from einsort_vla.cli.options import CodecOption
+from einsort_vla.cli.options import BackendOption, CodecOption
 from einsort_vla.codec import check_codec
 from einsort_vla.errors import UsageError
 from einsort_vla.kernels import check_backend
@@ -60,9 +60,7 @@ class Settings:
     """Move every object at random by up to this far in x and y."""
     wrong_pictures: bool = False
     """Control: show objects where another displacement would have put them."""
-    backend: str = "dense"
-    """How coded weights are multiplied: dense (decoded at load), cpu (compiled code, from the
-    streams), reference or factored."""
+    backend: BackendOption = "dense"
     runtime: Literal["torch", "onnx"] = "torch"
     """What runs the compressed policy: PyTorch, or ONNX Runtime, once its whole chunk has been
     exported as one graph."""

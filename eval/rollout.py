@@ -53,6 +53,7 @@ class EpisodeRecord:
     policy_ms: list[float] = field(default_factory=list)  # one a chunk
     error: str | None = None
     actions_sha256: str = ""  # of all executed actions, to tell whether two arms moved alike
+    layers: dict[str, int] = field(default_factory=dict)  # coded ones, by what multiplied them
 
     @property
     def key(self) -> tuple[str, int, int, str]:
@@ -102,4 +103,6 @@ def run_episode(
     except Exception as error:  # an error is neither success nor failure: the run is incomplete
         outcome, message = "error", f"{type(error).__name__}: {error}"
     wall = round(time.monotonic() - started, 2)
-    return EpisodeRecord(scene, arm, outcome, steps, wall, chunk_ms, message, actions.hexdigest())
+    return EpisodeRecord(
+        scene, arm, outcome, steps, wall, chunk_ms, message, actions.hexdigest(), policy.layers
+    )

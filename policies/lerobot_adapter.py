@@ -4,6 +4,7 @@ from collections import deque
 
 import numpy as np
 
+from einsort_vla.layers import count_backends
 from einsort_vla.lerobot import LoadedPolicy, Observation, load_policy
 from envs.protocol import look_seed
 
@@ -14,6 +15,7 @@ class LeRobotPolicy:
     def __init__(self, loaded: LoadedPolicy) -> None:
         self.loaded, self.module = loaded, loaded.module
         self.chunk_size, self.n_action_steps = loaded.chunk_size, loaded.n_action_steps
+        self.layers = count_backends(loaded.module)
         self._queue: deque[np.ndarray] = deque()
         self._seed = self._n_chunks = 0
 

@@ -17,7 +17,8 @@ def load_onnx(path_or_hub_id: str, bundle: Path) -> LeRobotPolicy:
         CheckpointError: one of the two is missing, damaged or incomplete.
         MissingDependency: onnxruntime is not installed.
     """
-    session = OnnxSession(open_bundle(bundle), torch.get_num_threads())
+    opened = open_bundle(bundle)
+    session = OnnxSession(opened, torch.get_num_threads())
     loaded = load_policy(path_or_hub_id, backend="reference")  # it multiplies nothing
 
     def sample(shown: Shown) -> torch.Tensor:
@@ -25,4 +26,7 @@ def load_onnx(path_or_hub_id: str, bundle: Path) -> LeRobotPolicy:
         return torch.from_numpy(found["actions"])
 
     replace_sampling_(loaded, sample)
-    return LeRobotPolicy(loaded)
+    policy = LeRobotPolicy(loaded)
+    coded = {layer["name"] for part in opened.parts.values() for layer in part["layers"]}
+    policy.layers = {"onnx": len(coded)}
+    return policy

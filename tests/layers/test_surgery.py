@@ -7,7 +7,6 @@ from torch import nn
 from einsort_vla.checkpoint import Checkpoint
 from einsort_vla.codec import Leader, Lossless, decode, encode
 from einsort_vla.errors import CheckpointError, ShapeError, UsageError
-from einsort_vla.kernels import BACKENDS
 from einsort_vla.layers import CompressedLinear, load_, without_weights
 from einsort_vla.plan import Plan
 
@@ -29,7 +28,7 @@ def checkpoint(dense_model, spec=SPEC):
     )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["reference", "dense", "factored", "cpu", "auto"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 64, 129])
 def test_backends_equal_the_decoded_product(backend, dtype, n):
