@@ -14,6 +14,7 @@ if not __package__:  # run as a script: the root of the checkout
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import json
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from benchmarks.timing import check_device, device_name, memory_gb_per_s, times_
 from einsort_vla.checkpoint import check_new
 from einsort_vla.cli.run import run_command
 from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, decode, encode
-from einsort_vla.errors import NumericsError
+from einsort_vla.errors import NumericsError, UsageError
 from einsort_vla.kernels import Backend, check_backend, make_backend
 
 CPU_SHAPES = {
@@ -76,6 +77,9 @@ class Settings:
 
 def main(settings: Settings, console: Console) -> int:
     """Print the table, write what was asked for."""
+    if min((settings.threads, *settings.rows)) < 1:
+        raise UsageError("--threads and --rows must be at least 1.")
+    shapes = {text: _shape(text) for text in settings.shapes} or SHAPES[settings.device]
     if settings.json is not None:
         check_new(settings.json)
     check_device(settings.device)
@@ -88,9 +92,6 @@ def main(settings: Settings, console: Console) -> int:
         f"{device_name(settings.device)}, {settings.threads} threads, memory {memory:.1f} GB/s, "
         f"dense in {DTYPES[settings.device]}, torch {torch.__version__}"
     )
-    shapes = {
-        text: tuple(map(int, text.split("x"))) for text in settings.shapes
-    } or SHAPES[settings.device]  # fmt: skip
     cases = [(name, shape, spec) for name, shape in shapes.items() for spec in SPECS]
     found = [
         row
@@ -101,6 +102,13 @@ def main(settings: Settings, console: Console) -> int:
     if settings.json is not None:
         settings.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _shape(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", text)
+    if found is None:
+        raise UsageError(f"--shapes {text!r}: a shape is OUTxIN, as 2560x960.")
+    return int(found[1]), int(found[2])
 
 
 def _measure(
@@ -120,7 +128,7 @@ def _measure(
         dense_ms = _median_ms([lambda w=w, x=x: functional.linear(x, w) for w in dense_copies],
                               device)  # fmt: skip
         for backend in backends:
-            made = [make_backend(backend, copy) for copy in _copies(compressed, device)]
+            made = _copies(backend, compressed, device, dense.nbytes)
             _check(made[0], x, weight)
             ms = _median_ms([lambda b=b, x=x: b.linear(x, None) for b in made], device)
             rows.append({
@@ -138,21 +146,25 @@ def _n_copies(n_bytes: int) -> int:
     return -(-CACHE_BYTES // n_bytes)
 
 
-def _copies(compressed: CompressedTensor, device: str) -> list[CompressedTensor]:
-    return [
-        CompressedTensor(
-            compressed.spec, compressed.shape,
-            {name: part.to(device, copy=True) for name, part in compressed.parts.items()},
-        )
-        for _ in range(_n_copies(compressed.stored_bits // 8))
-    ]  # fmt: skip
+def _copies(
+    backend: str, compressed: CompressedTensor, device: str, dense_bytes: int
+) -> list[Backend]:
+    """As many as its weights need: `auto` may turn out to be `dense`, which reads them decoded."""
+
+    def make() -> Backend:
+        parts = {name: part.to(device, copy=True) for name, part in compressed.parts.items()}
+        return make_backend(backend, CompressedTensor(compressed.spec, compressed.shape, parts))
+
+    first = make()
+    n = _n_copies(dense_bytes if first.name == "dense" else compressed.stored_bits // 8)
+    return [first, *(make() for _ in range(n - 1))]
 
 
 def _check(backend: Backend, x: Tensor, weight: Tensor) -> None:
     expected = x.cpu().double() @ weight.double().t()
     missing = backend.linear(x, None).cpu().double() - expected
     error = float(missing.norm() / expected.norm())
-    if error > TOLERANCE[x.dtype]:
+    if not error <= TOLERANCE[x.dtype]:  # nor if it is NaN
         raise NumericsError(f"--backend {backend.name} is wrong: relative error {error:.1e}.")
 
 

@@ -28,6 +28,10 @@ class MissingDependency(EinSortError):
     """An optional library is absent; the message holds the command that installs it."""
 
 
+class EngineError(EinSortError):
+    """TensorRT could not build or run an engine; the message holds what it said."""
+
+
 class SimulatorError(EinSortError):
     """The simulator could not be started or reached a state that cannot be used."""
 

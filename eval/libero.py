@@ -18,7 +18,7 @@ from eval.baseline import read_dense
 from eval.output import BUNDLE, LOG, REPORT, VIDEOS, compress_once, export_once, prepare
 from eval.progress import EpisodeProgress
 from eval.report import COMPRESSED, DENSE, build_report, card_text, print_summary
-from eval.request import Settings, find_policy, list_scenes
+from eval.request import Settings, check_runtime, find_policy, list_scenes
 from eval.schedule import Arm, begin_log, read_log, run_all
 
 CALIBRATE_BELOW_BITS = 2.4  # closed loop, docs/codec.md: 11/100 at 1.6 bits, 96/100 calibrated
@@ -27,6 +27,7 @@ CALIBRATE_BELOW_BITS = 2.4  # closed loop, docs/codec.md: 11/100 at 1.6 bits, 96
 def main(settings: Settings, console: Console) -> int:
     """Run the evaluation; 0 if every episode ended in success or failure."""
     scenes, folder = list_scenes(settings), find_policy(settings.policy)
+    check_runtime(settings, folder)
     calibration = calibration_of(settings.calibrate, folder, console)
     plan = None
     if settings.rate:

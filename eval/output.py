@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import MISSING, asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def prepare(settings: Settings, policy: Path) -> Path:
         earlier = json.loads((output / RUN).read_text(encoding="utf-8"))["config"]
         if not settings.resume:
             raise UsageError(f"{output} holds a run already. Use --resume, or another --output.")
-        if changed := sorted(k for k in config if config[k] != earlier.get(k)):
+        if changed := sorted(k for k in config if config[k] != earlier.get(k, _default(k))):
             raise UsageError(
                 f"{output} holds another run: {', '.join(f'--{k}' for k in changed)} differ. "
                 "Resume with the same settings, or use another --output."
@@ -49,6 +49,12 @@ def _comparable(settings: Settings) -> dict[str, Any]:
     """The settings that decide results; workers, video, baseline and where they go do not."""
     free = ("output", "resume", "workers", "video", "baseline")
     return {key: value for key, value in asdict(settings).items() if key not in free}
+
+
+def _default(name: str) -> Any:
+    """Of a setting that an earlier version did not have."""
+    field = Settings.__dataclass_fields__[name]
+    return None if field.default is MISSING else field.default
 
 
 def compress_once(

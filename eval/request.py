@@ -10,8 +10,9 @@ import tyro
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.cli.calibration import CalibrateOption
 from einsort_vla.cli.options import BackendOption, CodecOption
-from einsort_vla.codec import check_codec
+from einsort_vla.codec import Leader, check_codec
 from einsort_vla.errors import UsageError
+from einsort_vla.export import family_of
 from einsort_vla.kernels import check_backend
 from einsort_vla.lerobot import resolve_folder
 from einsort_vla.plan import check_rate
@@ -75,8 +76,6 @@ def list_scenes(settings: Settings) -> list[Scene]:
     check_rate(settings.rate)
     check_codec(settings.codec)
     check_backend(settings.backend)
-    if settings.runtime != "torch" and not settings.rate:
-        raise UsageError("--runtime onnx runs the compressed policy; --rate 0 makes none.")
     if min(settings.episodes, settings.workers) < 1 or min(settings.seed, settings.first_state) < 0:
         raise UsageError(
             "--episodes and --workers must be at least 1, --seed and --first-state at least 0."
@@ -117,6 +116,24 @@ def task_ids(tasks: str, suite: str) -> list[int]:
         return [int(number) for number in tasks.split(",")]
     except ValueError as error:
         raise UsageError(f"--tasks {tasks!r} is not a list of numbers such as 0,3,7.") from error
+
+
+def check_runtime(settings: Settings, folder: Path) -> None:
+    """Refuse what ONNX Runtime cannot run.
+
+    Raises:
+        UsageError: there is no compressed policy, its code or its family is not exported, or a
+            backend is asked for, too.
+    """
+    if settings.runtime == "torch":
+        return
+    if not settings.rate:
+        raise UsageError("--runtime onnx runs the compressed policy; --rate 0 makes none.")
+    if settings.codec.split()[0] != Leader.form:
+        raise UsageError(f"--runtime onnx runs --codec leader, not {settings.codec!r}.")
+    if settings.backend != "dense":
+        raise UsageError("--backend is for --runtime torch; ONNX Runtime decodes by itself.")
+    family_of(str(DenseFolder(folder).config["type"]))
 
 
 def find_policy(policy: str) -> Path:

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import torch
 
+from einsort_vla.checkpoint import WEIGHTS, file_sha256
+from einsort_vla.errors import CheckpointError
 from einsort_vla.lerobot import Shown, load_policy, replace_sampling_
 from einsort_vla.runtime import OnnxSession, open_bundle
 from einsort_vla.runtime.bundle import CHUNK
 from policies.lerobot_adapter import LeRobotPolicy
 
 
-def load_onnx(path_or_hub_id: str, bundle: Path) -> LeRobotPolicy:
+def load_onnx(folder: str, bundle: Path) -> LeRobotPolicy:
     """The processors of a policy folder around the `chunk` graph that was exported of it.
 
     Raises:
@@ -18,8 +20,10 @@ def load_onnx(path_or_hub_id: str, bundle: Path) -> LeRobotPolicy:
         MissingDependency: onnxruntime is not installed.
     """
     opened = open_bundle(bundle)
+    if opened.manifest["source"]["weights_sha256"] != file_sha256(Path(folder) / WEIGHTS):
+        raise CheckpointError(f"{bundle} was exported of another policy than {folder}.")
     session = OnnxSession(opened, torch.get_num_threads())
-    loaded = load_policy(path_or_hub_id, backend="reference")  # it multiplies nothing
+    loaded = load_policy(folder, backend="reference")  # it multiplies nothing
 
     def sample(shown: Shown) -> torch.Tensor:
         found = session.run(CHUNK, {name: tensor.numpy() for name, tensor in shown.items()})

@@ -10,12 +10,12 @@ from rich.progress import Progress
 from tyro.conf import Positional
 
 from einsort_vla.checkpoint import check_new
-from einsort_vla.errors import UsageError
+from einsort_vla.errors import UsageError, unknown_name
 from einsort_vla.export import (
     MAX_BATCH,
+    PRECISIONS,
     GraphOptions,
     Target,
-    check_precision,
     export_bundle,
     find_target,
 )
@@ -50,8 +50,11 @@ class Export:
 
     def run(self, console: Console) -> int:
         target = find_target(self.target)
-        precision = check_precision(self.precision) if self.precision else None
-        options = GraphOptions(self.batch, self.dynamic_batch, precision)
+        if self.precision and self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+        if self.precision and target.capability is None:
+            raise UsageError("--precision is that of engines; --target cpu has none.")
+        options = GraphOptions(self.batch, self.dynamic_batch, self.precision)
         if not 1 <= self.batch <= MAX_BATCH or self.looks < 1:
             raise UsageError(f"--batch must be 1 to {MAX_BATCH}, --looks at least 1.")
         check_new(self.out)

@@ -31,6 +31,9 @@ def run_command(settings: Any, main: Callable[[Any, Any], int], name: str) -> No
     except BrokenPipeError:  # `| head` has read enough; nothing is left to be flushed to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(INCOMPLETE)
+    except OSError as error:  # a full or read-only disk: the system's message names the file
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(MISUSE)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         sys.exit(INCOMPLETE)

@@ -15,7 +15,7 @@ from einsort_vla.cli.bundle import Runtime, say_to
 from einsort_vla.cli.options import BackendOption
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.codec import decode
-from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 from einsort_vla.kernels import check_backend
 from einsort_vla.layers import count_backends
 from einsort_vla.lerobot import (
@@ -59,6 +59,11 @@ class Verify:
     def run(self, console: Console) -> int:
         check_backend(self.backend)
         if is_bundle(self.folder):
+            if self.against or self.frames:
+                raise UsageError(
+                    "an exported policy is verified with what was stored at its export; --against "
+                    "and --frames are for compressed folders."
+                )
             return commands.verify(self.folder, self.runtime, say_to(console))
         content = read_folder(self.folder)
         console.print(

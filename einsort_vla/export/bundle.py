@@ -16,6 +16,7 @@ import torch
 import einsort_vla
 from einsort_vla.checkpoint import (
     TYPE_PREFIX,
+    WEIGHTS,
     check_new,
     file_sha256,
     is_compressed,
@@ -50,7 +51,7 @@ from einsort_vla.runtime.bundle import (
 PROCESSING = "processing"
 DEVICE_PROGRAM = "einsort-device.pyz"
 MADE_UP_LOOKS = 4
-_LEFT_OUT = {"model.safetensors", "README.md", "einsort_manifest.json"}
+_LEFT_OUT = {WEIGHTS, "README.md", "einsort_manifest.json"}
 _PACKAGES = ("einsort-vla", "torch", "onnx", "onnxscript", "onnxruntime", "transformers", "lerobot")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's first day: equal bundles are equal in every byte
 
@@ -79,47 +80,68 @@ def export_bundle(
 
     Raises:
         CheckpointError: `out` exists, or the folder cannot be read.
-        UsageError: the policy's family, or the form of its code, is not exported.
+        UsageError: it is not compressed, or its family, the form of its code or the precision is
+            not exported.
         MissingDependency: a compiler for the plugin is missing.
     """
     check_new(out)
-    family, plan = family_of(read_config(source)["type"]), _plan_facts(source)
-    precision = options.precision or family.precision if target.capability else None
+    config = read_config(source)
+    family, plan = family_of(config.get("type", "of Transformers")), _plan_facts(source, config)
+    precision = None
+    if target.capability is not None:
+        precision = options.precision or family.precisions[0]
+        if precision not in family.precisions:
+            raise UsageError(
+                f"{config['type']} cannot compute in {precision}, only in "
+                f"{', '.join(family.precisions)}."
+            )
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / GRAPHS).mkdir(parents=True)
-    cuda = _write_plugin(partial / PLUGINS, target)
-    graphs = write_graphs(
-        lambda: load_policy(str(source), backend="reference"), partial / GRAPHS, options,
-        precision, on_progress,
-    )  # fmt: skip
-    policy = load_policy(str(source))
-    if not observations:
-        features = read_config(source)["input_features"]
-        observations = made_up_observations(features, policy.statistics, MADE_UP_LOOKS)
-    runs: dict[str, Any] = dict(sample_runs(policy, observations))
-    np.savez(partial / SAMPLES, **runs)
-    _copy_processing(source, partial / PROCESSING)
-    write_device_program(partial / DEVICE_PROGRAM)
-    manifest = {
-        "format": FORMAT, "version": FORMAT_VERSION,
-        "source": {"weights_sha256": file_sha256(source / "model.safetensors"), **plan},
-        "target": {
-            "name": target.name, "what": target.what, "machine": target.machine,
-            "compute_capability": target.capability, "cuda": cuda,
-        },
-        "batch": {"size": options.batch, "dynamic": options.dynamic_batch},
-        "precision": {
-            "onnx": "float32", "engines": precision, "sums": "float32", "flow": "float32",
-        },
-        "policy": _policy_facts(policy),
-        **graphs,
-        "versions": {"python": platform.python_version()} | {n: _version(n) for n in _PACKAGES},
-    }  # fmt: skip
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    write_sums(partial)
+    try:
+        cuda = _write_plugin(partial / PLUGINS, target)
+        policy = load_policy(str(source))
+        manifest = {
+            "format": FORMAT, "version": FORMAT_VERSION, "source": plan,
+            "target": {
+                "name": target.name, "what": target.what, "machine": target.machine,
+                "compute_capability": target.capability, "cuda": cuda,
+            },
+            "batch": {"size": options.batch, "dynamic": options.dynamic_batch},
+            "precision": {
+                "onnx": "float32", "engines": precision, "sums": "float32", "flow": "float32",
+            },
+            "policy": _policy_facts(policy),
+            "versions": {"python": platform.python_version()} | {n: _version(n) for n in _PACKAGES},
+        }  # fmt: skip
+        _write_samples(partial / SAMPLES, policy, config, observations)
+        del policy
+        manifest |= write_graphs(
+            lambda: load_policy(str(source), backend="reference"), partial / GRAPHS, options,
+            precision, on_progress,
+        )  # fmt: skip
+        _copy_processing(source, partial / PROCESSING)
+        write_device_program(partial / DEVICE_PROGRAM)
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        write_sums(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     os.replace(partial, out)
     return manifest
+
+
+def _write_samples(
+    path: Path,
+    policy: LoadedPolicy,
+    config: dict[str, Any],
+    observations: Sequence[Observation],
+) -> None:
+    if not observations:
+        features = config["input_features"]
+        observations = made_up_observations(features, policy.statistics, MADE_UP_LOOKS)
+    runs: dict[str, Any] = dict(sample_runs(policy, observations))
+    np.savez(path, **runs)
 
 
 def sample_runs(policy: LoadedPolicy, observations: Sequence[Observation]) -> dict[str, np.ndarray]:
@@ -157,18 +179,21 @@ def write_device_program(path: Path) -> None:
         program.writestr(zipfile.ZipInfo("__main__.py", _EPOCH), start)
 
 
-def _plan_facts(source: Path) -> dict[str, Any]:
-    """Rate and forms of a compressed folder, if its code is exported."""
-    if not is_compressed(read_config(source)):
-        return {"rate": 0.0, "kept_without_error": []}
+def _plan_facts(source: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Fingerprint, rate and forms of a compressed folder, if its code is exported."""
+    if not is_compressed(config):
+        raise UsageError(f"{source} is not compressed. First: einsort-vla compress {source} DIR")
     content = read_folder(source)
-    other = [n for n, c in content.coded.items() if not isinstance(c.spec, Leader)]
     if content.plan.form != Leader.form:
         raise UsageError(
             f"{source} is in the form {content.plan.form!r}; kernels compute on `leader` only. "
             "Compress with --codec leader."
         )
-    return {"rate": content.plan.rate, "kept_without_error": other}
+    other = [n for n, c in content.coded.items() if not isinstance(c.spec, Leader)]
+    return {
+        "weights_sha256": file_sha256(source / WEIGHTS), "rate": content.plan.rate,
+        "kept_without_error": other,
+    }  # fmt: skip
 
 
 def _policy_facts(policy: LoadedPolicy) -> dict[str, Any]:
@@ -177,7 +202,7 @@ def _policy_facts(policy: LoadedPolicy) -> dict[str, Any]:
     return {
         "type": config.type.removeprefix(TYPE_PREFIX), "cameras": policy.camera_keys,
         "image_range": [-1.0, 1.0], "tokenizer_max_length": config.tokenizer_max_length,
-        "state_size": config.robot_state_feature.shape[0],
+        "state_size": config.robot_state_feature.shape[0] if config.robot_state_feature else 0,
         "action_size": config.action_feature.shape[0],
         "chunk_size": policy.chunk_size, "n_action_steps": policy.n_action_steps,
         "n_steps": n_flow_steps(config),

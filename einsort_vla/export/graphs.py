@@ -102,15 +102,18 @@ def _describe(model: ModelProto, options: GraphOptions) -> dict[str, Any]:
 
 def _layers(part: Part, model: ir.Model) -> list[dict[str, Any]]:
     """The coded layers of a part: what was asked for, and what it takes."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for node in linear_nodes(model):
         path = (node.name or "").partition("#")[0]
+        if path in found:
+            found[path]["nodes"] += 1
+            continue
         layer = part.module.get_submodule(path)
         assert isinstance(layer, ExportedLinear)
         found[path] = {
             "name": path, "spec": str(layer.spec), "bits_per_weight": layer.spec.bits_per_weight,
             "shape": [layer.out_features, layer.in_features], "bytes": _coded_bytes(layer),
-            "streams": [place for k in (1, 2) if (place := _place(node.inputs[k]))],
+            "streams": [place for k in (1, 2) if (place := _place(node.inputs[k]))], "nodes": 1,
         }  # fmt: skip
     return list(found.values())
 

@@ -11,6 +11,8 @@ from einsort_vla.checkpoint import TYPE_PREFIX
 from einsort_vla.errors import UsageError
 from einsort_vla.lerobot import LoadedPolicy
 
+PRECISIONS = ("float16", "bfloat16", "float32")
+_PALIGEMMA = ("bfloat16", "float32")  # its activations go beyond float16
 VISION, PREFIX, DENOISE_STEP = "vision", "prefix", "denoise_step"
 
 
@@ -40,12 +42,12 @@ class Family:
     Attributes:
         parts: see `parts_of`.
         set_precision: lets the model compute in a type, in place.
-        precision: what its engines compute in if nobody says otherwise.
+        precisions: what its engines may compute in; the first one if nobody says otherwise.
     """
 
     parts: Callable[[LoadedPolicy, int], list[Part]]
     set_precision: Callable[[LoadedPolicy, torch.dtype], None]
-    precision: str
+    precisions: tuple[str, ...]
 
 
 def family_of(kind: str) -> Family:
@@ -57,9 +59,9 @@ def family_of(kind: str) -> Family:
     from einsort_vla.export import pi, smolvla
 
     families = {
-        "smolvla": Family(smolvla.smolvla_parts, smolvla.set_precision, "float16"),
-        "pi0": Family(pi.pi_parts, pi.set_precision, "bfloat16"),
-        "pi05": Family(pi.pi_parts, pi.set_precision, "bfloat16"),
+        "smolvla": Family(smolvla.smolvla_parts, smolvla.set_precision, PRECISIONS),
+        "pi0": Family(pi.pi_parts, pi.set_precision, _PALIGEMMA),
+        "pi05": Family(pi.pi_parts, pi.set_precision, _PALIGEMMA),
     }
     own = kind.removeprefix(TYPE_PREFIX)
     if own not in families:

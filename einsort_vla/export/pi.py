@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from einsort_vla.errors import UsageError
 from einsort_vla.export.flow import (
     Vision,
     cache_of,
@@ -23,13 +22,7 @@ _KEPT_FLOAT32 = ("vision_tower", "multi_modal_projector", "layernorm", "norm")
 
 
 def set_precision(policy: LoadedPolicy, dtype: torch.dtype) -> None:
-    """Let the model compute in a type, in place.
-
-    Raises:
-        UsageError: it is float16, beyond whose range PaliGemma's activations go.
-    """
-    if dtype == torch.float16:
-        raise UsageError("PaliGemma overflows float16. Export with --precision bfloat16.")
+    """Let the model compute in a type, in place."""
     joint = policy.module.model.get_submodule(JOINT)
     joint.to(dtype)
     for name, module in joint.named_modules():

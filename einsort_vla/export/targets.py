@@ -6,7 +6,6 @@ from typing import Literal
 from einsort_vla.errors import unknown_name
 
 Machine = Literal["x86_64", "aarch64"]
-PRECISIONS = ("float16", "bfloat16", "float32")
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,3 @@ def find_target(name: str) -> Target:
     if name not in TARGETS:
         raise unknown_name("target", name, TARGETS)
     return TARGETS[name]
-
-
-def check_precision(name: str) -> str:
-    """The name itself, if engines can compute in it.
-
-    Raises:
-        UsageError: they cannot.
-    """
-    if name not in PRECISIONS:
-        raise unknown_name("precision", name, PRECISIONS)
-    return name

@@ -81,7 +81,8 @@ class Audit:
     @property
     def failures(self) -> list[str]:
         """Why it fails; empty if it passes."""
-        found = [
+        found = [] if self.rows else ["no layer is coded"]
+        found += [
             f"{row.part}: {row.name} is {row.executed}" for row in self.rows if not row.is_coded
         ]
         found += [
@@ -132,9 +133,15 @@ def _of_engines(bundle: Bundle, receipt: dict[str, Any]) -> dict[str, dict[str, 
             executed[part] = {
                 layer["name"]: PLUGIN if _holds(engine, stored, layer["streams"]) else NOT_STORED
                 for layer in bundle.parts[part]["layers"]
-                if layer["name"] in facts["plugin_layers"]
+                if _names(layer) <= set(facts["plugin_layers"])
             }
     return executed
+
+
+def _names(layer: dict[str, Any]) -> set[str]:
+    """Of its nodes: a layer that runs more than once in a part has as many."""
+    more = {f"{layer['name']}#{k}" for k in range(2, layer["nodes"] + 1)}
+    return {layer["name"], *more}
 
 
 def _holds(engine: mmap.mmap, stored: mmap.mmap, streams: list[list[int]]) -> bool:
@@ -170,5 +177,7 @@ def _of_graphs(bundle: Bundle) -> dict[str, dict[str, str]]:
     found = {}
     for part in bundle.parts:
         graph = onnx.load(str(bundle.graph(part)), load_external_data=False).graph
-        found[part] = {node.name: GRAPH for node in graph.node if node.domain == "einsort"}
+        nodes = {node.name for node in graph.node if node.domain == "einsort"}
+        layers = bundle.parts[part]["layers"]
+        found[part] = {layer["name"]: GRAPH for layer in layers if _names(layer) <= nodes}
     return found

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 PLUGIN = ("MatmulLeader", "1", "einsort")
-OLDEST, NEWEST = (10, 3), (11, 99)  # of TensorRT; TensorRT-RTX has numbers of its own
+# TensorRT-RTX refuses plugins before 1.7.
+VERSIONS = {"tensorrt": ((10, 3), (11, 99)), "tensorrt_rtx": ((1, 7), (1, 99))}
 
 
 def main() -> None:
@@ -46,10 +47,11 @@ def main() -> None:
 
 def _check_version(trt: Any, name: str) -> None:
     version = tuple(int(number) for number in trt.__version__.split(".")[:2])
-    if name == "tensorrt" and not OLDEST <= version <= NEWEST:
+    oldest, newest = VERSIONS[name]
+    if not oldest <= version <= newest:
         sys.exit(
-            f"TensorRT {trt.__version__} is not supported; {OLDEST[0]}.{OLDEST[1]} to "
-            f"{NEWEST[0]} are."
+            f"{name} {trt.__version__} is not supported; {oldest[0]}.{oldest[1]} to "
+            f"{newest[0]}.x are."
         )
 
 

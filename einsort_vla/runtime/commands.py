@@ -1,5 +1,6 @@
 """`build`, `verify`, `bench` and `audit` of a bundle; each writes a receipt beside the engines."""
 
+import contextlib
 import json
 import math
 import platform
@@ -43,10 +44,14 @@ def verify(folder: Path, runtime: str, say: Say) -> int:
     precision = bundle.manifest["precision"]["onnx" if name == "onnx" else "engines"]
     found = measure.nearness(bundle, session, precision)
     _write_receipt(folder, "verify", name, found)
+    if found["cosine"] is None:
+        say(f"{name}: FAILED: actions are not finite.")
+        return 1
     say(
         f"{name}, {found['samples']} observations: cosine {found['cosine']:.7f} with PyTorch's "
-        f"float32 actions (needed: {found['needed']}), largest error {found['max_error']:.2e}: "
-        + ("passed" if found["passed"] else "FAILED")
+        f"float32 actions, relative error {found['relative_error']:.1e}, largest "
+        f"{found['max_error']:.1e} (needed: {found['needed']['cosine']}, "
+        f"{found['needed']['relative_error']:.0e}): " + ("passed" if found["passed"] else "FAILED")
     )
     return 0 if found["passed"] else 1
 
@@ -57,8 +62,10 @@ def bench(folder: Path, runtime: str, n: int, say: Say) -> int:
         raise UsageError("--n must be at least 1.")
     bundle = open_bundle(folder)
     name, session = _session(bundle, runtime, say)
-    found: dict[str, Any] = {"latency_ms": measure.latency(bundle, session, n)}
-    found |= measure.memory() | {"power_w": measure.power_w()}
+    on_gpu = name != "onnx"
+    with measure.Power() if on_gpu else contextlib.nullcontext() as power:
+        found: dict[str, Any] = {"latency_ms": measure.latency(bundle, session, n)}
+    found |= measure.memory(on_gpu) | {"power_w": power.mean_w if power else None, "threads": 1}
     if receipt := read_receipt(bundle):
         found["engine_bytes"] = {part: facts["bytes"] for part, facts in receipt["parts"].items()}
     path = _write_receipt(folder, "bench", name, found)

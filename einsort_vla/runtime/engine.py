@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import einsort_vla
-from einsort_vla.errors import CheckpointError, MissingDependency, NumericsError
+from einsort_vla.errors import CheckpointError, EngineError, MissingDependency
 from einsort_vla.runtime import gpu
 from einsort_vla.runtime.bundle import ENGINES, Bundle, sha256
 
@@ -31,7 +31,7 @@ def build_engines(
     Raises:
         MissingDependency: there is no TensorRT that builds for this target.
         CheckpointError: this is another kind of machine, or the bundle has no engine graphs.
-        NumericsError: TensorRT refused a graph; the message holds what it said.
+        EngineError: TensorRT refused a graph; the message holds what it said.
     """
     builder = find_builder(bundle)
     plugin = bundle.plugin(_plugin_machine(bundle, builder))
@@ -80,14 +80,24 @@ def find_builder(bundle: Bundle) -> str:
 
 
 def read_receipt(bundle: Bundle) -> dict[str, Any] | None:
-    """What is known of the bundle's engines; None if none were built."""
+    """What is known of the bundle's engines; None if none were built.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
     path = bundle.folder / ENGINES / RECEIPT
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: {error}. Build again.") from error
+        receipt = json.loads(path.read_text(encoding="utf-8"))
+        files = {part: receipt["parts"][part]["file"] for part in bundle.parts}
+        if any(name != f"{part}.engine" for part, name in files.items()):
+            raise ValueError("a file of another name")
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({type(error).__name__}: {error}). Remove {path.parent} and build."
+        ) from error
+    return receipt
 
 
 def why_stale(bundle: Bundle, builder: str) -> str | None:
@@ -113,6 +123,7 @@ def _circumstances(bundle: Bundle, builder: str, plugin: Path) -> dict[str, Any]
         "builder": f"{builder} {_version(builder)}",
         "compute_capability": _capability(bundle, builder),
         "plugin": sha256(plugin),
+        "device": gpu.device_name() if builder == REGULAR else None,
     }
 
 
@@ -165,7 +176,7 @@ def _build(bundle: Bundle, part: str, builder: str, plugin: Path, out: Path) -> 
             if result.returncode > 0
             else (f"signal {-result.returncode}")
         )
-        raise NumericsError(
+        raise EngineError(
             f"{builder} could not build the engine of {part} ({ended}): "
             + (" | ".join(said[-6:]) or "it said nothing")
         )

@@ -40,13 +40,14 @@ def sample_actions(session: Session, inputs: Arrays, n_steps: int) -> np.ndarray
     return actions
 
 
-def checked(part: str, expected: list[dict], inputs: Arrays) -> dict[str, np.ndarray]:
+def checked(part: str, expected: list[dict], inputs: Arrays, most: int) -> dict[str, np.ndarray]:
     """The inputs of a part, in its types.
 
     Args:
         part: its name, for messages.
-        expected: `inputs` of the part in the manifest; an axis of size None takes any.
+        expected: `inputs` of the part in the manifest; an axis of size None is an open batch.
         inputs: arrays by name.
+        most: rows of the largest batch.
 
     Raises:
         ShapeError: one is missing, empty or of another shape.
@@ -58,13 +59,13 @@ def checked(part: str, expected: list[dict], inputs: Arrays) -> dict[str, np.nda
             raise ShapeError(f"{part} needs the input {name!r}, which is not given.")
         array = np.asarray(inputs[name])
         fits = len(array.shape) == len(shape) and all(
-            size in (None, own)
+            size == own or (size is None and own <= most)
             for size, own in zip(shape, array.shape)  # noqa: B905  Python 3.10
         )
         if not fits or not array.size:
             raise ShapeError(
                 f"{part}: {name} has shape {list(array.shape)}, it must be "
-                f"{[size or 'batch' for size in shape]}, and not be empty."
+                f"{[size or f'1 to {most}' for size in shape]}, and not be empty."
             )
         found[name] = np.ascontiguousarray(array, dtype=entry["dtype"])
     return found

@@ -3,21 +3,24 @@
 import contextlib
 import resource
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from einsort_vla.errors import MissingDependency
+from einsort_vla.errors import EinSortError
 from einsort_vla.runtime import gpu
 from einsort_vla.runtime.bundle import SAMPLES, Bundle
 from einsort_vla.runtime.flow import Session, sample_actions
 
 ACTIONS = "actions"
-# Of the actions against float32 in PyTorch. Engines in 16 bits: what GR00T's deployment asks for.
-COSINE = {"float32": 0.999999, "float16": 0.999, "bfloat16": 0.999}
+# Of the actions against float32 in PyTorch: the least cosine, the largest relative error. For
+# engines in 16 bits the cosine is what GR00T's deployment asks for.
+GATES = {"float32": (0.999999, 1e-4), "float16": (0.999, 0.03), "bfloat16": (0.999, 0.03)}
 WARM_UP = 5
+POWER_EVERY_S = 0.1
 _JETSON_POWER = "/sys/bus/i2c/drivers/ina3221"
 
 
@@ -33,22 +36,33 @@ def samples(bundle: Bundle) -> list[dict[str, np.ndarray]]:
 
 
 def nearness(bundle: Bundle, session: Session, precision: str) -> dict[str, Any]:
-    """The actions against those that PyTorch found in float32.
+    """The actions of the robot against those that PyTorch found in float32.
 
     Returns:
-        `cosine` (the least), `max_error` (normalized units), `needed` and `passed`.
+        `cosine` (the least), `relative_error` and `max_error` (the largest; normalized units),
+        what is `needed`, and `passed`. Numbers are None if an action is not finite.
     """
-    cosines, errors = [], []
+    facts = bundle.manifest["policy"]
+    cosines, relative, errors = [], [], []
     for sample in samples(bundle):
-        found = sample_actions(session, sample, bundle.manifest["policy"]["n_steps"])
-        a, b = (x.astype(np.float64).ravel() for x in (found, sample[ACTIONS]))
-        cosines.append(float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-30)))
-        errors.append(float(np.abs(a - b).max()))
-    needed = COSINE[precision]
+        actions = sample_actions(session, sample, facts["n_steps"])
+        a, b = (
+            np.float64(x[..., : facts["action_size"]]).ravel() for x in (actions, sample[ACTIONS])
+        )
+        norms = np.linalg.norm(a), np.linalg.norm(b)
+        cosines.append(a @ b / (norms[0] * norms[1] + 1e-30))
+        relative.append(np.linalg.norm(a - b) / (norms[1] + 1e-30))
+        errors.append(np.abs(a - b).max())
+    found = {"cosine": min(cosines), "relative_error": max(relative), "max_error": max(errors)}
+    is_finite = bool(np.isfinite([*cosines, *relative, *errors]).all())
+    cosine, error = GATES[precision]
+    passed = is_finite and found["cosine"] >= cosine and found["relative_error"] <= error
     return {
-        "samples": len(cosines), "cosine": min(cosines), "max_error": max(errors),
-        "needed": needed, "passed": bool(min(cosines) >= needed),
-    }  # fmt: skip
+        "samples": len(cosines),
+        **{name: float(value) if is_finite else None for name, value in found.items()},
+        "needed": {"cosine": cosine, "relative_error": error},
+        "passed": bool(passed),
+    }
 
 
 def latency(bundle: Bundle, session: Session, n: int) -> dict[str, dict[str, float]]:
@@ -65,11 +79,12 @@ def latency(bundle: Bundle, session: Session, n: int) -> dict[str, dict[str, flo
     return {name: _percentiles(ms) for name, ms in {**timed.ms, "whole chunk": whole}.items()}
 
 
-def memory() -> dict[str, int]:
-    """Bytes: the most this process has held, and what is in use on the GPU, where there is one."""
+def memory(on_gpu: bool) -> dict[str, int]:
+    """Bytes: the most this process has held, and what is in use on the GPU."""
     found = {"process_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
-    with contextlib.suppress(MissingDependency):
-        found["gpu_bytes_in_use"] = gpu.used_bytes()
+    if on_gpu:
+        with contextlib.suppress(EinSortError):
+            found["gpu_bytes_in_use"] = gpu.used_bytes()
     return found
 
 
@@ -83,20 +98,51 @@ def available_bytes() -> int | None:
     return 1024 * int(found[0]) if found else None
 
 
-def power_w() -> float | None:
-    """Watts at this moment, where the board or the driver tells; else None."""
-    rails = [
-        int(volts.read_text()) * int(amperes.read_text()) / 1e6
-        for volts in Path(_JETSON_POWER).glob("*/hwmon/hwmon*/in1_input")
-        if (amperes := volts.with_name("curr1_input")).is_file()
-    ]  # the first rail of a Jetson is its input
+class Power:
+    """Samples the board's power while it is entered."""
+
+    def __enter__(self) -> "Power":
+        self._watts: list[float] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def mean_w(self) -> float | None:
+        """Watts, where the board or the driver tells; else None."""
+        return sum(self._watts) / len(self._watts) if self._watts else None
+
+    def _sample(self) -> None:
+        while (watts := _power_w()) is not None and not self._ended.wait(POWER_EVERY_S):
+            self._watts.append(watts)
+
+
+def _power_w() -> float | None:
+    rails = _jetson_rails()
     if rails:
-        return rails[0]
+        return rails.get("VDD_IN", sum(rails.values()))  # its input, else all there are
     try:
         query = ["nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits", "-i", "0"]
         return float(subprocess.run(query, capture_output=True, text=True, check=True).stdout)
     except (OSError, ValueError, subprocess.CalledProcessError):
         return None
+
+
+def _jetson_rails() -> dict[str, float]:
+    """Watts by the rail's name."""
+    rails = {}
+    for label in sorted(Path(_JETSON_POWER).glob("*/hwmon/hwmon*/in*_label")):
+        number = label.name[len("in") : -len("_label")]
+        with contextlib.suppress(OSError, ValueError):
+            millivolts = int(label.with_name(f"in{number}_input").read_text())
+            milliamperes = int(label.with_name(f"curr{number}_input").read_text())
+            rails[label.read_text().strip()] = millivolts * milliamperes / 1e6
+    return rails
 
 
 class _Timed:

@@ -47,7 +47,9 @@ class OnnxSession:
         session = self._opened[part]
         described = self._bundle.manifest[CHUNK] if part == CHUNK else self._bundle.parts[part]
         names = [output["name"] for output in described["outputs"]]
-        return dict(zip(names, session.run(names, checked(part, described["inputs"], inputs))))  # noqa: B905
+        most = self._bundle.manifest["batch"]["size"]
+        found = session.run(names, checked(part, described["inputs"], inputs, most))
+        return dict(zip(names, found))  # noqa: B905  Python 3.10
 
     def _open(self, path: Path) -> Any:
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from einsort_vla.errors import EinSortError
 from einsort_vla.runtime import commands
 
-MISUSE = 2
+INCOMPLETE, MISUSE = 1, 2
 
 
 def main() -> None:
@@ -31,9 +31,12 @@ def main() -> None:
     given = parser.parse_args()
     try:
         sys.exit(_run(given))
-    except EinSortError as error:
+    except (EinSortError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(MISUSE)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(INCOMPLETE)
 
 
 def _run(given: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from einsort_vla.errors import CheckpointError
+from einsort_vla.errors import CheckpointError, EngineError, ShapeError
 from einsort_vla.runtime import gpu
 from einsort_vla.runtime.bundle import ENGINES, Bundle
 from einsort_vla.runtime.engine import find_builder, read_receipt, why_stale
@@ -15,7 +15,7 @@ DEFAULT_STREAM = 0
 
 
 class EngineSession:
-    """Runs parts; all engines are loaded at once, and copies are made at each run.
+    """Runs parts; all engines are loaded at once. Inputs and outputs are copied at each run.
 
     Raises:
         CheckpointError: there are no engines, or they do not fit the bundle or this device.
@@ -37,6 +37,7 @@ class EngineSession:
                 f"the engines of {bundle.folder} are for compute capability {wanted / 10}; this "
                 f"GPU has {found / 10}."
             )
+        self._most = bundle.manifest["batch"]["size"]
         self._bundle, self._trt = bundle, importlib.import_module(builder)
         self._trt.get_plugin_registry().load_library(
             str(bundle.plugin(bundle.manifest["target"]["machine"]))
@@ -53,12 +54,16 @@ class EngineSession:
         Raises:
             ShapeError: an input is missing, empty or of another shape.
         """
+        gpu.enter()
         context, described = self._contexts[part], self._bundle.parts[part]
         held = []
-        for name, array in checked(part, described["inputs"], inputs).items():
+        for name, array in checked(part, described["inputs"], inputs, self._most).items():
             memory = gpu.Memory(array.nbytes)
             memory.write(array.ctypes.data)
-            context.set_input_shape(name, array.shape)
+            if not context.set_input_shape(name, array.shape):
+                raise ShapeError(
+                    f"the engine of {part} does not take {name} of shape {list(array.shape)}."
+                )
             context.set_tensor_address(name, memory.address)
             held.append(memory)
         found = {}
@@ -69,7 +74,7 @@ class EngineSession:
             context.set_tensor_address(name, memory.address)
             found[name] = (array, memory)
         if not context.execute_async_v3(DEFAULT_STREAM):
-            raise CheckpointError(f"TensorRT could not run {part}; its log says why.")
+            raise EngineError(f"TensorRT could not run {part}; its log says why.")
         for array, memory in found.values():
             memory.read(array.ctypes.data)
         return {name: array for name, (array, _) in found.items()}
@@ -78,5 +83,8 @@ class EngineSession:
 def _context(runtime: Any, bundle: Bundle, part: str, file: str) -> Any:
     engine = runtime.deserialize_cuda_engine((bundle.folder / ENGINES / file).read_bytes())
     if engine is None:
-        raise CheckpointError(f"TensorRT cannot load the engine of {part}; its log says why.")
-    return engine.create_execution_context()
+        raise EngineError(f"TensorRT cannot load the engine of {part}; its log says why.")
+    context = engine.create_execution_context()
+    if context is None:
+        raise EngineError(f"there is no memory on the GPU for the engine of {part}.")
+    return context

@@ -15,7 +15,13 @@ pytest.importorskip("lerobot")
 
 from einsort_vla.checkpoint import compress_folder, plan_folder
 from einsort_vla.codec import decode
-from einsort_vla.errors import CheckpointError, MissingDependency, NumericsError, ShapeError
+from einsort_vla.errors import (
+    CheckpointError,
+    EngineError,
+    MissingDependency,
+    ShapeError,
+    UsageError,
+)
 from einsort_vla.export import GraphOptions, export_bundle, find_target
 from einsort_vla.export.functions import function_bodies
 from einsort_vla.layers import CompressedLinear
@@ -34,6 +40,17 @@ def coded(reference_policy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("coded") / "policy"
     compress_folder(reference_policy, folder, plan_folder(reference_policy, 0.75, "leader"))
     return folder
+
+
+class Changed:
+    """A session with other actions."""
+
+    def __init__(self, session, change):
+        self.session, self.change = session, change
+
+    def run(self, part, inputs):
+        found = self.session.run(part, inputs)
+        return {k: self.change(v) if k == "velocity" else v for k, v in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +86,23 @@ def test_parts_and_whole_chunk_have_the_actions_of_pytorch(exported):
         assert error < 1e-5
 
 
+def test_actions_that_are_wrong_do_not_pass(exported):
+    bundle = open_bundle(exported)
+    session = OnnxSession(bundle)
+    for change in (lambda v: 1.2 * v, lambda v: v + 0.05, np.roll):
+        wrong = (lambda v: np.roll(v, 1, -1)) if change is np.roll else change
+        assert not nearness(bundle, Changed(session, wrong), "float16")["passed"]
+    seen = []
+
+    def last_is_nan(velocity):
+        seen.append(velocity)
+        return velocity * np.float32(np.nan) if len(seen) > 8 else velocity
+
+    found = nearness(bundle, Changed(session, last_is_nan), "float16")
+    assert not found["passed"]
+    assert found["cosine"] is None
+
+
 def test_decoding_at_each_run_gives_the_same_actions(exported):
     bundle = open_bundle(exported)
     sample = samples(bundle)[0]
@@ -87,7 +121,7 @@ def test_the_graphs_of_engines_compute_in_halves_and_are_near(bundle):
         assert len(nodes) == len(parts[part]["layers"])
         assert not graph.functions
         types = {w.data_type for w in graph.graph.initializer if w.name.endswith("norm.weight")}
-        assert types <= {onnx.TensorProto.FLOAT16}
+        assert types == {onnx.TensorProto.FLOAT16}
         graph.functions.extend(function_bodies())
         onnx.save(graph, bundle / "graphs" / f"{part}.onnx")
     write_sums(bundle)
@@ -140,6 +174,29 @@ def test_a_layer_that_became_dense_fails_the_audit(engines, coded, tmp_path):
     failures = audit(open_bundle(folder)).failures
     assert f"prefix: {node.name} is dense" in failures
     assert commands.audit(folder, lambda line: None) == 1
+
+
+def test_damaged_receipts(engines, tmp_path):
+    folder = Path(shutil.copytree(engines, tmp_path / "bundle"))
+    receipt = folder / "engines" / "receipt.json"
+    other = receipt.read_text().replace('"vision.engine"', '"../samples.npz"')
+    for content in ("", "[]", "{}", other):
+        receipt.write_text(content)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            audit(open_bundle(folder))
+
+
+def test_dense_policies_and_other_forms_are_refused(reference_policy, tmp_path):
+    refused = tmp_path / "bundle"
+    with pytest.raises(UsageError, match=r"is not compressed\. First: einsort-vla compress"):
+        export_bundle(reference_policy, refused, find_target("cpu"), OPTIONS)
+    scalar = tmp_path / "scalar"
+    compress_folder(reference_policy, scalar, plan_folder(reference_policy, 0.5, "scalar"))
+    with pytest.raises(UsageError, match="kernels compute on `leader` only"):
+        export_bundle(scalar, refused, find_target("cpu"), OPTIONS)
+    with pytest.raises(UsageError, match=r"unknown target 'orion'\. Did you mean 'orin'"):
+        find_target("orion")
+    assert {p.name for p in tmp_path.iterdir()} == {"scalar"}
 
 
 def test_any_changed_byte_is_found(bundle):
@@ -198,7 +255,7 @@ def test_builders_that_cannot_build_say_why(bundle, monkeypatch):
         build_engines(with_target(machine="aarch64"))
     with pytest.raises(CheckpointError, match="no graphs for engines"):
         build_engines(with_target(compute_capability=None))
-    with pytest.raises(NumericsError, match=r"could not build the engine of vision.*SM999"):
+    with pytest.raises(EngineError, match=r"could not build the engine of vision.*SM999"):
         build_engines(with_target(compute_capability=999))
     opened = with_target()
     plugin = next((bundle / "plugin").glob("*.so"))
@@ -208,7 +265,7 @@ def test_builders_that_cannot_build_say_why(bundle, monkeypatch):
     ):
         plugin.write_bytes(content)
         write_sums(bundle)
-        with pytest.raises(NumericsError, match=said):
+        with pytest.raises(EngineError, match=said):
             build_engines(open_bundle(bundle))
     plugin.unlink()
     write_sums(bundle)

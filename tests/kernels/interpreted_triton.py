@@ -117,8 +117,11 @@ def test_the_op_is_whole_and_compiles_and_streams_are_held_once():
     assert torch.equal(layer(x), expected)
 
 
-def test_an_input_elsewhere_is_refused(monkeypatch):
+def test_an_input_elsewhere_or_of_another_type_is_refused(monkeypatch):
     made = make_backend("triton", coded(Leader(2, 2, 6), (8, 8))[0])
+    for dtype in (torch.float64, torch.int32):
+        with pytest.raises(UsageError, match=f"or bfloat16 on a GPU; the input is {dtype}"):
+            made.linear(torch.zeros(1, 8, dtype=dtype), None)
     monkeypatch.setattr(made, "_kind", "cuda")
-    with pytest.raises(UsageError, match="computes on a GPU; the input is on cpu"):
+    with pytest.raises(UsageError, match=r"on a GPU; the input is torch\.float32 on cpu"):
         made.linear(torch.zeros(1, 8), None)

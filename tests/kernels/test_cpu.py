@@ -140,6 +140,14 @@ def test_compiled_once_and_again_when_it_changes(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.so"))) == 2
 
 
+def test_a_cache_that_cannot_be_used_is_named(tmp_path, monkeypatch):
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(in_the_way))
+    with pytest.raises(MissingDependency, match=r"--backend cpu cannot be kept in .*file.*XDG"):
+        build.library.__wrapped__()
+
+
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(MissingDependency, match=r"needs a C\+\+ compiler \(no-such-compiler\)"):

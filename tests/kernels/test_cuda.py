@@ -4,6 +4,7 @@ There is no GPU in these tests: the emulation (emulation/) is another driver bel
 that all but the machine code itself is run.
 """
 
+import errno
 import os
 import struct
 import subprocess
@@ -36,7 +37,7 @@ def emulated(tmp_path_factory):
 class Case:
     """One product with random streams, which are valid whatever they are."""
 
-    def __init__(self, spec, shape, m, dtype, seed):
+    def __init__(self, spec, shape, m, dtype, seed, shift=0):
         rng = np.random.default_rng(seed)
         parts = {
             name: torch.from_numpy(rng.integers(0, 256, part.shape, dtype=np.uint8))
@@ -51,9 +52,9 @@ class Case:
             self.x, to_words(parts["signs"]), to_words(parts["indices"]), spec.table().float(),
             parts["scale"],
         )  # fmt: skip
-        header = (m, shape[1], shape[0], *spec.window, backend.TYPES[dtype])
+        header = (m, shape[1], shape[0], *spec.window, backend.TYPE_NUMBERS[dtype])
         words = (len(arrays[1]), len(arrays[2]))
-        self.request = struct.pack("<9q", *header, *words) + b"".join(map(_bytes, arrays))
+        self.request = struct.pack("<10q", *header, *words, shift) + b"".join(map(_bytes, arrays))
 
     def check(self, answer):
         found = torch.frombuffer(bytearray(answer), dtype=self.x.dtype).view(self.expected.shape)
@@ -100,6 +101,11 @@ def test_split_inputs_and_many_tiles(emulated):
         for m, dtype in ((1, torch.float16), (16, torch.float32), (65, torch.bfloat16))
     ]
     run(emulated, cases)
+
+
+def test_a_view_of_x_that_is_off_by_one_element(emulated):
+    """Rows are a multiple of 16 bytes long, but none begins at one: vectors may not be loaded."""
+    run(emulated, [Case(Leader(2, 2, 6), (67, 64), 17, t, seed=0, shift=1) for t in TOLERANCE])
 
 
 def test_no_gpu_is_given_kernels_of_another(emulated):
@@ -151,6 +157,56 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(MissingDependency, match=r"no-such-compiler"):
         build.compiler(os.uname().machine)
+
+
+@pytest.mark.parametrize("root", ["file", "no space"])
+def test_a_cache_that_cannot_be_used_is_a_reason(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / root))
+    if root == "file":
+        (tmp_path / root).touch()
+    else:
+        monkeypatch.setattr(os, "replace", no_space)
+    monkeypatch.setattr(backend, "why_unsuitable", lambda: None)
+    monkeypatch.setattr(backend, "_sms", lambda: (87,))
+    monkeypatch.setattr(nvrtc.Nvrtc, "cubin", lambda *_: b"cubin")
+    backend.why_unavailable.cache_clear()
+    try:
+        assert f"cannot be kept in {tmp_path / root}" in str(backend.why_unavailable())
+    finally:
+        backend.why_unavailable.cache_clear()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "file"]
+
+
+def no_space(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_launcher_that_may_not_be_loaded_is_a_reason(tmp_path, monkeypatch):
+    """As from a folder that is mounted without the right to run what is in it."""
+    broken = tmp_path / "broken.so"
+    broken.write_bytes(b"no library")
+    monkeypatch.setattr(build, "cubins", lambda _: {})
+    monkeypatch.setattr(build, "build", lambda *_: broken)
+    with pytest.raises(MissingDependency, match=r"launcher .* cannot be kept in .*broken\.so"):
+        build.library.__wrapped__((87,))
+
+
+def test_the_launcher_is_made_anew_by_another_compiler_or_other_flags(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "link", lambda *_: None)
+    compiler = tmp_path / "compiler"
+    monkeypatch.setenv("CXX", str(compiler))
+
+    def name(version):
+        compiler.write_text(f"#!/bin/sh\necho {version}\n")
+        compiler.chmod(0o755)
+        return build.build(tmp_path, {87: b"cubin"}).name
+
+    names = [name("1"), name("2")]
+    assert name("1") == names[0]
+    for constant in ("FLAGS", "_ASSEMBLY"):
+        monkeypatch.setattr(build, constant, getattr(build, constant)[:-1])
+        names.append(name("1"))
+    assert len(set(names)) == 4
 
 
 def test_the_op_has_a_shape_without_a_gpu():

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from triton.compiler import ASTSource
 from einsort_vla.codec import Leader, encode
 from einsort_vla.errors import MissingDependency
 from einsort_vla.kernels import make_backend
+from einsort_vla.kernels.cuda import backend as cuda_backend
 from einsort_vla.kernels.triton import backend, ops
 
 CAPABILITIES = [80, 86, 87, 89, 90, 110, 120]
@@ -37,7 +40,7 @@ def compiled(function, capability, m, dtype, window=(2, 3, 5)):
     d, b, s = window
     block_m, block_n, block_k, n_warps = ops.blocks(m, dtype)
     constants = {
-        "D": d, "B": b, "S": s, "ONE_WORD": True, "WIDE": False, "HAS_BIAS": True, "SPLIT": 1,
+        "D": d, "B": b, "S": s, "ONE_WORD": True, "WIDE": False, "HAS_BIAS": True, "IS_WHOLE": True,
         "BLOCK_M": block_m, "BLOCK_J": block_n // d, "BLOCK_K": block_k,
     }  # fmt: skip
     activation = f"*{TYPES[dtype]}"
@@ -81,16 +84,60 @@ def test_streams_are_read_by_words(window):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_layer_is_not_made():
     compressed = encode(torch.randn(8, 8), Leader(2, 2, 6))
-    with pytest.raises(MissingDependency, match="--backend triton needs a CUDA GPU"):
+    with pytest.raises(MissingDependency, match="--backend triton: there is no CUDA device"):
         make_backend("triton", compressed)
 
 
-def test_an_older_gpu_is_named(monkeypatch):
+@pytest.fixture
+def asked_anew():
+    for module in (backend, cuda_backend):
+        module.why_unavailable.cache_clear()
+    yield
+    for module in (backend, cuda_backend):
+        module.why_unavailable.cache_clear()
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_an_older_gpu_is_named_also_where_it_is_not_the_current_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
-    backend.why_unavailable.cache_clear()
-    try:
-        assert "Tesla T4 has 7.5" in str(backend.why_unavailable())
-    finally:
-        backend.why_unavailable.cache_clear()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", [(9, 0), (7, 5)].__getitem__)
+    monkeypatch.setattr(torch.cuda, "get_device_name", ["H100", "Tesla T4"].__getitem__)
+    for module in (backend, cuda_backend):
+        assert "Tesla T4 (cuda:1) has 7.5" in str(module.why_unavailable())
+
+
+@pytest.mark.usefixtures("asked_anew")
+@pytest.mark.parametrize("module", ["triton", "triton.knobs"])
+def test_no_triton_or_an_old_one_is_a_reason(module, monkeypatch):
+    monkeypatch.delattr(triton, "knobs")
+    monkeypatch.setitem(sys.modules, module, None)
+    assert "Triton 3.4 or newer is needed" in str(backend.why_unavailable())
+
+
+def test_kernels_are_launched_on_the_gpu_of_the_input(monkeypatch):
+    current, launched = [None], []
+
+    @contextmanager
+    def device_of(x):
+        current.append(x)
+        yield
+        current.pop()
+
+    class Kernel:
+        def __init__(self, name):
+            self.name = name
+
+        def __getitem__(self, grid):
+            return lambda *_, **__: launched.append((self.name, current[-1]))
+
+    names = ("matvec_leader", "matmul_leader", "reduce_leader")
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    stand_in = SimpleNamespace(**{name: Kernel(name) for name in names})
+    monkeypatch.setattr(ops, "kernels", lambda: stand_in)
+    word, scale = torch.zeros(9, dtype=torch.int32), torch.ones(8)
+    few, many = torch.zeros(3, 640), torch.zeros(32, 640)
+    for x in (few, many):  # both in several parts
+        ops.matmul_leader(x, word, word, word, scale, None, 2, 2, 6)
+    assert [name for name, _ in launched] == [names[0], names[2], names[1], names[2]]
+    assert [id(x) for _, x in launched] == [id(few), id(few), id(many), id(many)]

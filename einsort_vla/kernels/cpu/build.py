@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from einsort_vla.errors import MissingDependency
+from einsort_vla.kernels.cache import cache, kept_in_cache
 
 SOURCE = Path(__file__).with_name("leader.cpp")
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-Wall")
@@ -26,9 +27,10 @@ def library() -> ctypes.CDLL:
     """The compiled functions.
 
     Raises:
-        MissingDependency: there is no C++ compiler, or it fails.
+        MissingDependency: there is no C++ compiler, it fails, or the cache cannot be used.
     """
-    loaded = ctypes.CDLL(str(build(_cache())))
+    with kept_in_cache("the kernels of --backend cpu"):
+        loaded = ctypes.CDLL(str(build(cache())))
     loaded.einsort_decode_leader.argtypes = (*_MATRIX, _POINTER, _INT64)
     loaded.einsort_matmul_leader.argtypes = (*_MATRIX, _POINTER, _INT64, _INT64, _POINTER, _INT64)
     for function in (loaded.einsort_decode_leader, loaded.einsort_matmul_leader):
@@ -80,8 +82,3 @@ def _fingerprint(command: list[str]) -> str:
     ][:2]  # fmt: skip
     text = "\n".join([SOURCE.read_text(encoding="utf-8"), version, *command[1:-1], *features])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "einsort-vla"

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from einsort_vla.codec import CompressedTensor, Leader
-from einsort_vla.errors import EinSortError, MissingDependency, UsageError
+from einsort_vla.errors import EinSortError, MissingDependency
 from einsort_vla.kernels import hadamard  # noqa: F401  registers the op
 from einsort_vla.kernels.cuda import build
+from einsort_vla.kernels.gpu import TYPES, capabilities, check_input, why_unsuitable
 from einsort_vla.kernels.words import to_words
 
-LEAST_CAPABILITY = (8, 0)
-TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # EinsortType of launch.h
+TYPE_NUMBERS = {dtype: i for i, dtype in enumerate(TYPES)}  # EinsortType of launch.h
 
 # Not `custom_op`: in inference mode it keeps its inputs alive in a reference cycle.
 LIBRARY = torch.library.Library("einsort", "FRAGMENT")
@@ -45,7 +45,7 @@ def matmul_leader(
     Raises:
         EinSortError: the driver refuses; the message has its words.
     """
-    (m, k), n, kind = x.shape, len(scale), TYPES[x.dtype]
+    (m, k), n, kind = x.shape, len(scale), TYPE_NUMBERS[x.dtype]
     y = x.new_empty(m, n)
     with torch.cuda.device(x.device):
         launcher = build.library(_sms())
@@ -70,10 +70,8 @@ def _(x: Tensor, signs: Tensor, indices: Tensor, table: Tensor, scale: Tensor,
 @functools.cache
 def why_unavailable() -> str | None:
     """What stands against this backend on this machine, with the fix; None if nothing does."""
-    if not torch.cuda.is_available():
-        return "there is no CUDA device: torch sees none; use --backend cpu"
-    if min(_capabilities()) < LEAST_CAPABILITY:
-        return f"compute capability {LEAST_CAPABILITY} is needed; there is {min(_capabilities())}"
+    if reason := why_unsuitable():
+        return reason
     try:
         build.library(_sms())
     except MissingDependency as error:
@@ -85,7 +83,8 @@ class CudaBackend:
     """Decodes within the product; no matrix is stored but the coded one.
 
     Raises:
-        MissingDependency: there is no GPU, no NVRTC or no C++ compiler.
+        MissingDependency: there is no GPU that will do, no NVRTC, no C++ compiler, or nowhere to
+            keep what they make.
     """
 
     name = "cuda"
@@ -105,11 +104,7 @@ class CudaBackend:
         Raises:
             UsageError: the input is not on a GPU, or of another type.
         """
-        if not x.is_cuda or x.dtype not in TYPES:
-            raise UsageError(
-                "--backend cuda computes in float32, float16 or bfloat16 on a GPU; the input is "
-                f"{x.dtype} on {x.device}."
-            )
+        check_input(x, self.name)
         if x.device != self._device:
             self._prepare(x.device)
         rows, columns = self._compressed.shape
@@ -134,11 +129,7 @@ def _table(spec: Leader, device: torch.device) -> Tensor:
     return spec.table().float().to(device)
 
 
-def _capabilities() -> list[tuple[int, int]]:
-    return [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
-
-
 @functools.cache
 def _sms() -> tuple[int, ...]:
     """Of the GPUs here."""
-    return tuple(sorted({10 * major + minor for major, minor in _capabilities()}))
+    return tuple(sorted({10 * major + minor for major, minor in capabilities()}))

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from einsort_vla.errors import MissingDependency
+from einsort_vla.kernels.cache import cache, kept_in_cache
 from einsort_vla.kernels.cuda.nvrtc import Nvrtc, compiler_for
 
 FOLDER = Path(__file__).parent
@@ -41,15 +42,16 @@ def cubin(sm: int, nvrtc: Nvrtc) -> bytes:
     """The kernels' machine code by one version of NVRTC, cached.
 
     Raises:
-        MissingDependency: it does not compile for `sm`.
+        MissingDependency: it does not compile for `sm`, or the cache cannot be used.
     """
     sources = sorted([KERNELS, *FOLDER.glob("*.cuh")])
     parts = [path.read_bytes() for path in sources]
     name = f"leader-sm_{sm}-{_fingerprint(*parts, repr((sm, nvrtc.version)).encode())}.cubin"
     target = cache() / name
-    if not target.is_file():
-        _write(target, nvrtc.cubin(KERNELS, sm))
-    return target.read_bytes()
+    with kept_in_cache("CUDA kernels"):
+        if not target.is_file():
+            _write(target, nvrtc.cubin(KERNELS, sm))
+        return target.read_bytes()
 
 
 @functools.cache
@@ -57,9 +59,12 @@ def library(sms: tuple[int, ...]) -> ctypes.CDLL:
     """The launcher (launch.h) with kernels for some SMs.
 
     Raises:
-        MissingDependency: there is no NVRTC for one of them, or no C++ compiler.
+        MissingDependency: there is no NVRTC for one of them, no C++ compiler, or the cache cannot
+            be used.
     """
-    loaded = ctypes.CDLL(str(build(cache(), cubins(sms))))
+    made = cubins(sms)
+    with kept_in_cache("the launcher of the CUDA kernels"):
+        loaded = ctypes.CDLL(str(build(cache(), made)))
     loaded.einsort_workspace_bytes.argtypes = (_INT64, _INT64, _INT64, _INT)
     loaded.einsort_workspace_bytes.restype = _INT64
     loaded.einsort_check_window.argtypes = (_INT, _INT, _INT)
@@ -77,8 +82,10 @@ def build(folder: Path, cubins: Mapping[int, bytes]) -> Path:
         MissingDependency: there is no C++ compiler, or it fails.
     """
     found = compiler(platform.machine())
-    parts = [LAUNCHER.read_bytes(), LAUNCHER.with_suffix(".h").read_bytes(), _blob(cubins)]
-    target = folder / f"cuda-{_fingerprint(*parts, found.encode())}.so"
+    version = subprocess.run([found, "--version"], capture_output=True).stdout
+    sources = [LAUNCHER.read_bytes(), LAUNCHER.with_suffix(".h").read_bytes(), _blob(cubins)]
+    settings = repr((found, FLAGS, _ASSEMBLY)).encode()
+    target = folder / f"cuda-{_fingerprint(*sources, settings, version)}.so"
     if not target.is_file():
         link(target, found, [LAUNCHER], cubins)
     return target
@@ -142,12 +149,6 @@ def compiler(machine: str) -> str:
     return found
 
 
-def cache() -> Path:
-    """Where this package keeps what it compiled."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "einsort-vla"
-
-
 # A note without which the linker would make the stack executable.
 _ASSEMBLY = """
 .section .note.GNU-stack, "", %progbits
@@ -181,6 +182,7 @@ def _fingerprint(*parts: bytes) -> str:
 
 def _write(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
-        file.write(data)
-    os.replace(file.name, target)
+    with tempfile.TemporaryDirectory(dir=target.parent) as name:
+        made = Path(name) / target.name
+        made.write_bytes(data)
+        os.replace(made, target)  # whole, whoever else compiles at the same time

@@ -173,7 +173,7 @@ DEVICE void matmul(const Matrix& matrix, const T* x, T* y, float* parts, const H
   constexpr int kPart = Tiles<T>::kPart;
   const int m = threadIdx.x / 2, part_k = threadIdx.x % 2 * kPart;
   const T* row = x + (first_m + m < rows ? first_m + m : rows - 1) * matrix.k;
-  const bool aligned = matrix.k * sizeof(T) % 16 == 0;
+  const bool aligned = (size_t(x) | matrix.k * sizeof(T)) % 16 == 0;
   const int strip_k = threadIdx.x / kStrips, strip_n = threadIdx.x % kStrips * kStripR;
   const int output = first_n + strip_n;
 

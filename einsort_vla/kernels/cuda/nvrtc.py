@@ -61,9 +61,12 @@ class Nvrtc:
 
     @functools.cached_property
     def _library(self) -> ctypes.CDLL:
-        for builtins in self.path.parent.glob("libnvrtc-builtins.so.*"):
-            ctypes.CDLL(str(builtins), ctypes.RTLD_GLOBAL)  # else it is not found by its name
-        return ctypes.CDLL(str(self.path))
+        try:
+            for builtins in self.path.parent.glob("libnvrtc-builtins.so.*"):
+                ctypes.CDLL(str(builtins), ctypes.RTLD_GLOBAL)  # else it is not found by its name
+            return ctypes.CDLL(str(self.path))
+        except OSError as error:
+            raise MissingDependency(f"NVRTC cannot be loaded: {error}. {INSTALL}") from error
 
     def _text(self, program: ctypes.c_void_p, function: str) -> bytes:
         n = ctypes.c_size_t()

@@ -1,48 +1,40 @@
 """Multiplication from the coded streams on a GPU, by Triton."""
 
 import functools
-import importlib.util
 
 import torch
 from torch import Tensor
 
 from einsort_vla.codec import CompressedTensor, Leader
-from einsort_vla.errors import MissingDependency, UsageError
+from einsort_vla.errors import MissingDependency
 from einsort_vla.kernels import hadamard  # noqa: F401  registers the op
+from einsort_vla.kernels.gpu import check_input, why_unsuitable
 from einsort_vla.kernels.triton import ops  # noqa: F401  registers the op
 from einsort_vla.kernels.words import to_words
-
-LEAST_CAPABILITY = (8, 0)
 
 
 @functools.cache
 def why_unavailable() -> str | None:
     """What stands against this backend on this machine, with the fix; None if nothing does."""
-    if importlib.util.find_spec("triton") is None:
-        return "needs Triton, which is not installed: pip install triton"
-    if _interpreted():
-        return None
-    if not torch.cuda.is_available():
-        return "needs a CUDA GPU, and torch sees none; use --backend cpu"
-    found = torch.cuda.get_device_capability()
-    if found < LEAST_CAPABILITY:
-        name = torch.cuda.get_device_name()
-        return f"needs compute capability 8.0, and {name} has {found[0]}.{found[1]}"
-    return None
+    try:
+        interpreted = _interpreted()
+    except ImportError as error:
+        return f"Triton 3.4 or newer is needed ({error}): pip install 'triton>=3.4'"
+    return None if interpreted else why_unsuitable()
 
 
 class TritonBackend:
     """Decodes tiles within the product; no matrix is stored but the coded one.
 
     Raises:
-        MissingDependency: there is no Triton or no GPU.
+        MissingDependency: there is no Triton, or no GPU that will do.
     """
 
     name = "triton"
 
     def __init__(self, compressed: CompressedTensor) -> None:
         if reason := why_unavailable():
-            raise MissingDependency(f"--backend triton {reason}.")
+            raise MissingDependency(f"--backend triton: {reason}.")
         assert isinstance(compressed.spec, Leader)
         self._compressed, self._spec = compressed, compressed.spec
         self._kind = "cpu" if _interpreted() else "cuda"
@@ -54,10 +46,9 @@ class TritonBackend:
         """See `Backend.linear`; sums are in another order than those of `nn.Linear`.
 
         Raises:
-            UsageError: the input is not on a GPU.
+            UsageError: the input is not on a GPU, or of another type.
         """
-        if x.device.type != self._kind:
-            raise UsageError(f"--backend triton computes on a GPU; the input is on {x.device}.")
+        check_input(x, self.name, self._kind)
         if x.device != self._device:
             self._prepare(x.device)
         rows, columns = self._compressed.shape

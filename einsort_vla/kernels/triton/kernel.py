@@ -77,10 +77,11 @@ def _load_weights(signs, indices, table, k, first_j, N, D: tl.constexpr, B: tl.c
 
 
 @triton.jit
-def _store(total, y, scale, bias, m, n, M, N, split, SPLIT: tl.constexpr, HAS_BIAS: tl.constexpr):
+def _store(total, y, scale, bias, m, n, M, N, split, IS_WHOLE: tl.constexpr,
+           HAS_BIAS: tl.constexpr):  # fmt: skip
     """The finished product, or one of its parts, (BLOCK_M, BLOCK_N) at rows `m`, columns `n`."""
     here = (m < M)[:, None] & (n < N)[None, :]
-    if SPLIT == 1:
+    if IS_WHOLE:
         total = _finish(total, scale, bias, n, N, HAS_BIAS)
     place = (split * M + m).to(tl.int64)[:, None] * N + n[None, :]
     tl.store(y + place, total.to(y.dtype.element_ty), mask=here)
@@ -97,12 +98,13 @@ def _finish(total, scale, bias, n, N, HAS_BIAS: tl.constexpr):
 @triton.jit
 def matvec_leader(x, signs, indices, table, scale, bias, y, M, N, K, per_split,
                   D: tl.constexpr, B: tl.constexpr, S: tl.constexpr, ONE_WORD: tl.constexpr,
-                  WIDE: tl.constexpr, HAS_BIAS: tl.constexpr, SPLIT: tl.constexpr,
+                  WIDE: tl.constexpr, HAS_BIAS: tl.constexpr, IS_WHOLE: tl.constexpr,
                   BLOCK_M: tl.constexpr, BLOCK_J: tl.constexpr,
                   BLOCK_K: tl.constexpr):  # fmt: skip
-    """y (M, N), M <= BLOCK_M, or its parts (SPLIT, M, N) float32. Grid: (N blocks, SPLIT).
+    """y (M, N), M <= BLOCK_M, or its parts (parts, M, N) float32. Grid: (N blocks, parts).
 
-    Part i is of the inputs from i * per_split on. WIDE: places in a stream need 64 bits.
+    Part i is of the inputs from i * per_split on. IS_WHOLE: there is one part only. WIDE: places in
+    a stream need 64 bits.
     """
     first_j, split = tl.program_id(0) * BLOCK_J, tl.program_id(1)
     m = tl.arange(0, BLOCK_M)
@@ -119,16 +121,16 @@ def matvec_leader(x, signs, indices, table, scale, bias, y, M, N, K, per_split,
             signs, indices, table, k, first_j, N, D, B, S, BLOCK_K, BLOCK_J, ONE_WORD
         )
         total += tl.sum(inputs.to(tl.float32)[:, :, None] * weights[None, :, :], axis=1)
-    _store(total, y, scale, bias, m, n, M, N, split, SPLIT, HAS_BIAS)
+    _store(total, y, scale, bias, m, n, M, N, split, IS_WHOLE, HAS_BIAS)
 
 
 @triton.jit
 def matmul_leader(x, signs, indices, table, scale, bias, y, M, N, K, per_split,
                   D: tl.constexpr, B: tl.constexpr, S: tl.constexpr, ONE_WORD: tl.constexpr,
-                  WIDE: tl.constexpr, HAS_BIAS: tl.constexpr, SPLIT: tl.constexpr,
+                  WIDE: tl.constexpr, HAS_BIAS: tl.constexpr, IS_WHOLE: tl.constexpr,
                   BLOCK_M: tl.constexpr, BLOCK_J: tl.constexpr,
                   BLOCK_K: tl.constexpr):  # fmt: skip
-    """As `matvec_leader` for any M. Grid: (M blocks, N blocks, SPLIT).
+    """As `matvec_leader` for any M. Grid: (M blocks, N blocks, parts).
 
     Weights are rounded to the type of x; float32 is multiplied as float32, never as TF32.
     """
@@ -147,7 +149,7 @@ def matmul_leader(x, signs, indices, table, scale, bias, y, M, N, K, per_split,
             signs, indices, table, k, first_j, N, D, B, S, BLOCK_K, BLOCK_J, ONE_WORD
         )
         total = tl.dot(inputs, weights.to(inputs.dtype), total, input_precision="ieee")
-    _store(total, y, scale, bias, m, n, M, N, split, SPLIT, HAS_BIAS)
+    _store(total, y, scale, bias, m, n, M, N, split, IS_WHOLE, HAS_BIAS)
 
 
 @triton.jit

@@ -53,16 +53,18 @@ def matmul_leader(
     split = _ceil(k, per_split)
     product = kernel.matvec_leader if m <= MATVEC_ROWS else kernel.matmul_leader
     parts = y if split == 1 else x.new_empty(split, m, n, dtype=torch.float32)
-    product[(*n_blocks, split)](
-        x.contiguous(), signs, indices, table, scale, bias, parts, m, n, k, per_split,
-        D=d, B=b, S=s, ONE_WORD=n % d == 0, WIDE=32 * max(len(signs), len(indices)) >= WIDE_BITS,
-        HAS_BIAS=bias is not None, SPLIT=split, BLOCK_M=block_m, BLOCK_J=block_n // d,
-        BLOCK_K=block_k, num_warps=n_warps,
-    )  # fmt: skip
-    if split > 1:
-        kernel.reduce_leader[(m, _ceil(n, REDUCE_BLOCK))](
-            parts, scale, bias, y, m, n, split, HAS_BIAS=bias is not None, BLOCK_N=REDUCE_BLOCK
-        )
+    with torch.cuda.device_of(x):  # Triton launches on the current GPU, wherever x is
+        product[(*n_blocks, split)](
+            x.contiguous(), signs, indices, table, scale, bias, parts, m, n, k, per_split,
+            D=d, B=b, S=s, ONE_WORD=n % d == 0,
+            WIDE=32 * max(len(signs), len(indices)) >= WIDE_BITS, HAS_BIAS=bias is not None,
+            IS_WHOLE=split == 1, BLOCK_M=block_m, BLOCK_J=block_n // d, BLOCK_K=block_k,
+            num_warps=n_warps,
+        )  # fmt: skip
+        if split > 1:
+            kernel.reduce_leader[(m, _ceil(n, REDUCE_BLOCK))](
+                parts, scale, bias, y, m, n, split, HAS_BIAS=bias is not None, BLOCK_N=REDUCE_BLOCK
+            )
     return y
 
 
