@@ -1,11 +1,13 @@
 """What the graphs of all flow-matching policies have in common."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from einsort_vla.export.parts import DENOISE_STEP, PREFIX, VISION, Part
 
 
 class Vision(nn.Module):
@@ -25,6 +27,40 @@ class Vision(nn.Module):
         joint = self.model.get_submodule(self._path)
         embeddings = joint.embed_image(images.flatten(0, 1))
         return embeddings.unflatten(0, images.shape[:2]).float()
+
+
+def flow_parts(
+    vision: nn.Module,
+    prefix: nn.Module,
+    step: nn.Module,
+    shown: Mapping[str, Tensor],
+    read: Sequence[str],
+    each_step: Sequence[str] = (),
+) -> list[Part]:
+    """The three parts, with example inputs.
+
+    Args:
+        vision: pictures to embeddings.
+        prefix: embeddings and `read` to keys, values and their mask.
+        step: noisy actions, time, the mask, keys, values and `each_step` to a velocity.
+        shown: see `example_inputs`.
+        read: names of what the prefix takes beside embeddings.
+        each_step: names of what each step takes, too.
+    """
+    with torch.no_grad():
+        embeddings = vision(shown["images"])
+        first = {"image_embeddings": embeddings, **{name: shown[name] for name in read}}
+        keys, values, mask = prefix(*first.values())
+    later = {
+        "noisy_actions": shown["noisy_actions"], "time": shown["time"], "prefix_mask": mask,
+        "keys": keys, "values": values, **{name: shown[name] for name in each_step},
+    }  # fmt: skip
+    deep = {"keys": 1, "values": 1}
+    return [
+        Part(VISION, vision, {"images": shown["images"]}, ("image_embeddings",)),
+        Part(PREFIX, prefix, first, ("keys", "values", "prefix_mask"), deep),
+        Part(DENOISE_STEP, step, later, ("velocity",), deep),
+    ]
 
 
 @contextmanager

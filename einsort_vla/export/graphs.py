@@ -17,7 +17,7 @@ from einsort_vla.export.options import GraphOptions
 from einsort_vla.export.parts import Part, family_of, n_flow_steps, parts_of
 from einsort_vla.export.weights import WeightFile
 from einsort_vla.lerobot import LoadedPolicy
-from einsort_vla.runtime.bundle import CHUNK
+from einsort_vla.runtime.bundle import CHUNK, WEIGHT_FILE
 
 _NUMPY_NAMES = {
     TensorProto.FLOAT: "float32", TensorProto.BOOL: "bool", TensorProto.INT64: "int64",
@@ -45,17 +45,15 @@ def write_graphs(
     """
     models: dict[str, ModelProto] = {}
     described: dict[str, Any] = {}
-    with WeightFile(folder / "weights.bin") as weights:
+    with WeightFile(folder / WEIGHT_FILE) as weights:
         policy, parts = _parts(load(), options, torch.float32)
         for part in parts:
             model = _trace(part, options, weights)
             models[part.name] = ir.to_proto(model)
-            described[part.name] = _describe(models[part.name], options) | {
-                "layers": _layers(part, model)
-            }
+            described[part.name] = _describe(models[part.name]) | {"layers": _layers(part, model)}
             on_progress()
         models[CHUNK] = unrolled(models, n_flow_steps(policy.module.config))
-        chunk = _describe(models[CHUNK], options)
+        chunk = _describe(models[CHUNK])
         for name, model in models.items():
             model.functions.extend(function_bodies())
             onnx.save(model, folder / f"{name}.onnx")
@@ -84,7 +82,7 @@ def _trace(part: Part, options: GraphOptions, weights: WeightFile) -> ir.Model:
     return model
 
 
-def _describe(model: ModelProto, options: GraphOptions) -> dict[str, Any]:
+def _describe(model: ModelProto) -> dict[str, Any]:
     """Inputs and outputs with numpy's names of types; an open batch is None."""
 
     def values(entries: Any) -> list[dict[str, Any]]:

@@ -11,9 +11,10 @@ from einsort_vla.export.flow import (
     cache_of,
     embedded_already,
     example_inputs,
+    flow_parts,
     keys_and_values,
 )
-from einsort_vla.export.parts import DENOISE_STEP, PREFIX, VISION, Part
+from einsort_vla.export.parts import Part
 from einsort_vla.lerobot import LoadedPolicy
 
 JOINT = "paligemma_with_expert"
@@ -34,25 +35,9 @@ def pi_parts(policy: LoadedPolicy, batch: int) -> list[Part]:
     """See `parts_of`; pi0 reads the state in each step, pi0.5 among its words."""
     model, config = policy.module.model, policy.module.config
     shown = example_inputs(config, batch, *config.image_resolution)
-    vision, prefix = Vision(model, JOINT), _Prefix(model)
-    with torch.no_grad():
-        read = {
-            "image_embeddings": vision(shown["images"]),
-            **{name: shown[name] for name in ("image_masks", "tokens", "token_masks")},
-        }
-        keys, values, mask = prefix(*read.values())
-    step = {
-        "noisy_actions": shown["noisy_actions"], "time": shown["time"], "prefix_mask": mask,
-        "keys": keys, "values": values,
-    }  # fmt: skip
-    if hasattr(model, "state_proj"):
-        step["state"] = shown["state"]
-    deep = {"keys": 1, "values": 1}
-    return [
-        Part(VISION, vision, {"images": shown["images"]}, ("image_embeddings",)),
-        Part(PREFIX, prefix, read, ("keys", "values", "prefix_mask"), deep),
-        Part(DENOISE_STEP, _DenoiseStep(model), step, ("velocity",), deep),
-    ]
+    states = ("state",) if hasattr(model, "state_proj") else ()
+    modules = Vision(model, JOINT), _Prefix(model), _DenoiseStep(model)
+    return flow_parts(*modules, shown, ("image_masks", "tokens", "token_masks"), states)
 
 
 class _Prefix(nn.Module):

@@ -15,9 +15,10 @@ from einsort_vla.export.flow import (
     cache_of,
     embedded_already,
     example_inputs,
+    flow_parts,
     keys_and_values,
 )
-from einsort_vla.export.parts import DENOISE_STEP, PREFIX, VISION, Part
+from einsort_vla.export.parts import Part
 from einsort_vla.lerobot import LoadedPolicy
 
 JOINT = "vlm_with_expert"
@@ -35,23 +36,8 @@ def smolvla_parts(policy: LoadedPolicy, batch: int) -> list[Part]:
     backbone.vision_model = _WholeImages(backbone.vision_model)
     width, height = config.resize_imgs_with_padding
     shown = example_inputs(config, batch, height, width)
-    vision, prefix = Vision(model, JOINT), _Prefix(model)
-    with torch.no_grad():
-        read = {
-            "image_embeddings": vision(shown["images"]),
-            **{name: shown[name] for name in ("image_masks", "tokens", "token_masks", "state")},
-        }
-        keys, values, mask = prefix(*read.values())
-    step = {
-        "noisy_actions": shown["noisy_actions"], "time": shown["time"], "prefix_mask": mask,
-        "keys": keys, "values": values,
-    }  # fmt: skip
-    deep = {"keys": 1, "values": 1}
-    return [
-        Part(VISION, vision, {"images": shown["images"]}, ("image_embeddings",)),
-        Part(PREFIX, prefix, read, ("keys", "values", "prefix_mask"), deep),
-        Part(DENOISE_STEP, _DenoiseStep(model), step, ("velocity",), deep),
-    ]
+    modules = Vision(model, JOINT), _Prefix(model), _DenoiseStep(model)
+    return flow_parts(*modules, shown, ("image_masks", "tokens", "token_masks", "state"))
 
 
 class _Prefix(nn.Module):

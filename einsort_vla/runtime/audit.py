@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from einsort_vla.errors import CheckpointError, MissingDependency
-from einsort_vla.runtime.bundle import ENGINES, GRAPHS, Bundle
+from einsort_vla.runtime.bundle import ENGINES, GRAPHS, WEIGHT_FILE, Bundle
 from einsort_vla.runtime.engine import find_builder, read_receipt, why_stale
 
 # Of an engine without its builder's texts, for each byte of streams and other weights; and what
@@ -17,7 +17,6 @@ from einsort_vla.runtime.engine import find_builder, read_receipt, why_stale
 MOST_BYTES, MORE_BYTES = 1.10, 2**18
 DENSE, GRAPH, PLUGIN = "dense", "einsort node", "PLUGIN_V3"
 NOT_STORED = "plugin without its stream"
-WEIGHTS = "weights.bin"
 SAMPLE_BYTES = 4096  # of a stream, to be found in an engine: it is as good as random
 _TEXT = re.compile(rb"[\t\n\r\x20-\x7e]{256,}")
 
@@ -126,7 +125,7 @@ def _of_engines(bundle: Bundle, receipt: dict[str, Any]) -> dict[str, dict[str, 
         raise CheckpointError(
             f"the engines of {bundle.folder} do not fit it: {reason}. Build again."
         )
-    weights = bundle.folder / GRAPHS / WEIGHTS
+    weights = bundle.folder / GRAPHS / WEIGHT_FILE
     executed = {}
     for part, facts in receipt["parts"].items():
         with _mapped(weights) as stored, _mapped(bundle.folder / ENGINES / facts["file"]) as engine:

@@ -11,7 +11,7 @@ from einsort_vla.errors import CheckpointError
 FORMAT, FORMAT_VERSION = "einsort-bundle", 1
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
 GRAPHS, PLUGINS, SAMPLES, ENGINES = "graphs", "plugin", "samples.npz", "engines"
-CHUNK = "chunk"
+CHUNK, WEIGHT_FILE = "chunk", "weights.bin"
 
 
 @dataclass(frozen=True)
