@@ -13,6 +13,7 @@ from rich.console import Console
 from einsort_vla.checkpoint import plan_folder, write_results
 from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.cli.run import run_command
+from einsort_vla.kernels import device_of
 from envs.protocol import load_protocol
 from eval.baseline import read_dense
 from eval.output import BUNDLE, LOG, REPORT, VIDEOS, compress_once, export_once, prepare
@@ -42,7 +43,8 @@ def main(settings: Settings, console: Console) -> int:
     dense = read_dense(settings.baseline, folder, scenes) if settings.baseline else []
     output = prepare(settings, folder)
     begin_log(output / LOG, dense)
-    arms = [Arm(DENSE, str(folder))]
+    device = device_of(settings.backend)  # of both: noise is drawn there
+    arms = [Arm(DENSE, str(folder), device=device)]
     compression = None
     if plan:
         with console.status(f"Compressing {folder} to rate {settings.rate}"):
@@ -51,7 +53,7 @@ def main(settings: Settings, console: Console) -> int:
         if settings.runtime == "onnx":
             with console.status("Exporting it to ONNX"):
                 bundle = export_once(output / COMPRESSED, output / BUNDLE)
-        arms.append(Arm(COMPRESSED, str(output / COMPRESSED), settings.backend, bundle))
+        arms.append(Arm(COMPRESSED, str(output / COMPRESSED), settings.backend, bundle, device))
     n_total = len(scenes) * len(arms)
     with EpisodeProgress(n_total, read_log(output / LOG), console) as progress:
         videos = output / VIDEOS if settings.video else None

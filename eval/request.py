@@ -13,7 +13,7 @@ from einsort_vla.cli.options import BackendOption, CodecOption
 from einsort_vla.codec import Leader, check_codec
 from einsort_vla.errors import UsageError
 from einsort_vla.export import family_of
-from einsort_vla.kernels import check_backend
+from einsort_vla.kernels import check_available
 from einsort_vla.lerobot import resolve_folder
 from einsort_vla.plan import check_rate
 from envs.benchmark import load_initial_states, load_task, n_tasks
@@ -75,7 +75,7 @@ def list_scenes(settings: Settings) -> list[Scene]:
     """
     check_rate(settings.rate)
     check_codec(settings.codec)
-    check_backend(settings.backend)
+    check_available(settings.backend)
     if min(settings.episodes, settings.workers) < 1 or min(settings.seed, settings.first_state) < 0:
         raise UsageError(
             "--episodes and --workers must be at least 1, --seed and --first-state at least 0."

@@ -37,11 +37,12 @@ class Arm:
     path: str
     backend: str = "dense"
     bundle: Path | None = None  # its export, which ONNX Runtime then runs
+    device: str = "cpu"
 
     def load(self) -> LeRobotPolicy:
         if self.bundle is not None:
             return load_onnx(self.path, self.bundle)
-        return load(self.path, backend=self.backend)
+        return load(self.path, self.device, self.backend)
 
 
 @dataclass(frozen=True)

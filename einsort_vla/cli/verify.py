@@ -16,7 +16,7 @@ from einsort_vla.cli.options import BackendOption
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.codec import decode
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
-from einsort_vla.kernels import check_backend
+from einsort_vla.kernels import check_available, device_of
 from einsort_vla.layers import count_backends
 from einsort_vla.lerobot import (
     action_chunks,
@@ -57,7 +57,7 @@ class Verify:
     """What runs an exported policy; auto: TensorRT if engines were built, else ONNX Runtime."""
 
     def run(self, console: Console) -> int:
-        check_backend(self.backend)
+        check_available(self.backend)
         if is_bundle(self.folder):
             if self.against or self.frames:
                 raise UsageError(
@@ -104,7 +104,7 @@ class Verify:
             )
             return
         try:
-            policy = load_policy(str(dense.folder))
+            policy = load_policy(str(dense.folder), device_of(self.backend))
         except (MissingDependency, CheckpointError) as error:
             console.print(f"Actions were not compared: {error}", highlight=False, soft_wrap=True)
             return
@@ -115,7 +115,7 @@ class Verify:
             seen = made_up_observations(features, policy.statistics, self.looks)
         expected = action_chunks(policy, seen)
         del policy  # the two need not be in memory at once
-        coded = load_policy(str(self.folder), backend=self.backend)
+        coded = load_policy(str(self.folder), device_of(self.backend), self.backend)
         found = action_chunks(coded, seen)
         counts = ", ".join(f"{name} {n}" for name, n in count_backends(coded.module).items())
         console.print(

@@ -122,6 +122,25 @@ def check_backend(name: str) -> str:
     return name
 
 
+def check_available(name: str) -> str:
+    """The name itself, if there is such a backend and it can run on this machine.
+
+    Raises:
+        UsageError: there is none.
+        MissingDependency: it needs a GPU, and there is none that will do.
+    """
+    if device_of(check_backend(name)) == "cuda":
+        backend = importlib.import_module(f"einsort_vla.kernels.{name}.backend")
+        if reason := backend.why_unavailable():
+            raise MissingDependency(f"--backend {name}: {reason}")
+    return name
+
+
+def device_of(name: str) -> str:
+    """The device that a policy must be on for a backend."""
+    return "cuda" if name in ("cuda", "triton") else "cpu"
+
+
 def make_backend(name: str, compressed: CompressedTensor) -> Backend:
     """The backend of that name for one matrix.
 

@@ -9,7 +9,14 @@ from torch import nn
 
 from einsort_vla.codec import Leader, Scalar, decode, encode
 from einsort_vla.errors import MissingDependency, UsageError
-from einsort_vla.kernels import BACKENDS, backends, check_backend, make_backend
+from einsort_vla.kernels import (
+    BACKENDS,
+    backends,
+    check_available,
+    check_backend,
+    device_of,
+    make_backend,
+)
 from einsort_vla.layers import CompressedLinear, count_backends
 
 
@@ -83,3 +90,13 @@ def test_auto_on_a_gpu_prefers_cuda_then_triton(available, monkeypatch):
         monkeypatch.setitem(BACKENDS, name, made)
     found = make_backend("auto", type(compressed)(compressed.spec, compressed.shape, parts))
     assert found.name == [*available, "dense"][0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["cuda", "triton"])
+def test_backends_that_cannot_run_here_are_refused_beforehand(name):
+    with pytest.raises(MissingDependency, match=f"--backend {name}: .*CUDA"):
+        check_available(name)
+    assert device_of(name) == "cuda"
+    assert [check_available(other) for other in ("auto", "cpu")] == ["auto", "cpu"]
+    assert device_of("auto") == "cpu"
