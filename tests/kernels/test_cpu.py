@@ -149,12 +149,12 @@ def test_a_cache_that_cannot_be_used_is_named(tmp_path, monkeypatch):
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(MissingDependency, match=r"needs a C\+\+ compiler \(no-such-compiler\)"):
-        build.build(tmp_path)
     compressed, _ = coded(Leader(2, 2, 6), (8, 8))
     with pytest.raises(UsageError, match="the input is on meta"):
         make_backend("cpu", compressed).linear(torch.zeros(1, 8, device="meta"), None)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(MissingDependency, match=r"needs a C\+\+ compiler \(no-such-compiler\)"):
+        build.build(tmp_path)
 
 
 def test_damaged_streams_are_never_read_beyond_their_end():
