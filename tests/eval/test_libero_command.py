@@ -78,7 +78,7 @@ def test_output_of_another_run_is_left_alone(tmp_path):
     refused("not empty and holds no run")
     (tmp_path / "run.json").write_text(json.dumps({"config": {"rate": 0.25}}))
     refused("holds a run already")
-    refused("holds another run: --backend", resume=True)
+    refused("holds another run: --rate differ", resume=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.json", "thesis.tex"]
 
 

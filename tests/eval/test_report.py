@@ -18,7 +18,8 @@ COMPRESSED = ["success", "failure", "failure", "error"]
 def records():
     for arm, outcomes in (("dense", DENSE), ("compressed", COMPRESSED)):
         for scene, outcome in zip(SCENES, outcomes, strict=True):
-            yield EpisodeRecord(scene, arm, outcome, 100, 5.0, [30.0, 40.0])
+            layers = {"cpu": 3} if arm == "compressed" else {}
+            yield EpisodeRecord(scene, arm, outcome, 100, 5.0, [30.0, 40.0], layers=layers)
 
 
 def report():
@@ -31,7 +32,7 @@ def test_errors_are_not_failures_and_make_the_run_incomplete():
     assert content["arms"]["dense"]["successes"] == 3
     assert content["arms"]["compressed"] | {"wilson95": 0} == {
         "episodes": 3, "successes": 1, "errors": 1, "success_rate": 1 / 3, "wilson95": 0,
-        "median_chunk_ms": 35.0, "median_episode_s": 5.0,
+        "median_chunk_ms": 35.0, "median_episode_s": 5.0, "coded_layers": {"cpu": 3},
     }  # fmt: skip
     assert content["complete"] is False
 
