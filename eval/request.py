@@ -64,7 +64,7 @@ class Settings:
     backend: BackendOption = "dense"
     runtime: Literal["torch", "onnx"] = "torch"
     """What runs the compressed policy: PyTorch, or ONNX Runtime, once its whole chunk has been
-    exported as one graph."""
+    exported as one graph; a worker then needs 4.5 GB."""
 
 
 def list_scenes(settings: Settings) -> list[Scene]:

@@ -27,7 +27,7 @@ from einsort_vla.codec import Leader
 from einsort_vla.errors import UsageError
 from einsort_vla.export.graphs import write_graphs
 from einsort_vla.export.options import GraphOptions
-from einsort_vla.export.parts import family_of, n_flow_steps
+from einsort_vla.export.parts import Family, family_of, n_flow_steps
 from einsort_vla.export.targets import Target
 from einsort_vla.lerobot import (
     LoadedPolicy,
@@ -87,14 +87,7 @@ def export_bundle(
     check_new(out)
     config = read_config(source)
     family, plan = family_of(config.get("type", "of Transformers")), _plan_facts(source, config)
-    precision = None
-    if target.capability is not None:
-        precision = options.precision or family.precisions[0]
-        if precision not in family.precisions:
-            raise UsageError(
-                f"{config['type']} cannot compute in {precision}, only in "
-                f"{', '.join(family.precisions)}."
-            )
+    precision = None if target.capability is None else _precision(options, family, config["type"])
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / GRAPHS).mkdir(parents=True)
@@ -102,17 +95,8 @@ def export_bundle(
         cuda = _write_plugin(partial / PLUGINS, target)
         policy = load_policy(str(source))
         manifest = {
-            "format": FORMAT, "version": FORMAT_VERSION, "source": plan,
-            "target": {
-                "name": target.name, "what": target.what, "machine": target.machine,
-                "compute_capability": target.capability, "cuda": cuda,
-            },
-            "batch": {"size": options.batch, "dynamic": options.dynamic_batch},
-            "precision": {
-                "onnx": "float32", "engines": precision, "sums": "float32", "flow": "float32",
-            },
-            "policy": _policy_facts(policy),
-            "versions": {"python": platform.python_version()} | {n: _version(n) for n in _PACKAGES},
+            "source": plan, "policy": _policy_facts(policy),
+            **_circumstances(target, cuda, options, precision),
         }  # fmt: skip
         _write_samples(partial / SAMPLES, policy, config, observations)
         del policy
@@ -129,6 +113,33 @@ def export_bundle(
         raise
     os.replace(partial, out)
     return manifest
+
+
+def _precision(options: GraphOptions, family: Family, kind: str) -> str:
+    precision = options.precision or family.precisions[0]
+    if precision not in family.precisions:
+        raise UsageError(
+            f"{kind} cannot compute in {precision}, only in {', '.join(family.precisions)}."
+        )
+    return precision
+
+
+def _circumstances(
+    target: Target, cuda: str | None, options: GraphOptions, precision: str | None
+) -> dict[str, Any]:
+    """The manifest but for policy, source and graphs."""
+    return {
+        "format": FORMAT, "version": FORMAT_VERSION,
+        "target": {
+            "name": target.name, "what": target.what, "machine": target.machine,
+            "compute_capability": target.capability, "cuda": cuda,
+        },
+        "batch": {"size": options.batch, "dynamic": options.dynamic_batch},
+        "precision": {
+            "onnx": "float32", "engines": precision, "sums": "float32", "flow": "float32",
+        },
+        "versions": {"python": platform.python_version()} | {n: _version(n) for n in _PACKAGES},
+    }  # fmt: skip
 
 
 def _write_samples(
