@@ -53,12 +53,12 @@ gl: # the software renderer of the simulator
 	    echo "The software renderer is missing. As root: apt-get install libosmesa6"; exit 1; \
 	  fi; }
 
-cross: # what compiles and runs the plugin for Jetsons on a desktop
-	@{ [ "$$(uname -m)" = aarch64 ] || { command -v aarch64-linux-gnu-g++ && \
-	   command -v qemu-aarch64-static; }; } >/dev/null || { \
+cross: # what compiles kernels and the plugin here, and compiles and runs the plugin for Jetsons
+	@{ command -v c++ && { [ "$$(uname -m)" = aarch64 ] || \
+	   { command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64-static; }; }; } >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -q && apt-get install -q -y g++-aarch64-linux-gnu qemu-user-static; \
+	    apt-get update -q && apt-get install -q -y g++ g++-aarch64-linux-gnu qemu-user-static; \
 	  else \
-	    echo "Not there: a compiler for Jetsons. As root:" \
-	      "apt-get install g++-aarch64-linux-gnu qemu-user-static"; exit 1; \
+	    echo "Compilers are missing. As root:" \
+	      "apt-get install g++ g++-aarch64-linux-gnu qemu-user-static"; exit 1; \
 	  fi; }
