@@ -7,7 +7,7 @@ import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from einsort_vla.export.linear import DOMAIN
-from einsort_vla.export.parts import DENOISE_STEP, PREFIX, VISION
+from einsort_vla.runtime.flow import DENOISE_STEP, PREFIX, VISION
 
 ACTIONS, NOISE, VELOCITY = "actions", "noise", "velocity"
 

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from einsort_vla.export.parts import DENOISE_STEP, PREFIX, VISION, Part
+from einsort_vla.export.parts import Part
+from einsort_vla.runtime.flow import DENOISE_STEP, PREFIX, VISION
 
 
 class Vision(nn.Module):
     """(batch, cameras, 3, H, W) to (batch, cameras, tokens, width).
 
     Args:
-        joint: LeRobot's pair of backbone and action expert, which embeds pictures.
-        model: its owner, so that weights have their names in the policy.
-        path: of `joint` in it.
+        model: LeRobot's, so that weights have their names in the policy.
+        path: in it, of the pair of backbone and action expert, which embeds pictures.
     """
 
     def __init__(self, model: Any, path: str) -> None:

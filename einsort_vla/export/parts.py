@@ -13,7 +13,6 @@ from einsort_vla.lerobot import LoadedPolicy
 
 PRECISIONS = ("float16", "bfloat16", "float32")
 _PALIGEMMA = ("bfloat16", "float32")  # its activations go beyond float16
-VISION, PREFIX, DENOISE_STEP = "vision", "prefix", "denoise_step"
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,14 @@ class Bundle:
         """Its twin in the target's precision and without bodies, for TensorRT."""
         return self.folder / GRAPHS / f"{part}.engine.onnx"
 
-    def plugin(self, machine: str) -> Path:
-        """The plugin's library for `platform.machine()`.
+    @property
+    def plugin(self) -> Path:
+        """The plugin's library, for the target's machine.
 
         Raises:
             CheckpointError: the bundle has none for it.
         """
+        machine = self.manifest["target"]["machine"]
         path = self.folder / PLUGINS / plugin_name(machine)
         if not path.is_file():
             there = sorted(p.name for p in (self.folder / PLUGINS).glob("*.so"))

@@ -1,4 +1,4 @@
-"""`build`, `verify`, `bench` and `audit` of a bundle; each writes a receipt beside the engines."""
+"""`build`, `verify`, `bench` and `audit` of a bundle; all but the last write a receipt in it."""
 
 import contextlib
 import json

@@ -34,9 +34,10 @@ def build_engines(
         EngineError: TensorRT refused a graph; the message holds what it said.
     """
     builder = find_builder(bundle)
-    plugin = bundle.plugin(_plugin_machine(bundle, builder))
-    if read_receipt(bundle) is not None and why_stale(bundle, builder) is None:
-        return json.loads((bundle.folder / ENGINES / RECEIPT).read_text(encoding="utf-8"))
+    plugin = bundle.plugin
+    earlier = read_receipt(bundle)
+    if earlier is not None and why_stale(bundle, builder) is None:
+        return earlier
     folder = bundle.folder / ENGINES
     folder.mkdir(exist_ok=True)
     (folder / RECEIPT).unlink(missing_ok=True)
@@ -105,8 +106,7 @@ def why_stale(bundle: Bundle, builder: str) -> str | None:
     receipt = read_receipt(bundle)
     if receipt is None:
         return "no engines were built"
-    plugin = bundle.plugin(_plugin_machine(bundle, builder))
-    for key, now in _circumstances(bundle, builder, plugin).items():
+    for key, now in _circumstances(bundle, builder, bundle.plugin).items():
         if receipt.get(key) != now:
             return f"they were built with {key} {receipt.get(key)}, now it is {now}"
     for part, facts in receipt["parts"].items():
@@ -150,10 +150,6 @@ def _version(builder: str) -> str:
         except metadata.PackageNotFoundError:
             continue
     return str(importlib.import_module(builder).__version__)  # of Debian's packages
-
-
-def _plugin_machine(bundle: Bundle, builder: str) -> str:
-    return str(bundle.manifest["target"]["machine"])
 
 
 def _build(bundle: Bundle, part: str, builder: str, plugin: Path, out: Path) -> dict[str, Any]:

@@ -39,9 +39,7 @@ class EngineSession:
             )
         self._most = bundle.manifest["batch"]["size"]
         self._bundle, self._trt = bundle, importlib.import_module(builder)
-        self._trt.get_plugin_registry().load_library(
-            str(bundle.plugin(bundle.manifest["target"]["machine"]))
-        )
+        self._trt.get_plugin_registry().load_library(str(bundle.plugin))
         runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
         self._contexts = {
             part: _context(runtime, bundle, part, facts["file"])

@@ -92,7 +92,7 @@ def session(tmp_path, monkeypatch):
     }.items():  # fmt: skip
         monkeypatch.setattr(gpu, name, value)
     bundle = Bundle(tmp_path, manifest, "fingerprint")
-    plugin = bundle.plugin("x86_64")
+    plugin = bundle.plugin
     facts = {"file": "part.engine", "sha256": engines.sha256(tmp_path / "engines/part.engine")}
     receipt = {**engines._circumstances(bundle, "tensorrt_rtx", plugin), "parts": {"part": facts}}
     (tmp_path / "engines" / "receipt.json").write_text(json.dumps(receipt))

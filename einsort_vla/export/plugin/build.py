@@ -3,18 +3,16 @@
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from einsort_vla.errors import MissingDependency
+from einsort_vla.export.targets import Machine
 from einsort_vla.kernels.cuda.build import LAUNCHER, compiler, link, write_cubins
 
 FOLDER = Path(__file__).parent
 LIBRARY = "libeinsort_plugin.so"
 
-Target = Literal["x86_64", "aarch64"]
 
-
-def build_plugin(folder: Path, target: Target, cubins: Mapping[int, bytes]) -> Path:
+def build_plugin(folder: Path, target: Machine, cubins: Mapping[int, bytes]) -> Path:
     """`libeinsort_plugin.so` in `folder`, which TensorRT loads as a plugin library.
 
     It needs libc at run time, and the CUDA driver once a kernel is launched.
