@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from envs.benchmark import load_task
-from envs.expert import PickAndPlaceExpert
+from envs.experts import make_expert
 from envs.observation import observe
 from envs.protocol import load_protocol
 from envs.simulator import CAMERAS, Simulator
@@ -100,7 +100,7 @@ def record_expert(
     max_steps: int = MAX_STEPS,
 ) -> bool:
     """Let the expert act from the present state; True if it succeeded within `max_steps`."""
-    expert = PickAndPlaceExpert(simulator)
+    expert = make_expert(simulator)
     disturb = _Disturbance(noise, rng)
     after_success = 0
     for step in range(max_steps):

@@ -6,7 +6,7 @@ from gymnasium.utils.env_checker import check_env
 
 from einsort_vla.errors import UsageError
 from envs.benchmark import load_initial_states, load_task, suite_names
-from envs.expert import PickAndPlaceExpert
+from envs.experts import make_expert
 from envs.libero import LiberoEnv
 
 pytestmark = pytest.mark.sim
@@ -95,7 +95,7 @@ def test_the_expert_succeeds_on_a_random_displaced_scene(suite, task, env):
     wins = 0
     for seed in range(3):
         env.reset(seed=seed, options={"displacement_m": 0.03})
-        expert = PickAndPlaceExpert(env.simulator)
+        expert = make_expert(env.simulator)
         done = (False, False)
         while not any(done):
             done = env.advance(expert.act())

@@ -1,6 +1,5 @@
-"""A scripted expert with privileged state for pick-and-place tasks.
+"""Picks one object up and puts it on or in another.
 
-It makes the demonstrations the reference policy is trained on, and is an upper bound in tests.
 The phase is derived anew from the simulator at every step, so that it can take over from any
 state another policy left behind. Measured constants; distances in metres.
 """
@@ -38,18 +37,18 @@ RIM_IN_DRAWER = Grip((-0.027, 0.039), 0.024, 0.05, 0.02, 0.010, yaw=0.7)
 
 
 class PickAndPlaceExpert:
-    """Moves `simulator.target` to `simulator.goal`; one instance per episode."""
+    """Moves the object `target` onto or into the object `goal`; one instance per episode."""
 
-    def __init__(self, simulator: Simulator) -> None:
-        self.simulator = simulator
+    def __init__(self, simulator: Simulator, target: str, goal: str) -> None:
+        self.simulator, self.target, self.goal = simulator, target, goal
         self.phase = "reach"
-        self.grip = _grip_for(simulator)
-        bottom, top = simulator.vertical_extent(simulator.target)
-        origin = simulator.position(simulator.target)[2]
+        self.grip = _grip_for(simulator, target)
+        bottom, top = simulator.vertical_extent(target)
+        origin = simulator.position(target)[2]
         self.half_height, self.top, self.bottom = (top - bottom) / 2, top - origin, bottom - origin
-        self.ground = min(bottom, simulator.vertical_extent(simulator.goal)[0])
-        self.goal_top = simulator.vertical_extent(simulator.goal)[1]
-        self.side = -1.0 if origin > 0 and simulator.position(simulator.target)[1] > 0.0 else 1.0
+        self.ground = min(bottom, simulator.vertical_extent(goal)[0])
+        self.goal_top = simulator.vertical_extent(goal)[1]
+        self.side = -1.0 if origin > 0 and simulator.position(target)[1] > 0.0 else 1.0
         self.start_bottom = bottom
         self.closing = self.releasing = 0
         self.held = False
@@ -70,7 +69,7 @@ class PickAndPlaceExpert:
     def _decide(self, hand: np.ndarray) -> tuple[np.ndarray, bool]:
         """Goal of the grip site, (3,), and whether the gripper closes; sets `phase`."""
         s = self.simulator
-        target, place, gap = s.position(s.target), s.position(s.goal), s.finger_gap()
+        target, place, gap = s.position(self.target), s.position(self.goal), s.finger_gap()
         dx, dy = self.grip.offset
         grasp = target + np.array([dx, self.side * dy, self.top - self.grip.depth])
         grasp[2] = max(grasp[2], self.ground + 0.012)
@@ -135,10 +134,10 @@ class PickAndPlaceExpert:
         return np.array([grasp[0], grasp[1], grasp[2] + cone]), False
 
 
-def _grip_for(simulator: Simulator) -> Grip:
-    if "bowl" not in simulator.target:
+def _grip_for(simulator: Simulator, target: str) -> Grip:
+    if "bowl" not in target:
         return BODY
-    return RIM_IN_DRAWER if simulator.is_inside_fixture(simulator.target) else RIM
+    return RIM_IN_DRAWER if simulator.is_inside_fixture(target) else RIM
 
 
 def _axis_angle_to_upright(simulator: Simulator, yaw: float) -> np.ndarray:
