@@ -41,7 +41,7 @@ class LiberoEnv(gym.Env[dict[str, Any], np.ndarray]):
         self.task = load_task(suite, task_id)
         self.render_mode = render_mode
         self.max_steps = self.protocol.steps_for(suite)
-        size = self.protocol.image_size_px
+        size = self.protocol.shown_px
         picture = spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = spaces.Dict(
             {

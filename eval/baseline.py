@@ -6,20 +6,19 @@ from pathlib import Path
 
 from einsort_vla.checkpoint import WEIGHTS
 from einsort_vla.errors import UsageError
-from eval.output import LOG, RUN
+from einsort_vla.results import LOG, RUN, EpisodeRecord, read_episodes
+from eval.arms import Arm
 from eval.provenance import describe
-from eval.report import DENSE
-from eval.rollout import EpisodeRecord, Scene
-from eval.schedule import read_log
+from eval.request import Request
 
 SAME = ("inputs_sha256", "versions", "machine")
 
 
-def read_dense(baseline: Path, policy: Path, scenes: Sequence[Scene]) -> list[EpisodeRecord]:
-    """The dense episodes that an earlier run has of these scenes.
+def read_dense(baseline: Path, request: Request, arms: Sequence[Arm]) -> list[EpisodeRecord]:
+    """The dense episodes that an earlier run has of these scenes, at the delays of these arms.
 
-    A scene fixes an episode but for the policy, the simulator and the machine, so these must be the
-    same. Scenes that the earlier run lacks are left to be run as usual.
+    A scene fixes an episode but for the policy, the protocol, the simulator and the machine, so
+    these must be the same. Scenes that the earlier run lacks are left to be run as usual.
 
     Raises:
         UsageError: there is no such run, or it differs in one of these.
@@ -28,14 +27,19 @@ def read_dense(baseline: Path, policy: Path, scenes: Sequence[Scene]) -> list[Ep
         raise UsageError(f"--baseline {baseline} holds no run of eval/libero.py (no {RUN}).")
     earlier = json.loads((baseline / RUN).read_text(encoding="utf-8"))
     earlier["inputs_sha256"] = {"policy": earlier["inputs_sha256"]["policy"]}
-    now = describe({}, {"policy": policy / WEIGHTS})
-    if other := [key for key in SAME if earlier[key] != now[key]]:
+    now = describe({}, {"policy": request.folder / WEIGHTS})
+    now["protocol"] = json.loads(json.dumps(request.protocol.as_dict()))
+    if other := [key for key in (*SAME, "protocol") if earlier.get(key) != now[key]]:
         raise UsageError(
             f"the run in {baseline} had another {' and '.join(other)}: its dense episodes cannot "
             "be taken over. Leave out --baseline."
         )
-    wanted = set(scenes)
-    found = [r for r in read_log(baseline / LOG) if r.arm == DENSE and r.scene in wanted]
+    wanted = {(scene, arm.name) for scene in request.scenes for arm in arms if not arm.reference}
+    found = [
+        record
+        for record in read_episodes(baseline / LOG)
+        if record.key in wanted and record.outcome != "error"
+    ]
     if not found:
         raise UsageError(f"{baseline} has no dense episode of these scenes. Leave out --baseline.")
     return found

@@ -28,11 +28,12 @@ from einsort_vla.lerobot import (
     watch_inputs,
 )
 from einsort_vla.plan import InputStatistics
+from einsort_vla.results import Scene
 from envs.benchmark import load_task
 from envs.libero import LiberoEnv
 from eval.recorder import Recorder
 from eval.request import REFERENCE_POLICY, find_policy, task_ids
-from eval.rollout import Scene, run_episode
+from eval.rollout import run_episode
 from policies.lerobot_adapter import LeRobotPolicy, load
 
 STATISTICS = "statistics.safetensors"

@@ -1,4 +1,4 @@
-"""Closed-loop LIBERO evaluation of a policy, dense and compressed, on the same initial states."""
+"""Closed-loop LIBERO evaluation: a policy, dense and compressed, on the same scenes."""
 
 import sys
 from pathlib import Path
@@ -6,76 +6,90 @@ from pathlib import Path
 if not __package__:  # run as a script: the root, not eval/, else `import libero` finds this file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 
-from einsort_vla.checkpoint import plan_folder, write_results
+from einsort_vla.checkpoint import WEIGHTS, write_results
 from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.cli.run import run_command
-from einsort_vla.kernels import device_of
-from envs.protocol import load_protocol
+from einsort_vla.results import LOG, PAGE, RUN, VIDEOS, read_episodes, read_run, write_episodes
+from einsort_vla.results.card import card_text
+from einsort_vla.results.page import write_pages
+from einsort_vla.results.report import write_report
+from einsort_vla.results.summary import print_summary
+from eval.arms import Arm
 from eval.baseline import read_dense
-from eval.output import BUNDLE, LOG, REPORT, VIDEOS, compress_once, export_once, prepare
-from eval.progress import EpisodeProgress
-from eval.report import COMPRESSED, DENSE, build_report, card_text, print_summary
-from eval.request import Settings, check_runtime, find_policy, list_scenes
-from eval.schedule import Arm, begin_log, read_log, run_all
-
-CALIBRATE_BELOW_BITS = 2.4  # closed loop, docs/codec.md: 11/100 at 1.6 bits, 96/100 calibrated
+from eval.compression import describe_arms, list_arms, make_all, plan_all
+from eval.crew import Crew, check_memory, local_crew, policy_bytes
+from eval.driver import run_all
+from eval.followers import Followers
+from eval.output import POLICIES, describe_run, prepare, write_run
+from eval.request import Request, Settings, check_request
+from eval.schedule import Schedule
+from eval.worker import Station
 
 
 def main(settings: Settings, console: Console) -> int:
     """Run the evaluation; 0 if every episode ended in success or failure."""
-    scenes, folder = list_scenes(settings), find_policy(settings.policy)
-    check_runtime(settings, folder)
-    calibration = calibration_of(settings.calibrate, folder, console)
-    plan = None
-    if settings.rate:
-        plan = plan_folder(folder, settings.rate, settings.codec, calibration)
-        if calibration is None and plan.bits_per_weight < CALIBRATE_BELOW_BITS:
-            console.print(
-                f"Note: {plan.bits_per_weight:.1f} bits a weight without --calibrate. On the "
-                "reference policy, calibration makes the difference below 2.4 bits: "
-                "python eval/calibrate.py --output DIR",
-                highlight=False,
-            )
-    dense = read_dense(settings.baseline, folder, scenes) if settings.baseline else []
-    output = prepare(settings, folder)
-    begin_log(output / LOG, dense)
-    device = device_of(settings.backend)  # of both: noise is drawn there
-    arms = [Arm(DENSE, str(folder), device=device)]
-    compression = None
-    if plan:
-        with console.status(f"Compressing {folder} to rate {settings.rate}"):
-            compression = compress_once(plan, folder, output / COMPRESSED, calibration)
-        bundle = None
-        if settings.runtime == "onnx":
-            with console.status("Exporting it to ONNX"):
-                bundle = export_once(output / COMPRESSED, output / BUNDLE)
-        arms.append(Arm(COMPRESSED, str(output / COMPRESSED), settings.backend, bundle, device))
-    n_total = len(scenes) * len(arms)
-    with EpisodeProgress(n_total, read_log(output / LOG), console) as progress:
-        videos = output / VIDEOS if settings.video else None
-        try:
-            run_all(scenes, arms, settings.workers, output / LOG, progress.add, videos)
-        except KeyboardInterrupt:
-            kept = len(read_log(output / LOG))
-            console.print(
-                f"Stopped: {kept} of {n_total} episodes are kept in {output}. "
-                "The same command with --resume goes on."
-            )
-            return 1
-    names = [arm.name for arm in arms]
-    report = build_report(
-        progress.records, scenes, names, load_protocol(), settings.rate, compression
-    )
-    (output / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    if plan and report["complete"]:
-        write_results(output / COMPRESSED, card_text(report))
+    request = check_request(settings)
+    calibration = calibration_of(settings.calibrate, request.folder, console)
+    planned = plan_all(request, calibration, console)
+    if settings.ray is None:
+        n_policies = (1 + len(planned)) * [request.folder / WEIGHTS]
+        check_memory(settings.workers, policy_bytes(n_policies))
+    output = prepare(request)
+    policies = output / POLICIES
+    arms = list_arms(request, planned, policies)
+    if not (output / RUN).exists():
+        dense = read_dense(settings.baseline, request, arms) if settings.baseline else []
+        write_episodes(output / LOG, dense)
+        write_run(output, describe_run(request, describe_arms(request, planned, policies)))
+    make_all(request, planned, calibration, policies, console)
+    run = read_run(output) | {"arms": describe_arms(request, planned, policies)}  # now with bytes
+    write_run(output, run)
+    done = _run(request, arms, output, console)
+    report = write_report(output)
+    write_pages(report, output)
+    for arm in arms:
+        if arm.reference and not arm.delay_ms and report["complete"]:
+            write_results(Path(arm.variant.path), card_text(report, arm.name))
     print_summary(report, console)
-    console.print(f"Report: {output / REPORT}", highlight=False, soft_wrap=True)
-    return 0 if report["complete"] else 1
+    console.print(f"Report: {output / PAGE}", highlight=False, soft_wrap=True)
+    return 0 if done and report["complete"] else 1
+
+
+def _run(request: Request, arms: Sequence[Arm], output: Path, console: Console) -> bool:
+    """Run what is missing; False if it was interrupted."""
+    log = output / LOG
+    finished = [record for record in read_episodes(log) if record.outcome != "error"]
+    schedule = Schedule(request.scenes, arms, [record.key for record in finished])
+    followers = Followers(request, arms, finished, output, console)
+    try:
+        with followers, _crew(request, output) as crew:
+            run_all(schedule, crew, log, followers.add, followers.decided)
+    except KeyboardInterrupt:
+        console.print(
+            f"Stopped: {len(read_episodes(log))} of {len(request.scenes) * len(arms)} episodes "
+            f"are kept in {output}. The same command with --resume goes on."
+        )
+        return False
+    return True
+
+
+@contextmanager
+def _crew(request: Request, output: Path) -> Iterator[Crew]:
+    settings = request.settings
+    station = Station(request.protocol, output / VIDEOS if settings.video else None)
+    if settings.ray is None:
+        with local_crew(settings.workers, station, settings.batch) as crew:
+            yield crew
+    else:
+        from eval.ray_crew import ray_crew
+
+        with ray_crew(settings.ray, settings.workers, station, settings.batch) as crew:
+            yield crew
 
 
 if __name__ == "__main__":

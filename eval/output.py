@@ -1,34 +1,40 @@
-"""The folder of one run: refuses to mix runs, knows how to go on with one."""
+"""The folder of one run: what it holds, and that no two runs are mixed in it."""
 
 import json
+import os
 import time
 from dataclasses import MISSING, asdict
 from pathlib import Path
 from typing import Any
 
-from einsort_vla.checkpoint import WEIGHTS, CompressionSummary, compress_folder, read_folder
-from einsort_vla.errors import CheckpointError, UsageError
-from einsort_vla.export import GraphOptions, export_bundle, find_target
-from einsort_vla.plan import InputStatistics, Plan
+from einsort_vla.checkpoint import WEIGHTS
+from einsort_vla.errors import UsageError
+from einsort_vla.results import RUN
+from envs.benchmark import load_task
 from eval.provenance import ROOT, describe
-from eval.request import Settings
+from eval.request import Request, Settings
 
-LOG, REPORT, RUN, VIDEOS = "episodes.jsonl", "report.json", "run.json", "videos"
-BUNDLE = "onnx"
+POLICIES = "policies"
 
 
-def prepare(settings: Settings, policy: Path) -> Path:
-    """The output folder with its run.json; a folder of another run is refused."""
+def prepare(request: Request) -> Path:
+    """The output folder, new or of the run to go on with; a folder of another run is refused.
+
+    Raises:
+        UsageError: it holds something else, or there is nothing to resume.
+    """
+    settings = request.settings
     default = ROOT / "outputs" / time.strftime("libero-%Y%m%d-%H%M%S")
     output = settings.output or default
-    config = _comparable(settings)
     if (output / RUN).exists():
         earlier = json.loads((output / RUN).read_text(encoding="utf-8"))["config"]
         if not settings.resume:
             raise UsageError(f"{output} holds a run already. Use --resume, or another --output.")
+        config = comparable(settings)
         if changed := sorted(k for k in config if config[k] != earlier.get(k, _default(k))):
+            names = ", ".join(f"--{key.replace('_', '-')}" for key in changed)
             raise UsageError(
-                f"{output} holds another run: {', '.join(f'--{k}' for k in changed)} differ. "
+                f"{output} holds another run: {names} differ. "
                 "Resume with the same settings, or use another --output."
             )
         return output
@@ -37,40 +43,63 @@ def prepare(settings: Settings, policy: Path) -> Path:
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty and holds no run. Use another --output.")
     output.mkdir(parents=True, exist_ok=True)
-    inputs = {"policy": policy / WEIGHTS}
-    if settings.calibrate and Path(settings.calibrate).is_file():
-        inputs["calibrate"] = Path(settings.calibrate)
-    run = describe(config, inputs)
-    (output / RUN).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     return output
 
 
-def _comparable(settings: Settings) -> dict[str, Any]:
-    """The settings that decide results; workers, video, baseline and where they go do not."""
-    free = ("output", "resume", "workers", "video", "baseline")
+def comparable(settings: Settings) -> dict[str, Any]:
+    """The settings that decide results; who runs it, and what else is written, do not."""
+    free = ("output", "resume", "workers", "ray", "video", "baseline", "track")
     return {key: value for key, value in asdict(settings).items() if key not in free}
+
+
+def describe_run(request: Request, arms: list[dict[str, Any]]) -> dict[str, Any]:
+    """The content of run.json; see docs/evaluation.md.
+
+    Args:
+        request: what was asked for.
+        arms: what is said of each.
+    """
+    settings = request.settings
+    inputs = {"policy": request.folder / WEIGHTS}
+    if settings.calibrate and Path(settings.calibrate).is_file():
+        inputs["calibrate"] = Path(settings.calibrate)
+    states: dict[tuple[str, int], list[int]] = {}
+    for scene in request.scenes:
+        states.setdefault((scene.suite, scene.task_id), []).append(scene.episode)
+    return {
+        **describe(comparable(settings), inputs),
+        "policy": settings.policy,
+        "protocol": request.protocol.as_dict(),
+        "scenes": {
+            "initial_states": "stored",
+            "displacement_m": settings.displace,
+            "wrong_pictures": settings.wrong_pictures,
+            "seed": settings.seed,
+        },
+        "tasks": [
+            {
+                "suite": suite,
+                "task_id": task_id,
+                "language": load_task(suite, task_id).language,
+                "max_steps": request.protocol.steps_for(suite),
+                "states": numbers,
+            }
+            for (suite, task_id), numbers in states.items()
+        ],
+        "arms": arms,
+        "margin": settings.margin,
+        "sequential": settings.stop_early,
+    }  # fmt: skip
+
+
+def write_run(output: Path, run: dict[str, Any]) -> None:
+    """Write run.json, whole or not at all."""
+    partial = output / f"{RUN}.partial"
+    partial.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, output / RUN)
 
 
 def _default(name: str) -> Any:
     """Of a setting that an earlier version did not have."""
     field = Settings.__dataclass_fields__[name]
     return None if field.default is MISSING else field.default
-
-
-def compress_once(
-    plan: Plan, source: Path, destination: Path, statistics: InputStatistics | None
-) -> CompressionSummary:
-    """The compressed policy of a run; made at its start, kept when it is resumed."""
-    if not destination.exists():
-        return compress_folder(source, destination, plan, statistics)
-    if read_folder(destination).plan != plan:
-        raise CheckpointError(f"{destination} holds another code than this run asks for.")
-    sizes = [(folder / WEIGHTS).stat().st_size for folder in (source, destination)]
-    return CompressionSummary(plan, *sizes)
-
-
-def export_once(source: Path, destination: Path) -> Path:
-    """The run's compressed policy as a bundle for CPUs; made at its start, kept when resumed."""
-    if not destination.exists():
-        export_bundle(source, destination, find_target("cpu"), GraphOptions())
-    return destination

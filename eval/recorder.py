@@ -13,6 +13,7 @@ class Recorder:
         self._policy = policy
         self.chunk_size, self.n_action_steps = policy.chunk_size, policy.n_action_steps
         self.layers = policy.layers
+        self.last_chunk_ms = 0.0
         self.seen: list[Observation] = []
 
     def reset(self, seed: int) -> None:
@@ -20,7 +21,9 @@ class Recorder:
 
     def predict_action_chunk(self, observation: Observation) -> np.ndarray:
         self.seen.append(observation)
-        return self._policy.predict_action_chunk(observation)
+        chunk = self._policy.predict_action_chunk(observation)
+        self.last_chunk_ms = self._policy.last_chunk_ms
+        return chunk
 
     def select_action(self, observation: Observation) -> np.ndarray:
         self.seen.append(observation)

@@ -1,4 +1,4 @@
-"""Side-by-side MP4 of the same episode under several arms."""
+"""Side-by-side MP4s of the same episode under two arms."""
 
 from pathlib import Path
 from typing import Any
@@ -7,17 +7,51 @@ import cv2
 import imageio.v2 as imageio
 import numpy as np
 
+from einsort_vla.results import Scene
+
 LABEL_HEIGHT_PX = 16
 GAP_PX = 8
+FRAMES = ".frames"  # of episodes whose other arm has not ended yet
 
 
-def write_side_by_side(path: Path, frames: dict[str, list[np.ndarray]], fps: float) -> None:
+def frames_path(folder: Path, scene: Scene, arm: str) -> Path:
+    """Where a worker leaves the frames of an episode."""
+    return folder / FRAMES / f"{_name(scene, arm)}.npz"
+
+
+def save_frames(path: Path, frames: list[np.ndarray]) -> None:
+    """(H, W, 3) uint8 each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, frames=np.stack(frames))
+
+
+def film_scene(folder: Path, scene: Scene, reference: str, arm: str, fps: float) -> None:
+    """Write one arm's video beside its reference's, once both have left their frames.
+
+    Args:
+        folder: for the .mp4.
+        fps: looks a second of robot time, so that the video runs at the robot's speed.
+    """
+    paths = {name: frames_path(folder, scene, name) for name in (reference, arm)}
+    if not all(path.exists() for path in paths.values()):
+        return  # the other one is not finished, or was before the run was stopped
+    frames = {name: np.load(path)["frames"] for name, path in paths.items()}
+    write_side_by_side(folder / f"{_name(scene, arm)}.mp4", frames, fps)
+    paths[arm].unlink()
+
+
+def _name(scene: Scene, arm: str) -> str:
+    episode = f"{scene.suite}_task{scene.task_id}_episode{scene.episode}"
+    return f"{episode}_{arm.replace(' ', '-')}"
+
+
+def write_side_by_side(path: Path, frames: dict[str, np.ndarray], fps: float) -> None:
     """Write one video; the arm that ended first keeps its last frame.
 
     Args:
         path: the .mp4 to write; its folder is made.
-        frames: arm name to its frames, each (H, W, 3) uint8, one a look of the policy.
-        fps: looks a second of robot time, so that the video runs at the robot's speed.
+        frames: arm name to its frames, (n, H, W, 3) uint8, one a look of the policy.
+        fps: frames a second.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     length = max(map(len, frames.values()))

@@ -1,5 +1,6 @@
 """LeRobot policies behind the project's policy protocol."""
 
+import time
 from collections import deque
 
 import numpy as np
@@ -18,6 +19,7 @@ class LeRobotPolicy:
         self.layers = count_backends(loaded.module)
         self._queue: deque[np.ndarray] = deque()
         self._seed = self._n_chunks = 0
+        self.last_chunk_ms = 0.0
 
     def reset(self, seed: int) -> None:
         self.module.reset()
@@ -30,7 +32,9 @@ class LeRobotPolicy:
         Raises:
             UsageError: the observation lacks a camera the policy was trained with.
         """
+        started = time.perf_counter()
         chunk = self.loaded.chunk(observation, look_seed(self._seed, self._n_chunks))
+        self.last_chunk_ms = 1000 * (time.perf_counter() - started)
         self._n_chunks += 1
         return chunk
 

@@ -10,7 +10,9 @@ from einsort_vla.cli.delta import Diff, Patch
 from einsort_vla.cli.doctor import Doctor
 from einsort_vla.cli.export import Export
 from einsort_vla.cli.inspect import Inspect
+from einsort_vla.cli.merge import Merge
 from einsort_vla.cli.plan import MakePlan
+from einsort_vla.cli.report import Report
 from einsort_vla.cli.run import run_command
 from einsort_vla.cli.verify import Verify
 
@@ -25,6 +27,8 @@ COMMANDS = (
     | Annotated[Build, tyro.conf.subcommand("build")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Audit, tyro.conf.subcommand("audit")]
+    | Annotated[Merge, tyro.conf.subcommand("merge")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 

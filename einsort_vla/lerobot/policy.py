@@ -1,6 +1,7 @@
 """A loaded policy with its saved processors: one observation in, one chunk of actions out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -54,11 +55,29 @@ class LoadedPolicy:
         Raises:
             UsageError: the observation lacks a camera the policy was trained with.
         """
-        batch = self.preprocess(self._to_tensors(observation))
-        with torch.random.fork_rng(devices=[]), torch.inference_mode():
-            torch.manual_seed(seed)
+        return self.chunks([observation], [seed])[0]
+
+    def chunks(self, observations: Sequence[Observation], seeds: Sequence[int]) -> np.ndarray:
+        """(n, chunk_size, action_dim): several observations in one pass, each with its own noise.
+
+        A row can differ from `chunk` by rounding: a product of more rows may be summed in another
+        order. Policies whose noise cannot be given row by row are asked one after the other.
+
+        Raises:
+            UsageError: an observation lacks a camera the policy was trained with.
+        """
+        batches = [self.preprocess(self._to_tensors(seen)) for seen in observations]
+        if not hasattr(getattr(self.module, "model", None), "sample_noise"):
+            rows = zip(batches, seeds, strict=True)
+            return np.concatenate([self._predict(batch, [seed]) for batch, seed in rows])
+        return self._predict(_joined(batches), seeds)
+
+    def _predict(self, batch: dict[str, Any], seeds: Sequence[int]) -> np.ndarray:
+        noise = _noise_by_row(self.module, seeds) if len(seeds) > 1 else nullcontext()
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(), noise:
+            torch.manual_seed(seeds[0])
             chunk = self.module.predict_action_chunk(batch)
-        return self.postprocess(chunk)[0].float().cpu().numpy()
+        return self.postprocess(chunk).float().cpu().numpy()
 
     def _to_tensors(self, observation: Observation) -> dict[str, Any]:
         if missing := [key for key in self.camera_keys if key not in observation]:
@@ -73,3 +92,39 @@ class LoadedPolicy:
             elif key != TASK_KEY:
                 tensors[key] = torch.from_numpy(value)
         return tensors
+
+
+def _joined(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Preprocessed batches of one as one batch."""
+    if len(batches) == 1:
+        return batches[0]
+    joined = dict(batches[0])
+    for key, value in joined.items():
+        if isinstance(value, torch.Tensor):
+            joined[key] = torch.cat([batch[key] for batch in batches])
+        elif isinstance(value, list):
+            joined[key] = [item for batch in batches for item in batch[key]]
+    return joined
+
+
+@contextmanager
+def _noise_by_row(module: Any, seeds: Sequence[int]) -> Iterator[None]:
+    """The draw of a flow's noise, row by row as each seed alone would give it."""
+    model = module.model
+    draw, own = model.sample_noise, "sample_noise" in vars(model)
+
+    def by_row(shape: Sequence[int], device: Any) -> torch.Tensor:
+        rows = []
+        for seed in seeds:
+            torch.manual_seed(seed)
+            rows.append(draw((1, *shape[1:]), device))
+        return torch.cat(rows)
+
+    model.sample_noise = by_row
+    try:
+        yield
+    finally:
+        if own:
+            model.sample_noise = draw
+        else:
+            del model.sample_noise

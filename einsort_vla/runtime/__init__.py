@@ -6,6 +6,15 @@ package but its errors, so that a bundle can carry it to a robot.
 
 from einsort_vla.runtime.bundle import Bundle, is_bundle, open_bundle
 from einsort_vla.runtime.flow import Session, sample_actions
+from einsort_vla.runtime.measure import WHOLE_CHUNK
 from einsort_vla.runtime.onnx import OnnxSession
 
-__all__ = ["Bundle", "OnnxSession", "Session", "is_bundle", "open_bundle", "sample_actions"]
+__all__ = [
+    "WHOLE_CHUNK",
+    "Bundle",
+    "OnnxSession",
+    "Session",
+    "is_bundle",
+    "open_bundle",
+    "sample_actions",
+]

@@ -16,6 +16,7 @@ from einsort_vla.runtime.bundle import SAMPLES, Bundle
 from einsort_vla.runtime.flow import Session, sample_actions
 
 ACTIONS = "actions"
+WHOLE_CHUNK = "whole chunk"  # in receipts, beside the parts
 # Of the actions against float32 in PyTorch: the least cosine, the largest relative error. For
 # engines in 16 bits the cosine is what GR00T's deployment asks for.
 GATES = {"float32": (0.999999, 1e-4), "float16": (0.999, 0.03), "bfloat16": (0.999, 0.03)}
@@ -76,7 +77,7 @@ def latency(bundle: Bundle, session: Session, n: int) -> dict[str, dict[str, flo
         started = time.perf_counter()
         sample_actions(timed, sample, n_steps)
         whole.append(1e3 * (time.perf_counter() - started))
-    return {name: _percentiles(ms) for name, ms in {**timed.ms, "whole chunk": whole}.items()}
+    return {name: _percentiles(ms) for name, ms in {**timed.ms, WHOLE_CHUNK: whole}.items()}
 
 
 def memory(on_gpu: bool) -> dict[str, int]:

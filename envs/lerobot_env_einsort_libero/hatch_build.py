@@ -9,12 +9,12 @@ ENVS = ("__init__", "benchmark", "libero", "observation", "protocol", "simulator
 
 
 class IncludeEnvironment(BuildHookInterface):
-    """Copies `envs` and its protocol beside the plug-in."""
+    """Copies `envs` and its protocols beside the plug-in."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "standard":
             envs = Path(self.root).parent
             build_data["force_include"] |= {
                 **{str(envs / f"{name}.py"): f"envs/{name}.py" for name in ENVS},
-                str(envs.parent / "configs/eval/libero.yaml"): "configs/eval/libero.yaml",
+                str(envs.parent / "configs/eval"): "configs/eval",
             }

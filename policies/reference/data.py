@@ -26,12 +26,12 @@ class Batch:
 
 
 class Demonstrations:
-    """All samples in memory; `scan` adds files that have appeared since."""
+    """All samples in the memory of `device`; `scan` adds files that have appeared since."""
 
-    def __init__(self, folder: Path, shape: Shape) -> None:
-        self._folder, self._shape = folder, shape
+    def __init__(self, folder: Path, shape: Shape, device: torch.device | str = "cpu") -> None:
+        self._folder, self._shape, self._device = folder, shape, device
         self._seen: set[str] = set()
-        self._parts: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
+        self._parts: list[tuple[Tensor, ...]] = []
         self.tasks: list[str] = []
         self.scan()
 
@@ -47,14 +47,14 @@ class Demonstrations:
         for path in new:
             self._seen.add(path.name)
             with np.load(path) as file:
-                self._parts.append(self._read(file))
+                self._parts.append(tuple(column.to(self._device) for column in self._read(file)))
         if new:
             self._samples = tuple(torch.cat(columns) for columns in zip(*self._parts, strict=True))
             tasks = self._samples[-1]
             # Tasks are drawn by the square root of their looks: between equal shares, which wear
             # out the small ones, and shares by size, which neglect them.
             chance = torch.bincount(tasks).double().rsqrt()[tasks]
-            self._chance = (chance / chance.sum()).numpy()
+            self._chance = (chance / chance.sum()).cpu().numpy()
 
     def _read(self, file: np.lib.npyio.NpzFile) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         looks, task = file["look_steps"], str(file["task"])
@@ -82,17 +82,23 @@ class Demonstrations:
         action_std = flat.std(0)
         action_std[3:6] = action_std[3:6].clamp(min=0.1)
         return {
-            "observation.state": {"mean": states.mean(0), "std": within.clamp(min=MIN_STD)},
-            "action": {"mean": flat.mean(0), "std": action_std},
+            "observation.state": {
+                "mean": states.mean(0).cpu(),
+                "std": within.clamp(min=MIN_STD).cpu(),
+            },
+            "action": {"mean": flat.mean(0).cpu(), "std": action_std.cpu()},
         }
 
     def draw(
         self, rng: np.random.Generator, n: int, statistics: dict[str, dict[str, Tensor]]
     ) -> Batch:
         """`n` samples at random, normalized, pictures not yet augmented."""
-        rows = torch.from_numpy(rng.choice(len(self), n, p=self._chance))
+        rows = torch.from_numpy(rng.choice(len(self), n, p=self._chance)).to(self._device)
         pictures, states, actions, places, tasks = (column[rows] for column in self._samples)
-        state, action = statistics["observation.state"], statistics["action"]
+        state, action = (
+            {name: numbers.to(self._device) for name, numbers in statistics[key].items()}
+            for key in ("observation.state", "action")
+        )
         return Batch(
             pictures=pictures.float() / 255,
             state=(states - state["mean"]) / state["std"],
@@ -114,15 +120,16 @@ def shrink(pictures: np.ndarray, shape: Shape) -> Tensor:
 def augment(pictures: Tensor, max_shift_px: int) -> Tensor:
     """Shift by a few pixels, change brightness, contrast and tint; (n, 2, 3, H, W) in [0, 1]."""
     n, cameras, channels, height, width = pictures.shape
-    flat = pictures.flatten(0, 1)
+    flat, device = pictures.flatten(0, 1), pictures.device
     if max_shift_px:
         padded = functional.pad(flat, (max_shift_px,) * 4, mode="replicate")
-        shifts = torch.randint(0, 2 * max_shift_px + 1, (len(flat), 2)).tolist()
-        flat = torch.stack(
-            [p[:, y : y + height, x : x + width] for p, (y, x) in zip(padded, shifts, strict=True)]
-        )
-    contrast = 1 + (torch.rand(len(flat), 1, 1, 1) - 0.5) * 0.3
-    tint = (torch.rand(len(flat), channels, 1, 1) - 0.5) * 0.1
+        shifts = torch.randint(0, 2 * max_shift_px + 1, (2, len(flat), 1), device=device)
+        y = shifts[0] + torch.arange(height, device=device)  # (n * cameras, height)
+        x = shifts[1] + torch.arange(width, device=device)
+        pick = torch.arange(len(flat), device=device)[:, None, None]
+        flat = padded[pick, :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+    contrast = 1 + (torch.rand(len(flat), 1, 1, 1, device=device) - 0.5) * 0.3
+    tint = (torch.rand(len(flat), channels, 1, 1, device=device) - 0.5) * 0.1
     return (flat * contrast + tint).unflatten(0, (n, cameras))
 
 

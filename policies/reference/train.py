@@ -99,7 +99,7 @@ class _Trainer:
 
         self.work, self.settings, self.rank, self.world = work, settings, rank, world
         self.device = torch.device("cuda" if torch.cuda.is_available() and world == 1 else "cpu")
-        self.data = Demonstrations(work / "demos", shape)
+        self.data = Demonstrations(work / "demos", shape, self.device)
         torch.manual_seed(settings.seed)
         self.policy = build_policy(work / "vlm", shape).to(self.device).train()
         self.statistics = self.data.statistics()
@@ -113,7 +113,8 @@ class _Trainer:
         self.step = 0
         self._resume()
         tokenizer = AutoTokenizer.from_pretrained(work / "vlm")
-        self.tokens, self.mask = tokenize(tokenizer, self.data.tasks, shape)
+        tokens = tokenize(tokenizer, self.data.tasks, shape)
+        self.tokens, self.mask = (part.to(self.device) for part in tokens)
 
     def run(self, until: int) -> None:
         """Train up to step `until`, saving on the way and at the end."""
@@ -140,15 +141,14 @@ class _Trainer:
         s, device = self.settings, self.device
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, s)
-        pictures = augment(batch.pictures.to(device), s.max_shift_px)
+        pictures = augment(batch.pictures, s.max_shift_px)
         state = batch.state + torch.randn_like(batch.state) * s.state_noise
         with torch.autocast(device.type, torch.bfloat16, enabled=s.autocast):
+            tokens, mask = self.tokens[batch.task], self.mask[batch.task]
             errors = flow_loss(
-                self.policy.model, pictures, self.tokens[batch.task].to(device),
-                self.mask[batch.task].to(device), state.to(device), batch.actions.to(device),
-                s.n_draws,
-            )  # fmt: skip
-            places = self.head.loss(batch.places.to(device))
+                self.policy.model, pictures, tokens, mask, state, batch.actions, s.n_draws
+            )
+            places = self.head.loss(batch.places)
         flow, place = errors.float().mean(), places.float().mean()
         self.optimizer.zero_grad()
         (flow + s.place_weight * place).backward()

@@ -7,15 +7,19 @@ import yaml
 
 from einsort_vla.errors import MissingDependency, UsageError
 from envs import benchmark
-from envs.protocol import DEFAULT_PATH, load_protocol
+from envs.protocol import load_protocol, protocol_names
 
 
-def test_default_protocol_is_lerobots():
-    protocol = load_protocol()
-    budgets = [protocol.steps_for(s) for s in ("libero_spatial", "libero_object", "libero_10")]
-    assert budgets == [280, 280, 520]
-    assert protocol.steps_for("libero_object_swap") == protocol.default_max_steps
-    assert dataclasses.asdict(protocol) == protocol.as_dict()
+def test_protocols_extend_one_another():
+    ours, lerobot, openpi = (load_protocol(name) for name in ("einsort", "lerobot", "openpi"))
+    assert load_protocol() == ours
+    assert protocol_names() == ["einsort", "lerobot", "openpi"]
+    suites = ("libero_spatial", "libero_object", "libero_10", "libero_object_swap")
+    assert [ours.steps_for(s) for s in suites] == [280, 280, 520, ours.default_max_steps]
+    assert (lerobot.image_size_px, lerobot.quaternion_sign) == (360, "raw")
+    assert (openpi.steps_for("libero_spatial"), openpi.shown_px) == (220, 224)
+    assert lerobot.max_steps == ours.max_steps
+    assert dataclasses.asdict(ours) == ours.as_dict()
 
 
 @pytest.mark.parametrize(
@@ -23,17 +27,25 @@ def test_default_protocol_is_lerobots():
     [
         (lambda d: d.update(settle_step=3), "Did you mean 'settle_steps'"),
         (lambda d: d.pop("controller"), "lacks the keys controller"),
+        (lambda d: d.update(while_thinking="holds"), "Did you mean 'hold'"),
+        (lambda d: d.update(extends="lerobo"), "unknown protocol 'lerobo'. Did you mean 'lerobot'"),
     ],
 )
 def test_a_wrong_protocol_file_is_refused(change, message, tmp_path):
-    data = yaml.safe_load(DEFAULT_PATH.read_text())
+    data = load_protocol().as_dict()
     change(data)
     path = tmp_path / "protocol.yaml"
     path.write_text(yaml.safe_dump(data))
     with pytest.raises(UsageError, match=message):
-        load_protocol(path)
+        load_protocol(str(path))
+
+
+def test_a_protocol_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
-        load_protocol(tmp_path / "none.yaml")
+        load_protocol(str(tmp_path / "none.yaml"))
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(UsageError, match="is no YAML"):
+        load_protocol(str(tmp_path / "broken.yaml"))
 
 
 def test_a_missing_gl_library_is_named_with_its_package(monkeypatch):

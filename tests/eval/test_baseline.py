@@ -1,21 +1,27 @@
 """Dense episodes move between runs only where nothing that decides them has changed."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from einsort_vla.errors import UsageError
+from einsort_vla.results import LOG, RUN, EpisodeRecord, Scene, read_episodes, write_episodes
+from envs.protocol import load_protocol
+from eval.arms import Arm, Variant
 from eval.baseline import read_dense
-from eval.output import LOG, RUN
 from eval.provenance import describe
-from eval.rollout import EpisodeRecord, Scene
-from eval.schedule import begin_log, read_log
 
-SCENES = [Scene("libero_object", 0, k, seed=0) for k in range(3)]
+SCENES = tuple(Scene("libero_object", 0, k, seed=0) for k in range(3))
+ARMS = [Arm("dense", Variant("a")), Arm("leader 0.5", Variant("b"), reference="dense")]
 
 
-def record(scene, arm="dense"):
-    return EpisodeRecord(scene, arm, "success", 100, 5.0, [40.0])
+def record(scene, arm="dense", outcome="success"):
+    return EpisodeRecord(scene, arm, outcome, 100, 5.0, [40.0])
+
+
+def request(folder, scenes=SCENES):
+    return SimpleNamespace(folder=folder, scenes=scenes, protocol=load_protocol())
 
 
 @pytest.fixture
@@ -23,19 +29,25 @@ def earlier_run(tmp_path, tiny_policy_folder):
     folder = tmp_path / "earlier"
     folder.mkdir()
     inputs = {"policy": tiny_policy_folder / "model.safetensors"}
-    (folder / RUN).write_text(json.dumps(describe({"rate": 0.5}, inputs)))
+    run = {**describe({"rate": "0.5"}, inputs), "protocol": load_protocol().as_dict()}
+    (folder / RUN).write_text(json.dumps(run))
     other_seed = Scene("libero_object", 0, 2, seed=1)
-    records = [record(SCENES[0]), record(SCENES[1], "compressed"), record(other_seed)]
-    begin_log(folder / LOG, records)
+    write_episodes(
+        folder / LOG,
+        [record(SCENES[0]), record(SCENES[1], "leader 0.5"), record(other_seed),
+         record(SCENES[2], outcome="error")],
+    )  # fmt: skip
     return folder
 
 
 def test_the_same_scenes_of_the_same_policy_are_taken(earlier_run, tiny_policy_folder, tmp_path):
-    found = read_dense(earlier_run, tiny_policy_folder, SCENES)
+    found = read_dense(earlier_run, request(tiny_policy_folder), ARMS)
     assert found == [record(SCENES[0])]
-    begin_log(tmp_path / LOG, found)
-    begin_log(tmp_path / LOG, [])  # a log that was begun is left alone
-    assert read_log(tmp_path / LOG) == found
+    write_episodes(tmp_path / LOG, found)
+    assert read_episodes(tmp_path / LOG) == found
+    with (tmp_path / LOG).open("a") as file:
+        file.write('{"scene": {"suite"')  # a kill cut it short
+    assert read_episodes(tmp_path / LOG) == found
 
 
 def test_what_differs_is_named(earlier_run, tiny_policy_folder, tmp_path):
@@ -44,9 +56,10 @@ def test_what_differs_is_named(earlier_run, tiny_policy_folder, tmp_path):
     def refused(message, scenes=SCENES, folder=earlier_run, **changes):
         (earlier_run / RUN).write_text(json.dumps(run | changes))
         with pytest.raises(UsageError, match=message):
-            read_dense(folder, tiny_policy_folder, scenes)
+            read_dense(folder, request(tiny_policy_folder, scenes), ARMS)
 
     refused("holds no run", folder=tmp_path)
     refused("another inputs_sha256", inputs_sha256={"policy": "0"})
     refused("another versions and machine", versions={"mujoco": "3.4"}, machine="abacus")
+    refused("another protocol", protocol=load_protocol("openpi").as_dict())
     refused("no dense episode of these scenes", scenes=SCENES[1:])

@@ -24,7 +24,7 @@ from eval.recorder import Recorder
 class TwoBranches:
     """A policy whose actions follow `strong` a hundred times as much as `weak`."""
 
-    chunk_size, n_action_steps = 4, 2
+    chunk_size, n_action_steps, last_chunk_ms = 4, 2, 1.0
 
     def __init__(self):
         torch.manual_seed(0)

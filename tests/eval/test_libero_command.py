@@ -27,24 +27,35 @@ def command(*arguments):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rate": 1.5}, r"--rate 1.5 is outside \[0, 0.95\]"),
-        ({"rate": float("nan")}, "--rate nan is outside"),
-        ({"rate": -0.1}, "outside"),
-        ({"rate": 0.5, "codec": "leeder"}, "unknown codec 'leeder'. Did you mean 'leader'"),
-        ({"rate": 0.5, "suite": "libero_objects"}, "Did you mean 'libero_object'"),
-        ({"rate": 0.5, "tasks": "10"}, "libero_object has tasks 0 to 9; 10 was asked for"),
-        ({"rate": 0.5, "tasks": "a"}, "not a list of numbers"),
-        ({"rate": 0.5, "episodes": 51}, "stores 50 initial states.* ask for 0 to 50"),
-        ({"rate": 0.5, "episodes": 11, "first_state": 40}, "ask for 40 to 50"),
-        ({"rate": 0.5, "episodes": 0}, "at least 1"),
-        ({"rate": 0.5, "displace": 4}, r"--displace 4 is outside \[0, 0.1\] metres"),
-        ({"rate": 0.5, "backend": "gpu"}, "unknown backend 'gpu'"),
-        ({"rate": 0, "runtime": "onnx"}, "--rate 0 makes none"),
-        ({"rate": 0.5, "runtime": "onnx", "codec": "scalar"}, "runs --codec leader, not 'scalar'"),
-        ({"rate": 0.5, "runtime": "onnx", "backend": "cpu"}, "--backend is for --runtime torch"),
-        ({"rate": 0.5, "wrong_pictures": True}, "needs --displace"),
-        ({"rate": 0.5, "policy": "./nowhere"}, "does not exist"),
-        ({"rate": 0.93}, "reaches rate 0.9"),
+        ({"rate": "1.5"}, r"--rate 1.5 is outside \[0, 0.95\]"),
+        ({"rate": "nan"}, "--rate nan is outside"),
+        ({"rate": "-0.1"}, "outside"),
+        ({"rate": "0.5", "codec": "leeder"}, "unknown codec 'leeder'. Did you mean 'leader'"),
+        ({"rate": "0.5", "suite": "libero_objects"}, "Did you mean 'libero_object'"),
+        ({"rate": "0.5", "tasks": "10"}, "libero_object has tasks 0 to 9; 10 was asked for"),
+        ({"rate": "0.5", "tasks": "a"}, "not a list of numbers"),
+        ({"rate": "0.5", "episodes": 51}, "stores 50 initial states.* ask for 0 to 50"),
+        ({"rate": "0.5", "episodes": 11, "first_state": 40}, "ask for 40 to 50"),
+        ({"rate": "0.5", "episodes": 0}, "at least 1"),
+        ({"rate": "0.1,0.5,..."}, "no series such as"),
+        ({"rate": "0.5", "codec": "leader,scaler"}, "Did you mean 'scalar'"),
+        ({"rate": "0.5", "latency": "soon"}, "neither milliseconds nor a receipt"),
+        ({"rate": "0.5", "protocol": "openpy"}, "Did you mean 'openpi'"),
+        ({"rate": "0.5", "margin": 0.0}, "--margin 0.0 is outside"),
+        ({"rate": "0.5", "workers": 500}, "--workers 500 would need about .* GB are free: "),
+        ({"rate": "0.5", "ray": "auto", "video": True}, "--ray runs PyTorch without --video"),
+        ({"rate": "0.5", "runtime": "onnx", "batch": 2}, "--batch is for --runtime torch"),
+        ({"rate": "0.5", "displace": 4}, r"--displace 4 is outside \[0, 0.1\] metres"),
+        ({"rate": "0.5", "backend": "gpu"}, "unknown backend 'gpu'"),
+        ({"rate": "0", "runtime": "onnx"}, "--rate 0 makes none"),
+        (
+            {"rate": "0.5", "runtime": "onnx", "codec": "scalar"},
+            "runs --codec leader, not 'scalar'",
+        ),
+        ({"rate": "0.5", "runtime": "onnx", "backend": "cpu"}, "--backend is for --runtime torch"),
+        ({"rate": "0.5", "wrong_pictures": True}, "needs --displace"),
+        ({"rate": "0.5", "policy": "./nowhere"}, "does not exist"),
+        ({"rate": "0.93"}, "reaches rate 0.9"),
     ],
 )
 def test_misuse_is_refused(settings, message, tmp_path):
@@ -57,13 +68,15 @@ def test_policies_that_cannot_run_are_refused(tiny_policy_folder, tmp_path):
     def refused(message, **config):
         path = tiny_policy_folder / "config.json"
         path.write_text(json.dumps({"type": "smolvla", **config}))
-        settings = Settings(0.5, policy=str(tiny_policy_folder), output=tmp_path / "out")
+        settings = Settings("0.5", policy=str(tiny_policy_folder), output=tmp_path / "out")
         with pytest.raises(EinSortError, match=message):
             main(settings, Console(quiet=True))
         assert not (tmp_path / "out").exists()
 
     front = {"observation.images.front": {"type": "VISUAL", "shape": [3, 256, 256]}}
     refused("trained with the cameras observation.images.front; LIBERO has", input_features=front)
+    seven = {"action": {"type": "ACTION", "shape": [14]}}
+    refused(r"trained with actions of \[14\] numbers; LIBERO's have 7", output_features=seven)
     refused("is already compressed", type="einsort_smolvla")
     refused("policy type for compression 'gr00t'", type="gr00t")
 
@@ -71,12 +84,12 @@ def test_policies_that_cannot_run_are_refused(tiny_policy_folder, tmp_path):
 def test_output_of_another_run_is_left_alone(tmp_path):
     def refused(message, **changes):
         with pytest.raises(EinSortError, match=message):
-            main(Settings(**{"rate": 0.5, "output": tmp_path, **changes}), Console(quiet=True))
+            main(Settings(**{"rate": "0.5", "output": tmp_path, **changes}), Console(quiet=True))
 
     refused("no run to resume", resume=True)
     (tmp_path / "thesis.tex").touch()
     refused("not empty and holds no run")
-    (tmp_path / "run.json").write_text(json.dumps({"config": {"rate": 0.25}}))
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"rate": "0.25"}}))
     refused("holds a run already")
     refused("holds another run: --rate differ", resume=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.json", "thesis.tex"]
@@ -120,8 +133,9 @@ def test_end_to_end_with_an_interrupt_and_resume(tmp_path):
     assert result.returncode == 0, result.stderr
     assert log.read_text().splitlines()[: len(before)] == before
     check_report(json.loads((output / "report.json").read_text()))
-    assert "| libero_object | " in (output / "compressed" / "README.md").read_text()
-    assert (output / "run.json").exists()
+    card = (output / "policies" / "leader-0.5" / "README.md").read_text()
+    assert "| leader 0.5 | " in card
+    assert "leader 0.5" in (output / "report.html").read_text()
     videos = list((output / "videos").glob("*.mp4"))
     assert videos
     frame = imageio.imread(videos[0], index=0)
@@ -131,13 +145,16 @@ def test_end_to_end_with_an_interrupt_and_resume(tmp_path):
 
 def check_report(report):
     assert report["complete"]
-    assert report["rate_achieved"] >= 0.5
-    assert report["bytes"]["compressed"] < 0.56 * report["bytes"]["dense"]
-    for arm in ("dense", "compressed"):
-        assert report["arms"][arm]["episodes"] == 2
-        assert report["arms"][arm]["errors"] == 0
-    paired = report["paired"]
-    assert sum(paired[k] for k in ("both", "only_dense", "only_compressed", "neither")) == 2
-    # 8 bits a weight change nothing a robot notices: a dense success stays one.
-    assert report["arms"]["dense"]["successes"] >= 1
-    assert report["arms"]["compressed"]["successes"] >= 1
+    compressed = report["arms"]["leader 0.5"]
+    assert compressed["compression"]["rate_achieved"] >= 0.5
+    sizes = compressed["compression"]["bytes"]
+    assert sizes["compressed"] < 0.56 * sizes["dense"]
+    for arm in report["arms"].values():
+        assert (arm["episodes"], arm["errors"]) == (2, 0)
+        assert 1 < arm["latency_ms"]["p50"] <= arm["latency_ms"]["p99"]
+        assert 0.2 < arm["motion"]["path_m"] < 5
+        # 8 bits a weight change nothing a robot notices: a dense success stays one.
+        assert arm["successes"] >= 1
+    paired = report["paired"]["leader 0.5"]
+    assert paired["n"] == 2
+    assert 0 < paired["divergence"]["mean"] < 0.05

@@ -59,7 +59,7 @@ class EinsortLiberoConfig(EnvConfig):
 
 
 def _features() -> dict[str, PolicyFeature]:
-    size = load_protocol().image_size_px
+    size = load_protocol().shown_px
     picture = PolicyFeature(FeatureType.VISUAL, (size, size, 3))
     return {
         ACTION: PolicyFeature(FeatureType.ACTION, (ACTION_DIM,)),

@@ -1,0 +1,97 @@
+"""Episodes as data: one line of episodes.jsonl each."""
+
+import contextlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Outcome = Literal["success", "failure", "error"]
+EpisodeKey = tuple["Scene", str]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that makes an episode repeatable, but the policy and its delay."""
+
+    suite: str
+    task_id: int
+    episode: int  # also the number of the stored initial state
+    seed: int
+    displacement_m: float = 0.0
+    wrong_pictures: bool = False
+    stored: bool = True  # False: a fresh random scene instead of the stored initial state
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How the arm moved in one episode; see docs/evaluation.md for each.
+
+    Lengths in metres, times in seconds of robot time; actions are in the units of the controller,
+    -1 to 1.
+    """
+
+    path_m: float  # of the hand
+    jerk_m_s3: float  # root mean square of the third difference of the hand's position
+    gripper_toggles: int  # changes between an opening and a closing command
+    seam_jump: float  # mean distance of the actions on both sides of a seam of chunks
+    saturation: float  # share of commanded numbers outside -1 to 1
+    duration_s: float  # to success or to the end of the budget
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """One finished episode of one arm."""
+
+    scene: Scene
+    arm: str
+    outcome: Outcome
+    steps: int
+    wall_s: float
+    policy_ms: list[float] = field(default_factory=list)  # one a chunk
+    error: str | None = None
+    actions_sha256: str = ""  # of all executed actions, to tell whether two arms moved alike
+    layers: dict[str, int] = field(default_factory=dict)  # coded ones, by what multiplied them
+    motion: Motion | None = None  # None where no step was made
+    # Of the dense arm: relative distance of other arms' actions at what it saw, by arm.
+    divergence: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def key(self) -> EpisodeKey:
+        return self.scene, self.arm
+
+    @property
+    def is_success(self) -> bool:
+        return self.outcome == "success"
+
+    def as_line(self) -> str:
+        """JSON, with the end of the line."""
+        return json.dumps(asdict(self)) + "\n"
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "EpisodeRecord":
+        motion = Motion(**data["motion"]) if data.get("motion") else None
+        return cls(**{**data, "scene": Scene(**data["scene"]), "motion": motion})
+
+
+def read_episodes(log: Path) -> list[EpisodeRecord]:
+    """Episodes of a log in the order they ended, of each key the last.
+
+    A line that a kill cut short is left out, and so is an episode that ended in an error once a
+    later line has it done.
+    """
+    if not log.exists():
+        return []
+    records: dict[EpisodeKey, EpisodeRecord] = {}
+    for line in log.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            record = EpisodeRecord.from_dict(json.loads(line))
+            records.pop(record.key, None)
+            records[record.key] = record
+    return list(records.values())
+
+
+def write_episodes(log: Path, records: Iterable[EpisodeRecord]) -> None:
+    """A new log of these episodes."""
+    log.write_text("".join(record.as_line() for record in records), encoding="utf-8")

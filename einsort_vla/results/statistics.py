@@ -1,0 +1,158 @@
+"""Intervals and tests for success rates, single and paired.
+
+A difference is always that of the compressed arm minus its reference, in -1 to 1; all intervals
+are two-sided, of 95 % unless said otherwise. What is not defined, as with no trials, is None.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import binomtest, bootstrap, norm
+
+Interval = tuple[float, float]
+N_RESAMPLES = 5000
+BRACKET = 1e-12  # how near the ends of its range the root of Tango's interval is looked for
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """Successes of two arms over the same episodes."""
+
+    both: int
+    only_reference: int
+    only_arm: int
+    neither: int
+
+    @property
+    def n(self) -> int:
+        return self.both + self.only_reference + self.only_arm + self.neither
+
+    @property
+    def difference(self) -> float | None:
+        """Success rate of the arm minus that of its reference."""
+        return (self.only_arm - self.only_reference) / self.n if self.n else None
+
+    @property
+    def swapped(self) -> "PairCounts":
+        """The same pairs with arm and reference exchanged."""
+        return PairCounts(self.both, self.only_arm, self.only_reference, self.neither)
+
+
+def wilson(successes: int, n: int) -> Interval | None:
+    """The Wilson score interval of a proportion."""
+    if not n:
+        return None
+    bounds = binomtest(successes, n).proportion_ci(method="wilson")
+    return float(bounds.low), float(bounds.high)
+
+
+def newcombe(counts: PairCounts) -> Interval | None:
+    """Interval of the paired difference: square and add two Wilson intervals and a correlation.
+
+    Source: Newcombe 1998, Statistics in Medicine 17:2635-2650, method 10.
+    """
+    n = counts.n
+    reference = wilson(counts.both + counts.only_reference, n)
+    arm = wilson(counts.both + counts.only_arm, n)
+    if reference is None or arm is None:
+        return None
+    p_reference, p_arm = (
+        (counts.both + counts.only_reference) / n,
+        (counts.both + counts.only_arm) / n,
+    )
+    phi, difference = _phi(counts), p_arm - p_reference
+    below = _side(p_arm - arm[0], reference[1] - p_reference, phi)
+    above = _side(arm[1] - p_arm, p_reference - reference[0], phi)
+    return difference - below, difference + above
+
+
+def _phi(counts: PairCounts) -> float:
+    """Correlation of the pairs, shrunk towards 0 by half a trial in each cell when positive."""
+    a, b, c, d = counts.both, counts.only_reference, counts.only_arm, counts.neither
+    margins = (a + b) * (c + d) * (a + c) * (b + d)
+    if not margins:
+        return 0.0
+    excess = a * d - b * c
+    return (max(excess - counts.n / 2, 0) if excess > 0 else excess) / math.sqrt(margins)
+
+
+def _side(a: float, b: float, phi: float) -> float:
+    return math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0))
+
+
+def tango(counts: PairCounts, confidence: float = 0.95) -> Interval | None:
+    """Interval of the paired difference that the score test does not reject.
+
+    It is not degenerate where the two arms never differ.
+
+    Source: Tango 1998, Statistics in Medicine 17:891-908.
+    """
+    if not counts.n:
+        return None
+    z = float(norm.ppf((1 + confidence) / 2))
+    return _tango_lower(counts, z), -_tango_lower(counts.swapped, z)
+
+
+def _tango_lower(counts: PairCounts, z: float) -> float:
+    n, gained, lost = counts.n, counts.only_arm, counts.only_reference
+    if lost == n:
+        return -1.0
+
+    def excess(difference: float) -> float:
+        variance = n * score_variance(gained / n, lost / n, difference)
+        return gained - lost - n * difference - z * math.sqrt(variance)
+
+    root = brentq(excess, BRACKET - 1, (gained - lost) / n - BRACKET, xtol=1e-10)
+    return cast(float, root)
+
+
+def score_variance(gained: float, lost: float, difference: float) -> float:
+    """n times the variance of the paired difference, were the true one `difference`.
+
+    Args:
+        gained: share of pairs in which only the arm succeeded.
+        lost: share in which only the reference did; its maximum-likelihood estimate under the
+            constraint p(gained) - p(lost) = difference has a closed form.
+
+    Source: Tango 1998, the estimate and the variance inside the score.
+    """
+    a = 2.0
+    b = (2 - gained + lost) * difference - gained - lost
+    c = -lost * difference * (1 - difference)
+    p_lost = (math.sqrt(max(b * b - 4 * a * c, 0)) - b) / (2 * a)
+    return max(2 * p_lost + difference * (1 - difference), 0)
+
+
+def mcnemar_p(counts: PairCounts) -> float | None:
+    """Two-sided p-value of McNemar's exact test that both arms succeed equally often.
+
+    A sign test on the discordant pairs; 1 where none is.
+    """
+    if not counts.n:
+        return None
+    discordant = counts.only_reference + counts.only_arm
+    return float(binomtest(counts.only_arm, discordant).pvalue) if discordant else 1.0
+
+
+def clustered_bootstrap(task_pairs: Sequence[PairCounts], seed: int = 0) -> Interval | None:
+    """Percentile interval of the difference with whole tasks resampled, as for other tasks alike.
+
+    None for fewer than two tasks with pairs.
+    """
+    tasks = [task for task in task_pairs if task.n]
+    if len(tasks) < 2:
+        return None
+    differences = [task.only_arm - task.only_reference for task in tasks]
+    found = bootstrap(
+        (differences, [task.n for task in tasks]),
+        lambda difference, n, axis: difference.sum(axis) / n.sum(axis),
+        paired=True,
+        n_resamples=N_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)

@@ -1,0 +1,37 @@
+"""Running success rates in an experiment tracker."""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+from einsort_vla.errors import MissingDependency
+from einsort_vla.results import RUN
+
+PROJECT = "einsort-vla"
+
+
+class Tracker(Protocol):
+    """What wandb and trackio have in common."""
+
+    def log(self, metrics: dict[str, Any]) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+def open_tracker(name: str | None, output: Path) -> Tracker | None:
+    """Begin a run there, with this run's settings; None where none is asked for.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    if name is None:
+        return None
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise MissingDependency(
+            f"--track {name} needs {name}: pip install 'einsort-vla[{name}]'"
+        ) from error
+    run = json.loads((output / RUN).read_text(encoding="utf-8"))
+    return module.init(project=PROJECT, name=output.name, config=run)
