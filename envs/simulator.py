@@ -17,6 +17,7 @@ from envs.benchmark import Task, prepare_gl
 from envs.protocol import Protocol
 
 CAMERAS = ("agentview", "robot0_eye_in_hand")
+Condition = tuple[str, ...]  # a predicate's name and its arguments
 HAND_ROOM_M = (0.08, 0.15)  # half the hand's depth (x) and width (y), plus an object's radius
 
 
@@ -34,7 +35,8 @@ class Simulator:
         self._robot = self._domain.robots[0]
         self._hand = self.model.body("robot0_right_hand").id
         self._origin = {f.name: _declared_pose(f.get_obj()) for f in self._domain.fixtures}
-        self.target, self.goal = self._domain.obj_of_interest[:2]
+        interest = self._domain.obj_of_interest
+        self.target, self.goal = interest[0], interest[-1]
 
     # Resets and stepping
 
@@ -86,6 +88,15 @@ class Simulator:
         """The benchmark's own predicate for this task."""
         return bool(self._domain._check_success())
 
+    @property
+    def goal_conditions(self) -> list[Condition]:
+        """What has to hold at the end: ("on", object, object or region), ("open", region), ..."""
+        return [tuple(condition) for condition in self._domain.parsed_problem["goal_state"]]
+
+    def holds(self, condition: Condition) -> bool:
+        """The benchmark's own predicate for one condition."""
+        return bool(self._domain._eval_predicate(condition))
+
     def close(self) -> None:
         self._env.close()
 
@@ -128,12 +139,29 @@ class Simulator:
         left, right = self.finger_joints()
         return float(left - right)
 
+    def is_gripped(self, name: str) -> bool:
+        """Whether both fingers touch the object. NOTE: thin necks of bottles may be missed."""
+        grips, movable = self._domain._check_grasp, self._domain.objects_dict.get(name)
+        return movable is not None and bool(grips(self._robot.gripper, movable))
+
     def position(self, name: str) -> np.ndarray:
-        """(3,) origin of an object or fixture, m."""
+        """(3,) origin of an object or fixture, or centre of a region, m."""
+        if name in self._domain.object_sites_dict:
+            return np.array(self.data.site(name).xpos)
         return np.array(self.data.xpos[self._domain.obj_body_id[name]])
 
     def vertical_extent(self, name: str) -> tuple[float, float]:
-        """Lowest and highest point of the object's collision geometry, m."""
+        """Lowest and highest point of the object's collision geometry, m.
+
+        A region has that of the object or fixture it belongs to; one of the table is where
+        things stand.
+        """
+        if name in self._domain.object_sites_dict:
+            owner = self._domain.object_sites_dict[name].parent_name
+            if owner is None:  # the site itself lies inside the table
+                height = min(self.vertical_extent(each)[0] for each in self._domain.objects_dict)
+                return height, height
+            name = owner
         root = self.model.body_rootid[self._domain.obj_body_id[name]]
         in_object = self.model.body_rootid[self.model.geom_bodyid] == root
         geoms = np.flatnonzero(in_object & (self.model.geom_contype > 0))
@@ -142,6 +170,20 @@ class Simulator:
         centre = self.data.geom_xpos[geoms, 2] + np.einsum("gj,gj->g", rotation[:, 2], box[:, :3])
         half = np.einsum("gj,gj->g", np.abs(rotation[:, 2]), box[:, 3:])
         return float((centre - half).min()), float((centre + half).max())
+
+    def is_region(self, name: str) -> bool:
+        """Whether `name` is a region, as a drawer's inside or a stove's plate."""
+        return name in self._domain.object_sites_dict
+
+    def is_movable(self, region: str) -> bool:
+        """Whether the region belongs to an object, as a basket's inside."""
+        return self._domain.object_sites_dict[region].parent_name in self._domain.objects_dict
+
+    def joint_of(self, name: str) -> str | None:
+        """The joint that a region (of a drawer) or a fixture (a stove's knob) moves with."""
+        owner = self._domain.object_sites_dict.get(name) or self._domain.fixtures_dict.get(name)
+        joints = owner.joints if owner is not None else None
+        return joints[0] if joints else None
 
     def is_inside_fixture(self, name: str) -> bool:
         """Whether the task starts with the object in a fixture, as a bowl in a drawer."""

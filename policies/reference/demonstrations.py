@@ -13,16 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from envs.benchmark import load_task
-from envs.experts import make_expert
+from envs.experts import Expert, make_expert
 from envs.observation import observe
 from envs.protocol import load_protocol
 from envs.simulator import CAMERAS, Simulator
 from policies.protocol import Policy
 
-MAX_STEPS = 240
 LOOK_EVERY, LOOK_EVERY_CLOSING = 4, 2  # control steps between recorded pictures
 STEPS_AFTER_SUCCESS = 6
-TAKE_OVER_AT = (10, 120)  # control steps
+TAKE_OVER_FROM, TAKE_OVER_WITHIN = 10, 0.43  # control steps; share of the step budget
 MISSED_GAP_M = 0.006  # fingers closed on nothing
 LOST_DISTANCE_M = 0.09  # closing this far from the target cannot end well
 MISSES_BEFORE_TAKEOVER = 12  # control steps in a row
@@ -58,26 +57,26 @@ class Recorder:
         self.actions: list[np.ndarray] = []
         self.places: list[np.ndarray] = []
 
-    def record(self, action: np.ndarray, look: bool) -> None:
+    def record(self, action: np.ndarray, attention: np.ndarray, look: bool) -> None:
         s = self._simulator
         if look:
             self.pictures.append(np.stack([s.render(c) for c in CAMERAS]))
             self.look_steps.append(len(self.actions))
         self.states.append(s.proprioception())
         self.actions.append(action.astype(np.float32))
-        self.places.append(np.concatenate([s.position(s.target), s.position(s.goal)]))
+        self.places.append(attention.ravel().astype(np.float32))
 
     def save(self, path: Path) -> None:
         """Write atomically: pictures (n_looks, 2, H, W, 3) uint8, the rest per step."""
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
-            np.savez(
+            np.savez_compressed(
                 file,
                 pictures=np.stack(self.pictures),
                 look_steps=np.array(self.look_steps),
                 states=np.stack(self.states),
                 actions=np.stack(self.actions),
-                places=np.stack(self.places).astype(np.float32),
+                places=np.stack(self.places),
                 task=self._simulator.task.language,
             )
         os.replace(partial, path)
@@ -93,20 +92,16 @@ def random_scene(simulator: Simulator, rng: np.random.Generator, spread: SceneSp
 
 
 def record_expert(
-    simulator: Simulator,
-    recorder: Recorder,
-    rng: np.random.Generator,
-    noise: ActionNoise,
-    max_steps: int = MAX_STEPS,
+    simulator: Simulator, recorder: Recorder, rng: np.random.Generator, noise: ActionNoise
 ) -> bool:
-    """Let the expert act from the present state; True if it succeeded within `max_steps`."""
+    """Let the expert act from the present state; True if it succeeded within the step budget."""
     expert = make_expert(simulator)
     disturb = _Disturbance(noise, rng)
     after_success = 0
-    for step in range(max_steps):
+    for step in range(simulator.protocol.steps_for(simulator.task.suite)):
         action = expert.act()
         every = LOOK_EVERY_CLOSING if expert.phase == "close" else LOOK_EVERY
-        recorder.record(action, look=step % every == 0)
+        recorder.record(action, expert.attention(), look=step % every == 0)
         simulator.step(disturb(action, expert.phase))
         after_success += after_success > 0 or simulator.is_success()
         if after_success > STEPS_AFTER_SUCCESS:
@@ -114,27 +109,33 @@ def record_expert(
     return False
 
 
-def let_policy_act(
-    simulator: Simulator, policy: Policy, rng: np.random.Generator, take_over_at: tuple[int, int]
-) -> bool:
+def let_policy_act(simulator: Simulator, policy: Policy, rng: np.random.Generator) -> bool:
     """Run a policy until a random step or until it grasps at nothing; True if it succeeded."""
     policy.reset(int(rng.integers(2**31)))
+    expert = make_expert(simulator)
     queue: list[np.ndarray] = []
     misses = 0
-    for _ in range(int(rng.integers(*take_over_at))):
+    budget = simulator.protocol.steps_for(simulator.task.suite)
+    for _ in range(int(rng.integers(TAKE_OVER_FROM, TAKE_OVER_WITHIN * budget))):
         if not queue:
             queue = list(policy.predict_action_chunk(observe(simulator))[: policy.n_action_steps])
         action = np.clip(queue.pop(0), -1, 1)
         simulator.step(action)
         if simulator.is_success():
             return True
-        distance = np.linalg.norm(simulator.hand_position() - simulator.position(simulator.target))
-        closing = action[6] * simulator.protocol.gripper_open < 0
-        missed = simulator.finger_gap() < MISSED_GAP_M or distance > LOST_DISTANCE_M
-        misses = misses + 1 if closing and missed else 0
+        misses = misses + 1 if _misses_grasp(simulator, action, expert) else 0
         if misses > MISSES_BEFORE_TAKEOVER:
             return False
     return False
+
+
+def _misses_grasp(simulator: Simulator, action: np.ndarray, expert: Expert) -> bool:
+    """Whether the hand closes on nothing where the expert would open it."""
+    opens = expert.act()[6] * simulator.protocol.gripper_open > 0
+    closes = action[6] * simulator.protocol.gripper_open < 0
+    distance = np.linalg.norm(simulator.hand_position() - expert.attention()[0])
+    empty = simulator.finger_gap() < MISSED_GAP_M or distance > LOST_DISTANCE_M
+    return bool(opens and closes and empty and not simulator.is_gripped(expert.target))
 
 
 class _Disturbance:
@@ -209,7 +210,7 @@ def _record_scene(
     simulator: Simulator, policy: Policy | None, path: Path, rng: np.random.Generator
 ) -> str:
     random_scene(simulator, rng, SceneSpread())
-    if policy is not None and let_policy_act(simulator, policy, rng, TAKE_OVER_AT):
+    if policy is not None and let_policy_act(simulator, policy, rng):
         path.with_suffix(".solved").touch()
         return "solved"
     recorder = Recorder(simulator)

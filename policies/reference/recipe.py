@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from envs.experts import WITHOUT_EXPERT
 from policies.protocol import Policy
 from policies.reference.demonstrations import collect_task
 from policies.reference.model import Shape
@@ -70,6 +71,7 @@ def _collect(
         (suite, task_id, demos, n, seed, checkpoint)
         for task_id in range(10)
         for suite, n in zip(recipe.suites, n_scenes, strict=True)
+        if n and (suite, task_id) not in WITHOUT_EXPERT
     ]
     started = time.monotonic()
     context = multiprocessing.get_context("spawn")
