@@ -1,21 +1,20 @@
 """The dense arm of an earlier run, taken over so that a sweep over rates runs it once."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from einsort_vla.checkpoint import WEIGHTS
 from einsort_vla.errors import UsageError
 from einsort_vla.results import LOG, RUN, EpisodeRecord, read_episodes
-from eval.arms import Arm
+from eval.arms import DENSE, arm_name
 from eval.provenance import describe
 from eval.request import Request
 
 SAME = ("inputs_sha256", "versions", "machine")
 
 
-def read_dense(baseline: Path, request: Request, arms: Sequence[Arm]) -> list[EpisodeRecord]:
-    """The dense episodes that an earlier run has of these scenes, at the delays of these arms.
+def read_dense(baseline: Path, request: Request) -> list[EpisodeRecord]:
+    """The dense episodes that an earlier run has of these scenes, at these delays.
 
     A scene fixes an episode but for the policy, the protocol, the simulator and the machine, so
     these must be the same. Scenes that the earlier run lacks are left to be run as usual.
@@ -34,7 +33,8 @@ def read_dense(baseline: Path, request: Request, arms: Sequence[Arm]) -> list[Ep
             f"the run in {baseline} had another {' and '.join(other)}: its dense episodes cannot "
             "be taken over. Leave out --baseline."
         )
-    wanted = {(scene, arm.name) for scene in request.scenes for arm in arms if not arm.reference}
+    names = [arm_name(DENSE, delay_ms) for delay_ms in request.delays_ms]
+    wanted = {(scene, name) for scene in request.scenes for name in names}
     found = [
         record
         for record in read_episodes(baseline / LOG)

@@ -25,7 +25,7 @@ from eval.compression import describe_arms, list_arms, make_all, plan_all
 from eval.crew import Crew, check_memory, local_crew, policy_bytes
 from eval.driver import run_all
 from eval.followers import Followers
-from eval.output import POLICIES, describe_run, prepare, write_run
+from eval.output import POLICIES, RECORDINGS, describe_run, prepare, write_run
 from eval.request import Request, Settings, check_request
 from eval.schedule import Schedule
 from eval.worker import Station
@@ -39,13 +39,14 @@ def main(settings: Settings, console: Console) -> int:
     if settings.ray is None:
         n_policies = (1 + len(planned)) * [request.folder / WEIGHTS]
         check_memory(settings.workers, policy_bytes(n_policies))
+    dense = read_dense(settings.baseline, request) if settings.baseline else []
     output = prepare(request)
     policies = output / POLICIES
     arms = list_arms(request, planned, policies)
     if not (output / RUN).exists():
-        dense = read_dense(settings.baseline, request, arms) if settings.baseline else []
-        write_episodes(output / LOG, dense)
         write_run(output, describe_run(request, describe_arms(request, planned, policies)))
+    if not (output / LOG).exists():
+        write_episodes(output / LOG, dense)
     make_all(request, planned, calibration, policies, console)
     run = read_run(output) | {"arms": describe_arms(request, planned, policies)}  # now with bytes
     write_run(output, run)
@@ -81,7 +82,11 @@ def _run(request: Request, arms: Sequence[Arm], output: Path, console: Console) 
 @contextmanager
 def _crew(request: Request, output: Path) -> Iterator[Crew]:
     settings = request.settings
-    station = Station(request.protocol, output / VIDEOS if settings.video else None)
+    station = Station(
+        request.protocol,
+        output / VIDEOS if settings.video else None,
+        output / RECORDINGS if settings.record else None,
+    )
     if settings.ray is None:
         with local_crew(settings.workers, station, settings.batch) as crew:
             yield crew

@@ -14,7 +14,7 @@ from envs.benchmark import load_task
 from eval.provenance import ROOT, describe
 from eval.request import Request, Settings
 
-POLICIES = "policies"
+POLICIES, RECORDINGS = "policies", "recordings"
 
 
 def prepare(request: Request) -> Path:
@@ -48,7 +48,7 @@ def prepare(request: Request) -> Path:
 
 def comparable(settings: Settings) -> dict[str, Any]:
     """The settings that decide results; who runs it, and what else is written, do not."""
-    free = ("output", "resume", "workers", "ray", "video", "baseline", "track")
+    free = ("output", "resume", "workers", "ray", "video", "record", "baseline", "track")
     return {key: value for key, value in asdict(settings).items() if key not in free}
 
 

@@ -25,6 +25,7 @@ from envs.libero import ACTION_DIM, STATE_DIM
 from envs.observation import PICTURE_KEYS, STATE_KEY
 from envs.protocol import DEFAULT, Protocol, load_protocol
 from eval.provenance import ROOT
+from eval.recording import import_rerun
 
 MAX_DISPLACEMENT_M = 0.1  # farther, objects leave the table or stand in each other
 MAX_DELAY_MS = 5000.0
@@ -80,6 +81,8 @@ class Settings:
     """Go on with the run in --output; finished episodes are kept."""
     video: bool = False
     """Write side-by-side MP4s of all episodes."""
+    record: bool = False
+    """Write a rerun recording of every episode: pictures, state and actions at each look."""
     track: Literal["trackio", "wandb"] | None = None
     """Send the running success rates and the report there."""
     displace: Annotated[float, tyro.conf.arg(metavar="METRES")] = 0.0
@@ -116,6 +119,8 @@ def check_request(settings: Settings) -> Request:
         check_codec(codec)
     check_available(settings.backend)
     _check_numbers(settings)
+    if settings.record:
+        import_rerun()
     protocol = load_protocol(settings.protocol)
     scenes = _list_scenes(settings)
     folder = find_policy(settings.policy)
@@ -196,8 +201,10 @@ def _check_numbers(settings: Settings) -> None:
         raise UsageError(
             f"--displace {settings.displace} is outside [0, {MAX_DISPLACEMENT_M}] metres."
         )
-    if settings.ray and (settings.video or settings.runtime == "onnx"):
-        raise UsageError("--ray runs PyTorch without --video: frames and graphs stay on a machine.")
+    if settings.ray and (settings.video or settings.record or settings.runtime == "onnx"):
+        raise UsageError(
+            "--ray runs PyTorch without --video and --record: files stay on their machine."
+        )
     if settings.wrong_pictures and not settings.displace:
         raise UsageError("--wrong-pictures needs --displace METRES, such as 0.04.")
 

@@ -14,9 +14,15 @@ GAP_PX = 8
 FRAMES = ".frames"  # of episodes whose other arm has not ended yet
 
 
-def frames_path(folder: Path, scene: Scene, arm: str) -> Path:
-    """Where a worker leaves the frames of an episode."""
-    return folder / FRAMES / f"{_name(scene, arm)}.npz"
+def episode_name(scene: Scene, arm: str) -> str:
+    """Of an episode's files, without suffix."""
+    episode = f"{scene.suite}_task{scene.task_id}_episode{scene.episode}"
+    return f"{episode}_{arm.replace(' ', '-')}"
+
+
+def frames_path(folder: Path, name: str) -> Path:
+    """Where a worker leaves the frames of an episode of that name."""
+    return folder / FRAMES / f"{name}.npz"
 
 
 def save_frames(path: Path, frames: list[np.ndarray]) -> None:
@@ -32,17 +38,13 @@ def film_scene(folder: Path, scene: Scene, reference: str, arm: str, fps: float)
         folder: for the .mp4.
         fps: looks a second of robot time, so that the video runs at the robot's speed.
     """
-    paths = {name: frames_path(folder, scene, name) for name in (reference, arm)}
+    names = {each: episode_name(scene, each) for each in (reference, arm)}
+    paths = {each: frames_path(folder, name) for each, name in names.items()}
     if not all(path.exists() for path in paths.values()):
         return  # the other one is not finished, or was before the run was stopped
     frames = {name: np.load(path)["frames"] for name, path in paths.items()}
-    write_side_by_side(folder / f"{_name(scene, arm)}.mp4", frames, fps)
+    write_side_by_side(folder / f"{names[arm]}.mp4", frames, fps)
     paths[arm].unlink()
-
-
-def _name(scene: Scene, arm: str) -> str:
-    episode = f"{scene.suite}_task{scene.task_id}_episode{scene.episode}"
-    return f"{episode}_{arm.replace(' ', '-')}"
 
 
 def write_side_by_side(path: Path, frames: dict[str, np.ndarray], fps: float) -> None:

@@ -14,10 +14,11 @@ from envs.protocol import Protocol
 from eval.answers import AskedPolicy
 from eval.arms import Arm, Variant
 from eval.processes import end_with_parent
+from eval.recording import Recording
 from eval.rollout import Watch, run_episode
 from eval.schedule import Job
 from eval.server import Address, RemotePolicy
-from eval.video import frames_path, save_frames
+from eval.video import episode_name, frames_path, save_frames
 
 PROBE_EVERY = 5  # looks of the dense arm at one of which other arms are asked, too
 
@@ -30,6 +31,7 @@ class Station:
 
     protocol: Protocol
     films: Path | None = None  # folder for the frames of every episode
+    recordings: Path | None = None  # folder for a rerun recording of every episode
 
 
 class Worker:
@@ -48,11 +50,22 @@ class Worker:
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             return EpisodeRecord(job.scene, job.arm.name, "error", 0, 0.0, error=message)
+        films, recordings = self._station.films, self._station.recordings
         frames: list[np.ndarray] = []
-        watch = Watch(probe.look, frames.append if self._station.films else None)
+        name = episode_name(job.scene, job.arm.name)
+        recording = Recording(recordings / f"{name}.rrd") if recordings else None
+
+        def look(observation: Observation, chunk: np.ndarray) -> None:
+            probe.look(observation, chunk)
+            if recording:
+                recording.look(observation, chunk)
+
+        watch = Watch(look, frames.append if films else None)
         record = run_episode(env, policy, job.scene, job.arm.name, job.arm.delay_ms, watch)
-        if self._station.films and frames:
-            save_frames(frames_path(self._station.films, job.scene, job.arm.name), frames)
+        if recording:
+            recording.close()
+        if films and frames:
+            save_frames(frames_path(films, name), frames)
         return replace(record, divergence=probe.result())
 
     def _env_for(self, job: Job) -> LiberoEnv:

@@ -116,7 +116,7 @@ def let_policy_act(simulator: Simulator, policy: Policy, rng: np.random.Generato
     queue: list[np.ndarray] = []
     misses = 0
     budget = simulator.protocol.steps_for(simulator.task.suite)
-    for _ in range(int(rng.integers(TAKE_OVER_FROM, TAKE_OVER_WITHIN * budget))):
+    for _ in range(int(rng.integers(TAKE_OVER_FROM, int(TAKE_OVER_WITHIN * budget)))):
         if not queue:
             queue = list(policy.predict_action_chunk(observe(simulator))[: policy.n_action_steps])
         action = np.clip(queue.pop(0), -1, 1)

@@ -8,12 +8,10 @@ import pytest
 from einsort_vla.errors import UsageError
 from einsort_vla.results import LOG, RUN, EpisodeRecord, Scene, read_episodes, write_episodes
 from envs.protocol import load_protocol
-from eval.arms import Arm, Variant
 from eval.baseline import read_dense
 from eval.provenance import describe
 
 SCENES = tuple(Scene("libero_object", 0, k, seed=0) for k in range(3))
-ARMS = [Arm("dense", Variant("a")), Arm("leader 0.5", Variant("b"), reference="dense")]
 
 
 def record(scene, arm="dense", outcome="success"):
@@ -21,7 +19,7 @@ def record(scene, arm="dense", outcome="success"):
 
 
 def request(folder, scenes=SCENES):
-    return SimpleNamespace(folder=folder, scenes=scenes, protocol=load_protocol())
+    return SimpleNamespace(folder=folder, scenes=scenes, protocol=load_protocol(), delays_ms=(0.0,))
 
 
 @pytest.fixture
@@ -41,7 +39,7 @@ def earlier_run(tmp_path, tiny_policy_folder):
 
 
 def test_the_same_scenes_of_the_same_policy_are_taken(earlier_run, tiny_policy_folder, tmp_path):
-    found = read_dense(earlier_run, request(tiny_policy_folder), ARMS)
+    found = read_dense(earlier_run, request(tiny_policy_folder))
     assert found == [record(SCENES[0])]
     write_episodes(tmp_path / LOG, found)
     assert read_episodes(tmp_path / LOG) == found
@@ -56,7 +54,7 @@ def test_what_differs_is_named(earlier_run, tiny_policy_folder, tmp_path):
     def refused(message, scenes=SCENES, folder=earlier_run, **changes):
         (earlier_run / RUN).write_text(json.dumps(run | changes))
         with pytest.raises(UsageError, match=message):
-            read_dense(folder, request(tiny_policy_folder, scenes), ARMS)
+            read_dense(folder, request(tiny_policy_folder, scenes))
 
     refused("holds no run", folder=tmp_path)
     refused("another inputs_sha256", inputs_sha256={"policy": "0"})

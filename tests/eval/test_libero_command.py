@@ -43,7 +43,10 @@ def command(*arguments):
         ({"rate": "0.5", "protocol": "openpy"}, "Did you mean 'openpi'"),
         ({"rate": "0.5", "margin": 0.0}, "--margin 0.0 is outside"),
         ({"rate": "0.5", "workers": 500}, "--workers 500 would need about .* GB are free: "),
-        ({"rate": "0.5", "ray": "auto", "video": True}, "--ray runs PyTorch without --video"),
+        (
+            {"rate": "0.5", "ray": "auto", "video": True},
+            "--ray runs PyTorch without --video and --record",
+        ),
         ({"rate": "0.5", "runtime": "onnx", "batch": 2}, "--batch is for --runtime torch"),
         ({"rate": "0.5", "displace": 4}, r"--displace 4 is outside \[0, 0.1\] metres"),
         ({"rate": "0.5", "backend": "gpu"}, "unknown backend 'gpu'"),
