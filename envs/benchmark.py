@@ -6,6 +6,8 @@ import functools
 import io
 import os
 from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,6 +86,18 @@ def load_task(suite: str, task_id: int) -> Task:
     return Task(
         suite, task_id, source.get_task(task_id).language, source.get_task_bddl_file_path(task_id)
     )
+
+
+@functools.cache
+def scene_definition(task: Task) -> str:
+    """The task's BDDL file without its sentence and its goal: what a simulator is built from."""
+    text = Path(task.bddl_file).read_text(encoding="utf-8")
+    for part in ("(:language", "(:obj_of_interest", "(:goal"):
+        start = text.index(part)
+        depths = accumulate((c == "(") - (c == ")") for c in text[start:])
+        length = next(i for i, depth in enumerate(depths, start=1) if not depth)
+        text = text[:start] + text[start + length :]
+    return " ".join(text.split())
 
 
 def load_initial_states(suite: str, task_id: int) -> np.ndarray:

@@ -62,6 +62,18 @@ class LiberoEnv(gym.Env[dict[str, Any], np.ndarray]):
             self._simulator = Simulator(self.task, self.protocol)
         return self._simulator
 
+    def take_task(self, suite: str, task_id: int) -> bool:
+        """Go over to another task with the same simulator, if its scene is built alike.
+
+        The next episode is then exactly that of a new environment; the ten tasks of libero_goal
+        share one scene.
+        """
+        task = load_task(suite, task_id)
+        if task != self.task and not self.simulator.take_task(task):
+            return False
+        self.task = task
+        return True
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from einsort_vla.errors import SimulatorError
-from envs.benchmark import Task, prepare_gl
+from envs.benchmark import Task, prepare_gl, scene_definition
 from envs.protocol import Protocol
 
 CAMERAS = ("agentview", "robot0_eye_in_hand")
@@ -35,6 +35,21 @@ class Simulator:
         self._robot = self._domain.robots[0]
         self._hand = self.model.body("robot0_right_hand").id
         self._origin = {f.name: _declared_pose(f.get_obj()) for f in self._domain.fixtures}
+        self._read_goal()
+
+    def take_task(self, task: Task) -> bool:
+        """Judge another task in the same scene from now on; False if its scene is another."""
+        if task.suite != self.task.suite or scene_definition(task) != scene_definition(self.task):
+            return False
+        from libero.libero.envs.bddl_utils import robosuite_parse_problem
+
+        self._domain.parsed_problem = robosuite_parse_problem(task.bddl_file)
+        self._domain.obj_of_interest = self._domain.parsed_problem["obj_of_interest"]
+        self.task = task
+        self._read_goal()
+        return True
+
+    def _read_goal(self) -> None:
         interest = self._domain.obj_of_interest
         self.target, self.goal = interest[0], interest[-1]
 

@@ -69,7 +69,7 @@ class Worker:
         return replace(record, divergence=probe.result())
 
     def _env_for(self, job: Job) -> LiberoEnv:
-        if self._env is None or (self._env.task.suite, self._env.task.task_id) != job.task:
+        if self._env is None or not self._env.take_task(*job.task):
             if self._env is not None:
                 self._env.close()
             self._env = LiberoEnv(*job.task, protocol=self._station.protocol)

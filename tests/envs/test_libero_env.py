@@ -88,6 +88,34 @@ def test_wrong_pictures_change_what_is_seen_and_nothing_else(env):
     assert np.array_equal(before, env.simulator.data.qpos)
 
 
+def test_tasks_of_one_scene_share_a_simulator_exactly():
+    def episode(env, task):
+        env.reset(seed=4, options={"init_state": 2})
+        actions = np.random.default_rng(task).uniform(-1, 1, (12, 7))
+        ends = [env.advance(action) for action in actions]
+        return env.observe(), np.array(env.simulator.data.qpos), ends
+
+    def fresh(task):
+        env = LiberoEnv("libero_goal", task)
+        found = episode(env, task)
+        env.close()
+        return found
+
+    shared = LiberoEnv("libero_goal", 7)
+    episode(shared, 7)
+    assert shared.take_task("libero_goal", 3)
+    there = episode(shared, 3)
+    assert shared.simulator.goal_conditions[0][0] == "in"
+    assert not shared.take_task("libero_object", 3)
+    shared.close()
+    here = fresh(3)
+    assert there[2] == here[2]
+    assert np.array_equal(there[1], here[1])
+    assert there[0]["task"] == here[0]["task"]
+    for key in (AGENT_VIEW, WRIST, STATE):
+        assert np.array_equal(there[0][key], here[0][key])
+
+
 def test_bad_requests():
     with pytest.raises(UsageError, match="Did you mean 'libero_goal'"):
         load_task("libero_gaol", 0)
