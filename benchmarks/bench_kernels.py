@@ -4,7 +4,12 @@ python benchmarks/bench_kernels.py --backends cpu --json kernels.json
 python benchmarks/bench_kernels.py --device cuda
 
 Copies of each matrix are used in turn, more than the caches hold: in a policy every layer comes to
-its turn cold. Each backend is first compared with the product in float64.
+its turn cold. Their streams are random, which is as valid as any code. Each backend is first
+compared with the product in float64.
+
+On a CPU `ms` is the median of single calls. On a GPU it is the time of the GPU alone: a CUDA graph
+holds at least 64 calls, one copy after the other, and is replayed; `eager_ms` is the median of
+single calls from Python, which mostly launch. The dense product is timed in the same two ways.
 """
 
 import sys
@@ -13,24 +18,23 @@ from pathlib import Path
 if not __package__:  # run as a script: the root of the checkout
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import contextlib
 import json
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.timing import check_device, device_name, memory_gb_per_s, times_ms
+from benchmarks.timing import check_device, device_name, graph_ms, memory_gb_per_s, times_ms
 from einsort_vla.checkpoint import check_new
 from einsort_vla.cli.run import run_command
-from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, decode, encode
+from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, decode
 from einsort_vla.errors import NumericsError, UsageError
 from einsort_vla.kernels import Backend, check_backend, make_backend
 
@@ -42,6 +46,7 @@ CPU_SHAPES = {
     "square": (2048, 2048),
 }  # (out_features, in_features)
 GPU_SHAPES = CPU_SHAPES | {
+    "square": (4096, 4096),
     "pi0.5 text up": (16384, 2048),
     "pi0.5 text down": (2048, 16384),
     "GR00T text up": (6144, 2048),
@@ -52,9 +57,9 @@ ROWS = {"cpu": (1, 4, 16, 50, 128), "cuda": (1, 4, 16, 50, 128, 512, 1024)}
 BACKENDS = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}  # of activations and of the dense baseline
 SPECS = (Leader(2, 2, 6), Leader(2, 4, 4), Leader(2, 6, 2))  # 2, 3 and 4 bits
-CACHE_BYTES = 256 * 2**20  # more than the last-level cache of desktop and server processors
+CACHE_BYTES = {"cpu": 256 * 2**20, "cuda": 128 * 2**20}  # more than the last-level caches hold
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
-MIN_SECONDS, MIN_CALLS = 0.2, 12
+MIN_SECONDS, MIN_CALLS = {"cpu": 0.2, "cuda": 0.005}, 12
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,14 @@ class Settings:
     """Shapes, as OUTxIN; without, those of SmolVLA and pi0.5, on a GPU also of GR00T."""
     threads: int = 1
     """Threads of torch."""
+    decode_from: int | None = None
+    """Rows from which `cuda` decodes the matrix before it multiplies; without, its own."""
     json: Path | None = None
-    """File for the rows."""
+    """File for the rows, one JSON object a line, each written as it is measured."""
 
 
 def main(settings: Settings, console: Console) -> int:
-    """Print the table, write what was asked for."""
+    """Print rows as they come, and write them if that was asked for."""
     if min((settings.threads, *settings.rows)) < 1:
         raise UsageError("--threads and --rows must be at least 1.")
     shapes = {text: _shape(text) for text in settings.shapes} or SHAPES[settings.device]
@@ -92,15 +99,14 @@ def main(settings: Settings, console: Console) -> int:
         f"{device_name(settings.device)}, {settings.threads} threads, memory {memory:.1f} GB/s, "
         f"dense in {DTYPES[settings.device]}, torch {torch.__version__}"
     )
-    cases = [(name, shape, spec) for name, shape in shapes.items() for spec in SPECS]
-    found = [
-        row
-        for name, shape, spec in track(cases, "measuring", console=console, transient=True)
-        for row in _measure(name, shape, spec, backends, settings, memory)
-    ]
-    _print(found, console)
-    if settings.json is not None:
-        settings.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    console.print(HEADER, highlight=False)
+    with settings.json.open("x") if settings.json else contextlib.nullcontext() as file:
+        for name, shape in shapes.items():
+            for spec in SPECS:
+                for row in _measure(name, shape, spec, backends, settings, memory):
+                    console.print(_line(row), highlight=False)
+                    if file is not None:
+                        print(json.dumps(row), file=file, flush=True)
     return 0
 
 
@@ -112,78 +118,99 @@ def _shape(text: str) -> tuple[int, int]:
 
 
 def _measure(
-    name: str, shape: Sequence[int], spec: CodecSpec, backends: Sequence[str], settings: Settings,
-    memory: float,
-) -> list[dict[str, Any]]:  # fmt: skip
+    name: str, shape: tuple[int, int], spec: CodecSpec, backends: Sequence[str],
+    settings: Settings, memory: float,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     device, dtype = settings.device, DTYPES[settings.device]
     generator = torch.Generator().manual_seed(0)
-    compressed = encode(torch.randn(*shape, generator=generator), spec)
-    weight = decode(compressed)
-    dense = weight.to(device, dtype)
-    dense_copies = [dense.clone() for _ in range(_n_copies(dense.nbytes))]
+    compressed = _random(spec, shape, generator)
+    weight = decode(compressed).to(device)
+    dense = weight.to(dtype)
+    dense_copies = [dense.clone() for _ in range(_n_copies(dense.nbytes, device))]
+    made = {name: _copies(name, compressed, settings, dense.nbytes) for name in backends}
     coded_bytes = compressed.stored_bits // 8
-    rows = []
     for n in settings.rows or ROWS[device]:
         x = torch.randn(n, shape[1], generator=generator).to(device, dtype)
-        dense_ms = _median_ms([lambda w=w, x=x: functional.linear(x, w) for w in dense_copies],
-                              device)  # fmt: skip
-        for backend in backends:
-            made = _copies(backend, compressed, device, dense.nbytes)
-            _check(made[0], x, weight)
-            ms = _median_ms([lambda b=b, x=x: b.linear(x, None) for b in made], device)
-            rows.append({
+        dense_ms, dense_eager_ms = _times_ms(
+            [lambda w=w, x=x: functional.linear(x, w) for w in dense_copies], device
+        )
+        for copies in made.values():
+            _check(copies[0], x, weight)
+            ms, eager_ms = _times_ms([lambda b=b, x=x: b.linear(x, None) for b in copies], device)
+            yield {
                 "device": device_name(device), "shape": name, "out_features": shape[0],
-                "in_features": shape[1], "spec": str(spec), "rows": n, "backend": made[0].name,
-                "threads": settings.threads, "ms": ms, "dense_ms": dense_ms,
-                "dense_type": str(dtype).removeprefix("torch."), "speed_up": dense_ms / ms,
-                "coded_gb_per_s": coded_bytes / 1e6 / ms, "memory_gb_per_s": memory,
-                "share_of_roofline": coded_bytes / 1e6 / ms / memory,
-            })  # fmt: skip
-    return rows
+                "in_features": shape[1], "spec": str(spec), "rows": n, "backend": copies[0].name,
+                "decode_from": getattr(copies[0], "decode_from", None),
+                "threads": settings.threads, "ms": ms, "dense_ms": dense_ms, "eager_ms": eager_ms,
+                "dense_eager_ms": dense_eager_ms, "dense_type": str(dtype).removeprefix("torch."),
+                "speed_up": dense_ms / ms, "coded_gb_per_s": coded_bytes / 1e6 / ms,
+                "memory_gb_per_s": memory, "share_of_roofline": coded_bytes / 1e6 / ms / memory,
+            }  # fmt: skip
 
 
-def _n_copies(n_bytes: int) -> int:
-    return -(-CACHE_BYTES // n_bytes)
+def _random(
+    spec: CodecSpec, shape: tuple[int, int], generator: torch.Generator
+) -> CompressedTensor:
+    """A matrix of that code by drawing its streams, at no time where encoding takes minutes."""
+    parts = {
+        name: torch.randint(256, part.shape, generator=generator, dtype=torch.uint8)
+        if part.dtype == torch.uint8
+        else (torch.rand(part.shape, generator=generator) + 0.5).to(part.dtype)
+        for name, part in spec.layout(shape).items()
+    }
+    return CompressedTensor(spec, shape, parts)
+
+
+def _n_copies(n_bytes: int, device: str) -> int:
+    return -(-CACHE_BYTES[device] // n_bytes)
 
 
 def _copies(
-    backend: str, compressed: CompressedTensor, device: str, dense_bytes: int
+    backend: str, compressed: CompressedTensor, settings: Settings, dense_bytes: int
 ) -> list[Backend]:
     """As many as its weights need: `auto` may turn out to be `dense`, which reads them decoded."""
 
     def make() -> Backend:
-        parts = {name: part.to(device, copy=True) for name, part in compressed.parts.items()}
-        return make_backend(backend, CompressedTensor(compressed.spec, compressed.shape, parts))
+        parts = {
+            name: part.to(settings.device, copy=True) for name, part in compressed.parts.items()
+        }
+        made = make_backend(backend, CompressedTensor(compressed.spec, compressed.shape, parts))
+        if settings.decode_from is not None and hasattr(made, "decode_from"):
+            setattr(made, "decode_from", settings.decode_from)  # noqa: B010  of `cuda` only
+        return made
 
     first = make()
-    n = _n_copies(dense_bytes if first.name == "dense" else compressed.stored_bits // 8)
-    return [first, *(make() for _ in range(n - 1))]
+    n_bytes = dense_bytes if first.name == "dense" else compressed.stored_bits // 8
+    return [first, *(make() for _ in range(_n_copies(n_bytes, settings.device) - 1))]
 
 
 def _check(backend: Backend, x: Tensor, weight: Tensor) -> None:
-    expected = x.cpu().double() @ weight.double().t()
-    missing = backend.linear(x, None).cpu().double() - expected
+    expected = x.double() @ weight.double().t()
+    missing = backend.linear(x, None).double() - expected
     error = float(missing.norm() / expected.norm())
     if not error <= TOLERANCE[x.dtype]:  # nor if it is NaN
         raise NumericsError(f"--backend {backend.name} is wrong: relative error {error:.1e}.")
 
 
-def _median_ms(calls: list[Any], device: str) -> float:
-    """Of single calls, each call with another copy than the one before."""
-    return statistics.median(times_ms(calls, device, MIN_SECONDS, MIN_CALLS))
+def _times_ms(calls: list[Callable[[], Any]], device: str) -> tuple[float, float]:
+    """Of a call, each with another copy than the one before: by the device, and from Python."""
+    eager = statistics.median(times_ms(calls, device, MIN_SECONDS[device], MIN_CALLS))
+    return (graph_ms(calls) if device == "cuda" else eager), eager
 
 
-def _print(rows: list[dict[str, Any]], console: Console) -> None:
-    table = Table("shape", "code", "rows", "backend", "ms", "GB/s coded", "% of roofline",
-                  "dense ms", "times as fast")  # fmt: skip
-    for row in rows:
-        table.add_row(
-            f"{row['shape']} {row['out_features']}x{row['in_features']}", row["spec"],
-            str(row["rows"]), row["backend"], f"{row['ms']:.3f}", f"{row['coded_gb_per_s']:.1f}",
-            f"{100 * row['share_of_roofline']:.0f}", f"{row['dense_ms']:.3f}",
-            f"{row['speed_up']:.2f}",
-        )  # fmt: skip
-    console.print(table)
+HEADER = (
+    f"{'matrix':<38}{'code':<20}{'rows':>5} {'backend':<8}{'ms':>8}{'eager':>8}{'dense ms':>9}"
+    f"{'eager':>8}{'times as fast':>14}{'% of roofline':>14}"
+)
+
+
+def _line(row: dict[str, Any]) -> str:
+    matrix = f"{row['shape']} {row['out_features']}x{row['in_features']}"
+    return (
+        f"{matrix:<38}{row['spec']:<20}{row['rows']:>5} {row['backend']:<8}{row['ms']:>8.4f}"
+        f"{row['eager_ms']:>8.4f}{row['dense_ms']:>9.4f}{row['dense_eager_ms']:>8.4f}"
+        f"{row['speed_up']:>14.2f}{100 * row['share_of_roofline']:>14.0f}"
+    )
 
 
 if __name__ == "__main__":

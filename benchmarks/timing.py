@@ -1,5 +1,7 @@
-"""What the benchmarks of speed share: single calls timed on a device, and its memory bandwidth."""
+"""What the benchmarks of speed share: calls timed on a device, and its memory bandwidth."""
 
+import functools
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +12,8 @@ from einsort_vla.errors import MissingDependency
 
 BANDWIDTH_BYTES = 2**28  # read at once to measure memory; more than the last-level caches
 BANDWIDTH_CALLS = 12
+GRAPH_CALLS = 64  # at least: a replay takes its own time to start
+GRAPH_SECONDS, GRAPH_REPLAYS = 0.02, 5
 
 
 def check_device(device: str) -> None:
@@ -61,6 +65,29 @@ def times_ms(
     while time.perf_counter() < end or len(found) < min_calls:
         found.append(time_ms(calls[len(found) % len(calls)], device))
     return found
+
+
+def graph_ms(calls: Sequence[Callable[[], Any]]) -> float:
+    """Milliseconds of a call on the GPU, without what the host does to launch it.
+
+    A CUDA graph holds the calls in turn, all of them and at least `GRAPH_CALLS`; the result is the
+    median over replays, by the number of calls.
+    """
+    n, graph = max(len(calls), GRAPH_CALLS), torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(_capture_stream()):  # torch.cuda.graph would first empty torch's cache
+        calls[0]()  # loads and compiles what a capture may not
+        graph.capture_begin()
+        for i in range(n):
+            calls[i % len(calls)]()
+        graph.capture_end()
+    torch.cuda.synchronize()
+    return statistics.median(times_ms([graph.replay], "cuda", GRAPH_SECONDS, GRAPH_REPLAYS)) / n
+
+
+@functools.cache  # cuBLAS has a workspace for each stream
+def _capture_stream() -> torch.cuda.Stream:
+    return torch.cuda.Stream()
 
 
 def memory_gb_per_s(device: str) -> float:

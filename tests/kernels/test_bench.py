@@ -32,10 +32,10 @@ def test_a_result_that_is_no_number_is_wrong():
 
 
 def test_copies_are_as_many_as_their_bytes_need(monkeypatch):
-    monkeypatch.setattr(bench_kernels, "CACHE_BYTES", 2**16)
+    monkeypatch.setattr(bench_kernels, "CACHE_BYTES", {"cpu": 2**16})
     compressed = encode(torch.randn(64, 64), Leader(2, 2, 6))
     n = {
-        name: len(bench_kernels._copies(name, compressed, "cpu", 4 * 64 * 64))
+        name: len(bench_kernels._copies(name, compressed, Settings(), 4 * 64 * 64))
         for name in ("dense", "reference")
     }
     assert n == {"dense": 4, "reference": -(-(2**16) // (compressed.stored_bits // 8))}

@@ -8,6 +8,8 @@ import errno
 import os
 import struct
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from einsort_vla.errors import MissingDependency
 from einsort_vla.kernels import make_backend
 from einsort_vla.kernels.cuda import backend, build, nvrtc
 from einsort_vla.kernels.words import to_words
-from tests.kernels.emulation.build import emulator
+from tests.kernels.emulation.build import driver, emulator
 
 TABLES = [Leader(d, b, s) for d, b, s in sorted(tables.available())]
 GRIDS = [Leader(1, b, 0) for b in (8, 9, 13, 14)]
@@ -47,7 +49,8 @@ class Case:
         parts["scale"] = torch.from_numpy(rng.uniform(0.5, 2, shape[0])).half()
         self.label = (spec, shape, m, dtype)
         self.x = torch.from_numpy(rng.standard_normal((m, shape[1]))).to(dtype)
-        self.expected = self.x.double() @ spec.decode(parts, shape).double().t()
+        self.weight = spec.decode(parts, shape).double()
+        self.expected = self.x.double() @ self.weight.t()
         arrays = (
             self.x, to_words(parts["signs"]), to_words(parts["indices"]), spec.table().float(),
             parts["scale"],
@@ -56,10 +59,15 @@ class Case:
         words = (len(arrays[1]), len(arrays[2]))
         self.request = struct.pack("<10q", *header, *words, shift) + b"".join(map(_bytes, arrays))
 
-    def check(self, answer):
-        found = torch.frombuffer(bytearray(answer), dtype=self.x.dtype).view(self.expected.shape)
-        error = (found.double() - self.expected).norm() / self.expected.norm()
-        assert error < TOLERANCE[self.x.dtype], (*self.label, float(error))
+    def take(self, answer):
+        """Check what is the answer to this case, and return what comes after it."""
+        for expected in (self.expected, self.weight.t()):
+            size = expected.numel() * self.x.element_size()
+            found = torch.frombuffer(bytearray(answer[:size]), dtype=self.x.dtype)
+            error = (found.view(expected.shape).double() - expected).norm() / expected.norm()
+            assert error < TOLERANCE[self.x.dtype], (*self.label, float(error))
+            answer = answer[size:]
+        return answer
 
 
 def _bytes(tensor):
@@ -73,12 +81,10 @@ def run(emulated, cases, sm="87"):
         [emulated.program], input=requests, capture_output=True, env=environment
     )
     assert result.returncode == 0, result.stderr.decode()[-3000:]
-    place = 0
+    answer = result.stdout
     for case in cases:
-        size = case.expected.numel() * case.x.element_size()
-        case.check(result.stdout[place : place + size])
-        place += size
-    assert place == len(result.stdout)
+        answer = case.take(answer)
+    assert not answer
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -103,6 +109,21 @@ def test_split_inputs_and_many_tiles(emulated):
     run(emulated, cases)
 
 
+@pytest.mark.parametrize("b", range(1, 7))
+def test_words_and_columns_that_begin_together(emulated, b):
+    """For them there are other kernels, of 16 bits: pairs of weights, windows of 8 bits."""
+    cases = [
+        Case(Leader(2, b, 8 - b), shape, m, dtype, seed=m)
+        for shape, m, dtype in (
+            ((64, 9), 1, torch.float16),
+            ((64, 300), 16, torch.float16),
+            ((320, 70), 4, torch.bfloat16),
+            ((320, 41), 5, torch.bfloat16),
+        )
+    ]
+    run(emulated, cases)
+
+
 def test_a_view_of_x_that_is_off_by_one_element(emulated):
     """Rows are a multiple of 16 bytes long, but none begins at one: vectors may not be loaded."""
     run(emulated, [Case(Leader(2, 2, 6), (67, 64), 17, t, seed=0, shift=1) for t in TOLERANCE])
@@ -115,6 +136,18 @@ def test_no_gpu_is_given_kernels_of_another(emulated):
     for sm in ("72", "80", "90", "110"):
         with pytest.raises(AssertionError, match=rf"this GPU is sm_{sm}, .* sm_86 sm_87 only"):
             run(emulated, [case], sm=sm)
+
+
+def test_the_backend_over_the_emulated_driver(tmp_path):
+    driver(tmp_path, ["-O2"])
+    inner = Path(__file__).with_name("emulated_cuda.py")
+    variables = {"LD_LIBRARY_PATH": tmp_path, "XDG_CACHE_HOME": tmp_path, "EMULATED_SM": "87"}
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", str(inner), "-p", "no:cacheprovider"],
+        env={**os.environ, **{name: str(value) for name, value in variables.items()}},
+        cwd=Path(__file__).parents[2], capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout[-4000:]
 
 
 JETPACK_6, THOR = (87, (12, 6)), (110, (13, 0))
@@ -132,7 +165,11 @@ def test_the_kernels_compile_for_every_gpu(sm, version):
     (machine,), (flags,) = struct.unpack_from("<H", code, 18), struct.unpack_from("<I", code, 48)
     assert machine == MACHINE_CUDA
     assert sm in (flags & 0xFF, flags >> 8 & 0xFF)  # before CUDA 13, and since
-    for name in ("reduce_leader", "matvec_leader_d1_g4_m1", "matmul_leader_d8_g4_bfloat"):
+    for name in (
+        "reduce_leader_16bit",
+        "matvec_leader_d2_b4_16bit_m16",
+        "matmul_leader_d1_g2_16bit",
+    ):
         assert f".text.{name}\0".encode() in code
 
 
@@ -212,5 +249,5 @@ def test_the_launcher_is_made_anew_by_another_compiler_or_other_flags(tmp_path, 
 def test_the_op_has_a_shape_without_a_gpu():
     op = torch.ops.einsort.matmul_leader_cuda
     x, word = torch.empty(3, 8, device="meta", dtype=torch.float16), torch.empty(9, device="meta")
-    found = op(x, word, word, word, torch.empty(5, device="meta"), 2, 2, 6)
+    found = op(x, word, word, word, torch.empty(5, device="meta"), 2, 2, 6, 17)
     assert (found.shape, found.dtype) == ((3, 5), torch.float16)

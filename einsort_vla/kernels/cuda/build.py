@@ -71,6 +71,9 @@ def library(sms: tuple[int, ...]) -> ctypes.CDLL:
     loaded.einsort_matmul_leader.argtypes = (
         *[_POINTER] * 6, *[_INT64] * 3, *[_INT] * 4, _POINTER, _POINTER,
     )  # fmt: skip
+    loaded.einsort_decode_leader.argtypes = (
+        *[_POINTER] * 5, *[_INT64] * 2, *[_INT] * 4, _POINTER,
+    )  # fmt: skip
     loaded.einsort_last_error.restype = ctypes.c_char_p
     return loaded
 

@@ -19,6 +19,18 @@ using Context = void*;
 using Module = void*;
 using Function = void*;
 constexpr int kMajor = 75, kMinor = 76, kMaxSharedBytes = 8;  // attributes of devices, of functions
+constexpr int kMayOverlap = 6;  // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+
+struct alignas(8) Attribute {
+  int id, padding, value, rest[15];
+};
+
+struct Launch {
+  unsigned grid[3], block[3], shared_bytes;
+  void* stream;
+  Attribute* attributes;
+  unsigned n_attributes;
+};
 
 struct Driver {
   int (*init)(unsigned);
@@ -29,8 +41,8 @@ struct Driver {
   int (*load)(Module*, const void*);
   int (*find)(Function*, Module, const char*);
   int (*set)(Function, int, int);
-  int (*launch)(Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
-                void*, void**, void**);
+  int (*version)(int*);
+  int (*launch)(const Launch*, Function, void**, void**);
   int (*describe)(int, const char**);
 };
 
@@ -78,7 +90,8 @@ const Driver* driver() {
             find(library, "cuModuleLoadData", found.load) &&
             find(library, "cuModuleGetFunction", found.find) &&
             find(library, "cuFuncSetAttribute", found.set) &&
-            find(library, "cuLaunchKernel", found.launch) &&
+            find(library, "cuDriverGetVersion", found.version) &&
+            find(library, "cuLaunchKernelEx", found.launch) &&
             find(library, "cuGetErrorString", found.describe);
   if (!is_open) fail("the CUDA driver is older than 12.0.");
   return is_open ? &found : nullptr;
@@ -123,74 +136,82 @@ int no_cubin(int sm) {
 struct Loaded {
   unsigned long long context;
   Module module;
+  bool overlaps;  // a kernel may begin before the one before it has ended
 };
 constexpr int kMostContexts = 64;  // the oldest is forgotten, and its module loaded again
 Loaded g_loaded[kMostContexts];
 int g_n_loaded = 0;
 
-int load_module(const Driver& cuda, Module& module) {
-  int device = 0, major = 0, minor = 0;
+constexpr int kOverlapSm = 90, kOverlapVersion = 12030;  // of the driver: graphs keep it since
+
+int load_module(const Driver& cuda, Loaded& loaded) {
+  int device = 0, major = 0, minor = 0, version = 0;
   if (check(cuda, cuda.device(&device), "cuCtxGetDevice") ||
       check(cuda, cuda.attribute(&major, kMajor, device), "cuDeviceGetAttribute") ||
-      check(cuda, cuda.attribute(&minor, kMinor, device), "cuDeviceGetAttribute"))
+      check(cuda, cuda.attribute(&minor, kMinor, device), "cuDeviceGetAttribute") ||
+      check(cuda, cuda.version(&version), "cuDriverGetVersion"))
     return -1;
-  const void* cubin = cubin_for(10 * major + minor);
-  if (!cubin) return no_cubin(10 * major + minor);
-  return check(cuda, cuda.load(&module, cubin), "cuModuleLoadData");
+  const int sm = 10 * major + minor;
+  const void* cubin = cubin_for(sm);
+  if (!cubin) return no_cubin(sm);
+  loaded.overlaps = sm >= kOverlapSm && version >= kOverlapVersion;
+  return check(cuda, cuda.load(&loaded.module, cubin), "cuModuleLoadData");
 }
 
-int module_of_context(const Driver& cuda, Module& module) {
+int module_of_context(const Driver& cuda, Loaded& loaded) {
   Context context = nullptr;
-  unsigned long long id = 0;
   if (check(cuda, cuda.init(0), "cuInit")) return -1;
   if (check(cuda, cuda.current(&context), "cuCtxGetCurrent")) return -1;
   if (!context) return fail("no CUDA context is current in this thread.");
-  if (check(cuda, cuda.identify(context, &id), "cuCtxGetId")) return -1;
+  if (check(cuda, cuda.identify(context, &loaded.context), "cuCtxGetId")) return -1;
   const Lock lock;
   for (int i = 0; i < std::min(g_n_loaded, kMostContexts); ++i) {
-    if (g_loaded[i].context != id) continue;
-    module = g_loaded[i].module;
+    if (g_loaded[i].context != loaded.context) continue;
+    loaded = g_loaded[i];
     return 0;
   }
-  if (load_module(cuda, module)) return -1;
-  g_loaded[g_n_loaded++ % kMostContexts] = {id, module};
+  if (load_module(cuda, loaded)) return -1;
+  g_loaded[g_n_loaded++ % kMostContexts] = loaded;
   return 0;
 }
 
 constexpr int kUsualSharedBytes = 48 * 1024;  // more must be asked for
 
+// All kernels wait for the one before them by themselves; see wait_for_previous in ptx.cuh.
 int launch(const char* name, int64_t x, int64_t y, int64_t z, int threads, int shared_bytes,
            void* stream, void** arguments) {
   const Driver* cuda = driver();
-  Module module;
+  Loaded loaded;
   Function function;
-  if (!cuda || module_of_context(*cuda, module)) return -1;
-  if (check(*cuda, cuda->find(&function, module, name), name)) return -1;
+  if (!cuda || module_of_context(*cuda, loaded)) return -1;
+  if (check(*cuda, cuda->find(&function, loaded.module, name), name)) return -1;
   if (shared_bytes > kUsualSharedBytes &&
       check(*cuda, cuda->set(function, kMaxSharedBytes, shared_bytes), name))
     return -1;
-  return check(*cuda,
-               cuda->launch(function, unsigned(x), unsigned(y), unsigned(z), threads, 1, 1,
-                            shared_bytes, stream, arguments, nullptr),
-               name);
+  Attribute overlap{kMayOverlap, 0, 1, {}};
+  const Launch how{{unsigned(x), unsigned(y), unsigned(z)}, {unsigned(threads), 1, 1},
+                   unsigned(shared_bytes), stream, &overlap, loaded.overlaps};
+  return check(*cuda, cuda->launch(&how, function, arguments, nullptr), name);
 }
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The numbers below mirror matvec.cuh, matmul.cuh and leader.cu.
+// The numbers below mirror matvec.cuh, reader.cuh, matmul.cuh, dense.cuh and leader.cu.
 constexpr int64_t kMatvecRows = 16;
 constexpr int64_t kStretch = 256, kChunk = 256, kMatvecThreads = 256;
 constexpr int64_t kTileM = 64, kTileN = 128, kTileK = 32, kMatmulThreads = 128;
-constexpr int64_t kReduceThreads = 256;
+constexpr int64_t kDenseThreads = 256, kDenseInputs = 64, kDenseOutputs = 256;
+constexpr int64_t kReduceThreads = 128;
 constexpr int64_t kMostRowsOfGrid = 65535;
 // Shared memory for copies of the table: a block's share where three or more are to fit.
-constexpr int kMatvecTableBytes = 32 * 1024, kMatmulTableBytes = 16 * 1024;
+constexpr int kTableBytes = 32 * 1024, kMatmulTableBytes = 16 * 1024;
+constexpr int kAlignedWindow = 8, kAlignedTableBytes = 64 * 1024;  // of reader.cuh
 constexpr int kBankBytes = 128;  // of all banks: more copies would not help
 
 // How K is cut: blocks for all of a large GPU, but no part so short that filling the table or
 // adding up the parts would take as long as the product. Of the shape only, so that engines built
-// elsewhere reserve the right workspace. Not timed on a GPU.
-constexpr int64_t kMatvecBlocks = 256, kMatvecLeastInputs = 128;
+// elsewhere reserve the right workspace.
+constexpr int64_t kMatvecBlocks = 256, kMatvecLeastInputs = 64;
 constexpr int64_t kMatmulBlocks = 128, kMatmulLeastInputs = 256;
 
 struct Cut {
@@ -223,10 +244,12 @@ int slices_at_once(int d, int b, int s) {
 }
 
 int check_size(int64_t m, int64_t k, int64_t n, int dtype) {
-  constexpr int64_t kMost = int64_t(1) << 30;
-  if (m < 0 || k < 1 || n < 1 || m > kMost || k > kMost || n > kMost)
-    return fail("m=%lld k=%lld n=%lld: m must be at least 0, k and n at least 1, all below 2^30.",
-                (long long)m, (long long)k, (long long)n);
+  constexpr int64_t kMost = int64_t(1) << 27, kMostWeights = int64_t(1) << 32;
+  if (m < 0 || k < 1 || n < 1 || m > kMost || k > kMost || n > kMost || k * n > kMostWeights)
+    return fail(
+        "m=%lld k=%lld n=%lld: m must be at least 0, k and n at least 1, none above 2^27, and k n "
+        "not above 2^32.",
+        (long long)m, (long long)k, (long long)n);
   if (dtype < kEinsortFloat || dtype > kEinsortBFloat16)
     return fail("type %d; 0 is float32, 1 float16, 2 bfloat16.", dtype);
   return 0;
@@ -240,9 +263,9 @@ struct Matrix {
 
 int log2_of(int64_t value) { return value <= 1 ? 0 : 1 + log2_of(value / 2); }
 
-// Sets the copies of the table; returns the bytes of all.
+// Sets the copies of the table; returns the bytes of all. A row of 16 bits is at least a pair.
 int fit_table(Matrix& matrix, int d, int element_bytes, int budget) {
-  const int windows = 1 << (matrix.s + matrix.b), row = d * element_bytes;
+  const int windows = 1 << (matrix.s + matrix.b), row = std::max(d * element_bytes, 4);
   matrix.log_copies = log2_of(std::min(std::max(budget / (windows * row), 1), kBankBytes / row));
   return (windows * row) << matrix.log_copies;
 }
@@ -255,28 +278,44 @@ struct Product {
   int d, slices, dtype;
 };
 
+const char* type_name(int dtype) { return dtype == kEinsortFloat ? "float" : "16bit"; }
+
 int reduce(const Product& p, int64_t splits) {
   Product q = p;
   int count = int(splits);
-  void* arguments[] = {&q.workspace, &q.scale, &q.y, &q.dtype, &count, &q.matrix.n};
-  return launch("reduce_leader", ceil_div(p.matrix.n, kReduceThreads), p.m, 1, kReduceThreads, 0,
-                p.stream, arguments);
+  char name[32];
+  std::snprintf(name, sizeof name, "reduce_leader_%s", type_name(p.dtype));
+  void* arguments[] = {&q.workspace, &q.scale, &q.dtype, &q.y, &count, &q.matrix.n};
+  return launch(name, ceil_div(p.matrix.n, kReduceThreads), p.m, 1, kReduceThreads, 0, p.stream,
+                arguments);
+}
+
+// Whether the words of AlignedReader in reader.cuh are those of the streams.
+bool is_aligned(const Product& p) {
+  const Matrix& w = p.matrix;
+  return p.dtype != kEinsortFloat && p.d == 2 && w.b <= 6 && w.s + w.b == kAlignedWindow &&
+         w.n % 32 == 0 && w.n / p.d * w.b % 32 == 0;
 }
 
 int matvec(Product p) {
-  const int rows = p.m == 1 ? 1 : p.m <= 4 ? 4 : p.m <= 8 ? 8 : 16;
-  const int outputs = rows == 1 ? 32 : rows == 4 ? 16 : 8;  // of a lane
+  const bool is_float = p.dtype == kEinsortFloat, aligned = is_aligned(p);
+  const int rows = is_float && p.m == 1 ? 1 : p.m <= 4 ? 4 : 16;
   const Cut k = cut_matvec(p.matrix.k, p.matrix.n);
   char name[64];
-  std::snprintf(name, sizeof name, "matvec_leader_d%d_g%d_m%d", p.d, p.slices, rows);
-  const int lanes = int(kStretch) / outputs;
-  const int sums = int(kMatvecThreads) / lanes * (int(kStretch) + lanes) * 4;
-  const int table = fit_table(p.matrix, p.d, 4, kMatvecTableBytes);
-  const int shared = std::max(int(kChunk) * rows * 4 + table, sums);
+  std::snprintf(name, sizeof name, "matvec_leader_d%d_%c%d_%s_m%d", p.d, aligned ? 'b' : 'g',
+                aligned ? p.matrix.b : p.slices, type_name(p.dtype), rows);
+  const int outputs = is_float ? (rows == 1 ? 32 : rows == 4 ? 16 : 8) : rows == 4 ? 32 : 16;
+  const int x = int(kChunk) * rows * (is_float ? 4 : 8);
+  const int table = aligned ? kAlignedTableBytes : fit_table(p.matrix, p.d, is_float ? 4 : 2,
+                                                             kTableBytes);
+  // Each adder of a block has a shelf for each row that is added at once.
+  const int shelves = is_float ? int(kMatvecThreads) * outputs / int(kStretch)
+                               : 4 * int(kMatvecThreads) * outputs / int(32 * 32);
+  const int sums = shelves * (int(kStretch) / outputs * (outputs + 4) + 8) * 4;
   int m = int(p.m), per_split = int(k.per_split);
-  void* arguments[] = {&p.matrix, &p.x, &p.dtype, &p.workspace, &m, &per_split};
-  if (launch(name, ceil_div(p.matrix.n, kStretch), k.splits, 1, kMatvecThreads, shared, p.stream,
-             arguments))
+  void* arguments[] = {&p.matrix, &p.dtype, &p.x, &p.workspace, &m, &per_split};
+  if (launch(name, ceil_div(p.matrix.n, kStretch), k.splits, 1, kMatvecThreads,
+             std::max(x + table, sums), p.stream, arguments))
     return -1;
   return reduce(p, k.splits);
 }
@@ -285,20 +324,28 @@ int matmul(Product p) {
   const bool is_float = p.dtype == kEinsortFloat;
   const Cut k = cut_matmul(p.m, p.matrix.k, p.matrix.n);
   char name[64];
-  std::snprintf(name, sizeof name, "matmul_leader_d%d_g%d_%s", p.d, p.slices,
-                is_float                  ? "float"
-                : p.dtype == kEinsortHalf ? "half"
-                                          : "bfloat");
+  std::snprintf(name, sizeof name, "matmul_leader_d%d_g%d_%s", p.d, p.slices, type_name(p.dtype));
   const int tiles = is_float ? int(kTileK) * int(kTileM + 4 + kTileN + 4) * 4
                              : int(kTileM * (kTileK + 8) + kTileK * (kTileN + 8)) * 2;
   const int shared = tiles + fit_table(p.matrix, p.d, is_float ? 4 : 2, kMatmulTableBytes);
   const void* scale = k.splits == 1 ? p.scale : nullptr;
   int per_split = int(k.per_split);
-  void* arguments[] = {&p.matrix, &p.x, &p.y, &p.workspace, &scale, &p.m, &per_split};
+  void* arguments[] = {&p.matrix, &p.dtype, &p.x, &p.y, &p.workspace, &scale, &p.m, &per_split};
   if (launch(name, ceil_div(p.m, kTileM), ceil_div(p.matrix.n, kTileN), k.splits, kMatmulThreads,
              shared, p.stream, arguments))
     return -1;
   return k.splits == 1 ? 0 : reduce(p, k.splits);
+}
+
+int decode(Product p) {
+  const bool aligned = is_aligned(p);
+  char name[64];
+  std::snprintf(name, sizeof name, "decode_leader_d%d_%c%d_%s", p.d, aligned ? 'b' : 'g',
+                aligned ? p.matrix.b : p.slices, type_name(p.dtype));
+  const int table = aligned ? kAlignedTableBytes : fit_table(p.matrix, p.d, 4, kTableBytes);
+  void* arguments[] = {&p.matrix, &p.dtype, &p.scale, &p.y};
+  return launch(name, ceil_div(p.matrix.k, kDenseInputs), ceil_div(p.matrix.n, kDenseOutputs), 1,
+                kDenseThreads, table, p.stream, arguments);
 }
 
 }  // namespace
@@ -334,6 +381,15 @@ int einsort_matmul_leader(const void* x, const void* signs, const void* indices,
   const Product product{matrix, x, scale, y, workspace, stream, m, d, slices_at_once(d, b, s),
                         dtype};
   return m <= kMatvecRows ? matvec(product) : matmul(product);
+}
+
+int einsort_decode_leader(const void* signs, const void* indices, const void* table,
+                          const void* scale, void* weight, int64_t k, int64_t n, int d, int b,
+                          int s, int dtype, void* stream) {
+  if (check_size(0, k, n, dtype) || einsort_check_window(d, b, s)) return -1;
+  const Matrix matrix{signs, indices, table, int(n), int(k), b, s, 0};
+  return decode({matrix, nullptr, scale, weight, nullptr, stream, 0, d, slices_at_once(d, b, s),
+                 dtype});
 }
 
 const char* einsort_last_error() { return g_error; }

@@ -33,6 +33,11 @@ EINSORT_EXPORT int einsort_matmul_leader(const void* x, const void* signs, const
                                          int64_t k, int64_t n, int d, int b, int s, int dtype,
                                          void* workspace, void* stream);
 
+// weight = the transpose of W, (k, n), of `dtype`, with the scales in it; the rest as above.
+EINSORT_EXPORT int einsort_decode_leader(const void* signs, const void* indices, const void* table,
+                                         const void* scale, void* weight, int64_t k, int64_t n,
+                                         int d, int b, int s, int dtype, void* stream);
+
 // Of the last call in this thread that failed.
 EINSORT_EXPORT const char* einsort_last_error();
 }

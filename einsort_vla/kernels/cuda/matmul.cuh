@@ -31,17 +31,28 @@ struct Tiles {
     }
   }
 
-  // Two outputs of the strip from `output` on; of `signs` the top two bits are theirs.
-  DEVICE void store_w(int k, int output, T first, T second, uint32_t signs) {
-    const uint32_t flips = (signs & 0x80000000u) >> 16 | (signs & 0x40000000u) << 1;
-    const uint32_t pair = first.bits | uint32_t(second.bits) << 16;
-    *reinterpret_cast<uint32_t*>(w + k * kStrideW + output) = pair ^ flips;
+  // The weights of input k of the tile, from output n of it on.
+  template <int D, int G>
+  DEVICE void store_w(int k, int n, const Strip<D, G, kStripR>& strip,
+                      const Outputs<D, G, kStripR>& own, const Table<T, D>& table) {
+    uint32_t* row = reinterpret_cast<uint32_t*>(w + k * kStrideW + n);
+    const auto store = [&](int i, uint32_t pair) { row[i] = pair; };
+    strip.decode(own, table, Pairs<D, decltype(store)>(strip.sign_bits(), store));
   }
 
   struct Sums {
     float at[2][8][4] = {};  // a warp has 32 x 64: 2 x 8 products of 16 x 8
 
-    DEVICE void add(const Tiles& tiles) {
+    DEVICE void add(Type16 type, const Tiles& tiles) {
+      if (type == Type16::kHalf) {
+        add_as<Type16::kHalf>(tiles);
+      } else {
+        add_as<Type16::kBFloat16>(tiles);
+      }
+    }
+
+    template <Type16 type>
+    DEVICE void add_as(const Tiles& tiles) {
       const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
       const int m = warp / 2 * 32 + lane % 16, n = warp % 2 * 64 + lane / 16 * 8;
 #pragma unroll
@@ -56,8 +67,8 @@ struct Tiles {
           load_matrices_transposed(b, tiles.w + (k + lane % 16) * kStrideW + n + j * 8);
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
-            multiply(at[i][j], a[i], b[0], b[1]);
-            multiply(at[i][j + 1], a[i], b[2], b[3]);
+            multiply<type>(at[i][j], a[i], b[0], b[1]);
+            multiply<type>(at[i][j + 1], a[i], b[2], b[3]);
           }
         }
       }
@@ -76,19 +87,6 @@ struct Tiles {
           for (int e = 0; e < 4; ++e)
             use(m + i * 16 + e / 2 * 8, n + j * 8 + e % 2, at[i][j][e]);
     }
-
-   private:
-    DEVICE static void multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-      multiply_as(T(), sum, a, b0, b1);
-    }
-    DEVICE static void multiply_as(Half, float (&sum)[4], const uint32_t (&a)[4], uint32_t b0,
-                                   uint32_t b1) {
-      multiply_half(sum, a, b0, b1);
-    }
-    DEVICE static void multiply_as(BFloat16, float (&sum)[4], const uint32_t (&a)[4], uint32_t b0,
-                                   uint32_t b1) {
-      multiply_bfloat(sum, a, b0, b1);
-    }
   };
 };
 
@@ -104,16 +102,24 @@ struct Tiles<float> {
     for (int i = 0; i < kPart; ++i) x[(k + i) * kStrideX + m] = part[i];
   }
 
-  DEVICE void store_w(int k, int output, float first, float second, uint32_t signs) {
-    Row<float, 2>& pair = *reinterpret_cast<Row<float, 2>*>(w + k * kStrideW + output);
-    pair.at[0] = flip(first, signs & 0x80000000u);
-    pair.at[1] = flip(second, signs << 1 & 0x80000000u);
+  template <int D, int G>
+  DEVICE void store_w(int k, int n, const Strip<D, G, kStripR>& strip,
+                      const Outputs<D, G, kStripR>& own, const Table<float, D>& table) {
+    float* row = w + k * kStrideW + n;
+    const uint32_t signs = strip.sign_bits();
+    strip.decode(own, table, [&](int slice, const Row<float, D>& magnitudes) {
+#pragma unroll
+      for (int e = 0; e < D; ++e) {
+        const int i = slice * D + e;
+        row[i] = flip(magnitudes.at[e], signs << i & 0x80000000u);
+      }
+    });
   }
 
   struct Sums {
     float at[8][8] = {};  // a thread has 8 rows and twice 4 outputs
 
-    DEVICE void add(const Tiles& tiles) {
+    DEVICE void add(Type16, const Tiles& tiles) {
       const int m = threadIdx.x / 16 * 8, n = threadIdx.x % 16 * 4;
 #pragma unroll 4
       for (int k = 0; k < kTileK; ++k) {
@@ -159,12 +165,11 @@ DEVICE void load_part(T (&part)[N], const T* row, int input, int end, bool align
 // it; part i is of the inputs from i * per_split on, a multiple of kTileK.
 // Grid (tiles of M, tiles of N, splits), block kMatmulThreads.
 template <typename T, int D, int G>
-DEVICE void matmul(const Matrix& matrix, const T* x, T* y, float* parts, const Half* scale,
-                   int64_t rows, int per_split) {
+DEVICE void matmul(const Matrix& matrix, Type16 type, const T* x, T* y, float* parts,
+                   const Bits16* scale, int64_t rows, int per_split) {
   Tiles<T>& tiles = *reinterpret_cast<Tiles<T>*>(shared_memory());
   unsigned char* memory = shared_memory() + sizeof(Tiles<T>);
-  fill_table<T, D>(matrix, memory, kMatmulThreads);
-  const Table<T, D> table(matrix, memory);
+  const Table<T, D> table(matrix, type, memory, kMatmulThreads);
   const int64_t first_m = int64_t(blockIdx.x) * kTileM;
   const int first_n = blockIdx.y * kTileN;
   const int begin = blockIdx.z * per_split;
@@ -175,32 +180,24 @@ DEVICE void matmul(const Matrix& matrix, const T* x, T* y, float* parts, const H
   const T* row = x + (first_m + m < rows ? first_m + m : rows - 1) * matrix.k;
   const bool aligned = (size_t(x) | matrix.k * sizeof(T)) % 16 == 0;
   const int strip_k = threadIdx.x / kStrips, strip_n = threadIdx.x % kStrips * kStripR;
-  const int output = first_n + strip_n;
+  const Outputs<D, G, kStripR> own(matrix, first_n + strip_n);
 
   typename Tiles<T>::Sums sums;
   Strip<D, G, kStripR> strip;
   T part[kPart];
   const auto load = [&](int k) {
-    strip.load(matrix, k + strip_k < end ? k + strip_k : end - 1, output);
+    strip.load(own, k + strip_k);
     load_part(part, row, k + part_k, end, aligned);
   };
+  wait_for_previous();
   load(begin);
   for (int k = begin; k < end; k += kTileK) {
     __syncthreads();
     tiles.store_x(m, part_k, part);
-    const uint32_t signs = strip.sign_bits();
-    T held;
-    strip.decode(matrix, table, output, [&](int slice, const Row<T, D>& magnitudes) {
-#pragma unroll
-      for (int e = 0; e < D; ++e) {
-        const int i = slice * D + e;
-        if (i % 2) tiles.store_w(strip_k, strip_n + i - 1, held, magnitudes.at[e], signs << (i - 1));
-        held = magnitudes.at[e];
-      }
-    });
+    tiles.store_w(strip_k, strip_n, strip, own, table);
     __syncthreads();
     if (k + kTileK < end) load(k + kTileK);
-    sums.add(tiles);
+    sums.add(type, tiles);
   }
   float* split = parts + int64_t(blockIdx.z) * rows * matrix.n;
   sums.each([&](int tile_m, int tile_n, float sum) {
@@ -208,7 +205,7 @@ DEVICE void matmul(const Matrix& matrix, const T* x, T* y, float* parts, const H
     const int n = first_n + tile_n;
     if (to_m >= rows || n >= matrix.n) return;
     if (scale) {
-      round_to(y[to_m * matrix.n + n], sum * to_float(scale[n]));
+      store(y + to_m * matrix.n + n, type, sum * half_to_float(scale[n].at));
     } else {
       split[to_m * matrix.n + n] = sum;
     }

@@ -1,117 +1,212 @@
-// Few rows of x times a matrix, by multiply-add in float32.
+// Few rows of x times a matrix. A block has kStretch outputs and a part of the inputs; its warps
+// take turns at the inputs.
 //
-// A block has kStretch outputs and a part of the inputs; its warps take turns at the inputs. A
-// lane decodes R outputs of one input and multiplies them by all M rows. One row times 4096 x 4096
-// at 2 bits reads 4.2 MB, an eighth of bfloat16, and the compiled loop (d=2, sm_87) has 251
-// instructions for 32 weights, 4.1 million of a warp. By these counts, which were not checked on a
-// GPU, Orin needs 49 us (16 multiprocessors, 4 instructions each at 1.3 GHz) and 168 us for bfloat16
-// (200 GB/s).
+// float16 and bfloat16 go through tensor cores, which sum in float32, with magnitudes rounded to
+// that type; float32 is multiplied and added as float32. docs/performance.md counts instructions.
 
 #pragma once
 
 #include "decode.cuh"
+#include "reader.cuh"
 
 constexpr int kWarps = 8;
 constexpr int kStretch = 256;  // outputs of a block
 constexpr int kChunk = 256;    // inputs whose x is in shared memory at once
 
-DEVICE float load_input(const void* x, int type, int64_t place) {
-  if (type == 0) return static_cast<const float*>(x)[place];
-  if (type == 1) return to_float(static_cast<const Half*>(x)[place]);
-  return to_float(static_cast<const BFloat16*>(x)[place]);
+// What a block has to read, brought to the L2 cache: an input for each thread.
+template <int D>
+DEVICE void prefetch_streams(const Matrix& matrix, int begin, int end) {
+  const int input = begin + threadIdx.x, first = blockIdx.x * kStretch;
+  if (input >= end) return;
+  prefetch(matrix.signs + ((int64_t(input) * matrix.n + first) >> 5));
+  const int64_t length = (matrix.n + D - 1) / D * matrix.b, last = (matrix.k * length - 1) >> 5;
+#pragma unroll 1
+  for (int bit = 0; bit < kStretch / D * matrix.b; bit += 1024) {
+    const int64_t word = (input * length + first / D * matrix.b + bit) >> 5;
+    prefetch(matrix.indices + (word < last ? word : last));
+  }
+}
+
+// Where kStretch sums lie that are added to others, with gaps so that lanes which write R outputs
+// each seldom meet in a bank.
+template <int R>
+struct Shelf {
+  static constexpr int kPadded = R + 4, kStride = kStretch / R * kPadded + 8;
+  DEVICE static int place(int output) { return output / R * kPadded + output % R; }
+};
+
+// Adds the sums of those that have the same outputs, and stores them: part (rows, n). Memory holds
+// (Adders, Rows) shelves, of the rows from `first_row` on.
+template <int R, int Adders, int Rows>
+DEVICE void store_sums(const float* memory, float* part, int first_row, int rows, int n) {
+  const int output = blockIdx.x * kStretch + threadIdx.x;
+  const float* column = memory + Shelf<R>::place(threadIdx.x);
+#pragma unroll 1
+  for (int row = 0; row < Rows && first_row + row < rows; ++row) {
+    float total = 0;
+#pragma unroll 8
+    for (int i = 0; i < Adders; ++i) total += column[(i * Rows + row) * Shelf<R>::kStride];
+    if (output < n) part[int64_t(first_row + row) * n + output] = total;
+  }
 }
 
 // x as float32 (kChunk, M) from input `first` on, zeros beyond its rows and `end`.
 template <int M>
-DEVICE void stage(float* staged, const void* x, int type, int64_t stride, int rows, int first,
-                  int end) {
+DEVICE void stage(float* staged, const float* x, int64_t stride, int rows, int first, int end) {
   static_assert(kChunk == kWarps * 32, "an input for each thread");
   const int input = first + threadIdx.x;
 #pragma unroll 1
-  for (int row = 0; row < M; ++row) {
-    const bool inside = row < rows && input < end;
-    const float value = inside ? load_input(x, type, row * stride + input) : 0.0f;
-    staged[threadIdx.x * M + row] = value;
-  }
-}
-
-template <int M, int R>
-struct Sums {
-  float at[M][R];
-
-  DEVICE void add(int output, float weight, const Row<float, M>& x) {
-#pragma unroll
-    for (int row = 0; row < M; ++row) at[row][output] += weight * x.at[row];
-  }
-};
-
-// Adds the sums of all lanes that have the same outputs, and stores them: part (rows, n).
-template <int M, int R>
-DEVICE void store_sums(const Sums<M, R>& sums, float* memory, float* part, int rows, int n) {
-  constexpr int kLanes = kStretch / R, kAdders = kWarps * 32 / kLanes;
-  // Turned and padded so that lanes of a warp seldom meet in a bank, as they write or as they read.
-  constexpr int kStride = kStretch + kLanes;
-  const auto place = [](int i, int lane) {
-    return i * kLanes + (lane + i / (32 / kLanes)) % kLanes;
-  };
-  const int adder = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
-  const int output = blockIdx.x * kStretch + threadIdx.x;
-  const float* column = memory + place(threadIdx.x % R, threadIdx.x / R);
-#pragma unroll
-  for (int row = 0; row < M; ++row) {
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < R; ++i) memory[adder * kStride + place(i, lane)] = sums.at[row][i];
-    __syncthreads();
-    float total = 0;
-#pragma unroll 8
-    for (int i = 0; i < kAdders; ++i) total += column[i * kStride];
-    if (row < rows && output < n) part[int64_t(row) * n + output] = total;
-  }
+  for (int row = 0; row < M; ++row)
+    staged[threadIdx.x * M + row] = row < rows && input < end ? x[row * stride + input] : 0.0f;
 }
 
 // parts: (splits, rows, n), part i of the inputs from i * per_split on, without the row scales.
 // Grid (stretches, splits), block kWarps * 32.
 template <int D, int G, int M>
-DEVICE void matvec(const Matrix& matrix, const void* x, int type, float* parts, int rows,
-                   int per_split) {
+DEVICE void matvec(const Matrix& matrix, const float* x, float* parts, int rows, int per_split) {
   constexpr int R = M == 1 ? 32 : M <= 4 ? 16 : 8;
   constexpr int kLanes = kStretch / R, kStep = kWarps * 32 / kLanes;
   float* staged = reinterpret_cast<float*>(shared_memory());
   unsigned char* memory = shared_memory() + kChunk * M * sizeof(float);
-  fill_table<float, D>(matrix, memory, kWarps * 32);
-  const Table<float, D> table(matrix, memory);
+  const Table<float, D> table(matrix, Type16(), memory, kWarps * 32);
   const int begin = blockIdx.y * per_split;
   const int end = begin + per_split < matrix.k ? begin + per_split : matrix.k;
-  const int own = threadIdx.x / kLanes;
-  const int output = blockIdx.x * kStretch + threadIdx.x % kLanes * R;
+  const int own_input = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
+  const Outputs<D, G, R> own(matrix, blockIdx.x * kStretch + lane * R);
 
-  Sums<M, R> sums = {};
-  const auto load = [&](Strip<D, G, R>& strip, int input) {
-    strip.load(matrix, input < end ? input : end - 1, output);
-  };
+  float sums[M][R] = {};
   Strip<D, G, R> strip;
-  load(strip, begin + own);
+  strip.load(own, begin + own_input);
+  let_next_begin();
+  wait_for_previous();
   for (int first = begin; first < end; first += kChunk) {
     __syncthreads();
-    stage<M>(staged, x, type, matrix.k, rows, first, end);
+    stage<M>(staged, x, matrix.k, rows, first, end);
     __syncthreads();
     const int n_inputs = end - first < kChunk ? end - first : kChunk;
-    for (int i = own; i - own < n_inputs; i += kStep) {
+    for (int i = own_input; i - own_input < n_inputs; i += kStep) {
       Strip<D, G, R> next;
-      load(next, first + i + kStep);
+      next.load(own, first + i + kStep);
       const Row<float, M> inputs = *reinterpret_cast<const Row<float, M>*>(staged + i * M);
       const uint32_t signs = strip.sign_bits();
-      strip.decode(matrix, table, output, [&](int slice, const Row<float, D>& row) {
+      strip.decode(own, table, [&](int slice, const Row<float, D>& magnitudes) {
 #pragma unroll
         for (int e = 0; e < D; ++e) {
-          const uint32_t sign = (signs << (slice * D + e)) & 0x80000000u;
-          sums.add(slice * D + e, flip(row.at[e], sign), inputs);
+          const int output = slice * D + e;
+          const float weight = flip(magnitudes.at[e], signs << output & 0x80000000u);
+#pragma unroll
+          for (int row = 0; row < M; ++row) sums[row][output] += weight * inputs.at[row];
         }
       });
       strip = next;
     }
   }
-  store_sums(sums, reinterpret_cast<float*>(shared_memory()),
-             parts + int64_t(blockIdx.y) * rows * matrix.n, rows, matrix.n);
+  float* shelves = reinterpret_cast<float*>(shared_memory());
+  float* part = parts + int64_t(blockIdx.y) * rows * matrix.n;
+#pragma unroll
+  for (int row = 0; row < M; ++row) {
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+      shelves[own_input * Shelf<R>::kStride + Shelf<R>::place(lane * R + i)] = sums[row][i];
+    __syncthreads();
+    store_sums<R, kStep, 1>(shelves, part, row, rows, matrix.n);
+  }
+}
+
+// x as the right factor of the tensor cores' products (Groups, kChunk, 8): column 2 m + e of 8 has
+// x of row m in half e of a word, and 0 in the other, so that a pair of outputs in a register of
+// the left factor becomes two sums.
+template <int Groups>
+DEVICE void stage_pairs(uint32_t* staged, const Bits16* x, int64_t stride, int rows, int first,
+                        int end) {
+  const int column = threadIdx.x % 8, own = threadIdx.x / 8;
+#pragma unroll
+  for (int group = 0; group < Groups; ++group) {
+    const int row = group * 4 + column / 2;
+#pragma unroll
+    for (int i = 0; i < kChunk; i += kWarps * 32 / 8) {
+      const int input = first + own + i;
+      const uint32_t bits = row < rows && input < end ? x[row * stride + input].at : 0;
+      staged[(group * kChunk + own + i) * 8 + column] = bits << (column % 2 * 16);
+    }
+  }
+}
+
+// 8 inputs of R outputs, as two strips a lane, times all groups of columns.
+template <Type16 type, int Groups, int R>
+DEVICE void add_products(float (&sums)[Groups][R / 4][4], const uint32_t (&pairs)[2][R / 2],
+                         const uint32_t* column) {
+#pragma unroll
+  for (int group = 0; group < Groups; ++group) {
+    const uint32_t low = column[group * kChunk * 8], high = column[group * kChunk * 8 + 4 * 8];
+#pragma unroll
+    for (int j = 0; j < R / 4; ++j) {
+      const uint32_t a[4] = {pairs[0][2 * j], pairs[0][2 * j + 1], pairs[1][2 * j],
+                             pairs[1][2 * j + 1]};
+      multiply<type>(sums[group][j], a, low, high);
+    }
+  }
+}
+
+// As matvec, for 16 bits and up to M rows. A lane decodes R outputs of two of the 8 inputs that its
+// warp multiplies at once: rows of the left factor are pairs of outputs, its columns inputs.
+template <typename Reader, int M>
+DEVICE void matvec_pairs(const Matrix& matrix, Type16 type, const Bits16* x, float* parts, int rows,
+                         int per_split) {
+  constexpr int R = Reader::R, kGroups = M / 4;  // of 8 columns: 4 rows, by the 2 outputs of a pair
+  constexpr int kBeside = kStretch / (8 * R), kAdders = kWarps / kBeside, kStep = kAdders * 8;
+  uint32_t* staged = reinterpret_cast<uint32_t*>(shared_memory());
+  unsigned char* memory = shared_memory() + kGroups * kChunk * 8 * sizeof(uint32_t);
+  const int begin = blockIdx.y * per_split;
+  const int end = begin + per_split < matrix.k ? begin + per_split : matrix.k;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int adder = warp / kBeside, output = (warp % kBeside * 8 + lane / 4) * R;
+
+  prefetch_streams<Reader::kSlice>(matrix, begin, end);
+  const Reader reader(matrix, type, blockIdx.x * kStretch + output, memory, kWarps * 32);
+  let_next_begin();
+  wait_for_previous();
+
+  float sums[kGroups][R / 4][4] = {};
+  for (int first = begin; first < end; first += kChunk) {
+    __syncthreads();
+    stage_pairs<kGroups>(staged, x, matrix.k, rows, first, end);
+    __syncthreads();
+    const int n_inputs = end - first < kChunk ? end - first : kChunk;
+    for (int i = adder * 8; i < n_inputs; i += kStep) {
+      typename Reader::Words words[2];
+      uint32_t pairs[2][R / 2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        reader.load(words[half], first + i + lane % 4 + 4 * half);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const auto keep = [&](int j, uint32_t pair) { pairs[half][j] = pair; };
+        reader.decode(words[half],
+                      Pairs<Reader::kSlice, decltype(keep)>(reader.signs(words[half]), keep));
+      }
+      const uint32_t* column = staged + (i + lane % 4) * 8 + lane / 4;
+      if (type == Type16::kHalf) {
+        add_products<Type16::kHalf, kGroups, R>(sums, pairs, column);
+      } else {
+        add_products<Type16::kBFloat16, kGroups, R>(sums, pairs, column);
+      }
+    }
+  }
+  float* shelves = reinterpret_cast<float*>(shared_memory());
+  float* part = parts + int64_t(blockIdx.y) * rows * matrix.n;
+#pragma unroll
+  for (int group = 0; group < kGroups; ++group) {
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < R / 4; ++j) {
+      float* place = shelves + (adder * 4 + lane % 4) * Shelf<R>::kStride;
+      const float* own = sums[group][j];
+      *reinterpret_cast<Row<float, 4>*>(place + Shelf<R>::place(output + 4 * j)) = {
+          own[0], own[1], own[2], own[3]};
+    }
+    __syncthreads();
+    store_sums<R, kAdders, 4>(shelves, part, group * 4, rows, matrix.n);
+  }
 }

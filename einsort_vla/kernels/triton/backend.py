@@ -24,7 +24,7 @@ def why_unavailable() -> str | None:
 
 
 class TritonBackend:
-    """Decodes tiles within the product; no matrix is stored but the coded one.
+    """Decodes within the product, or for many rows before it; only the coded matrix is kept.
 
     Raises:
         MissingDependency: there is no Triton, or no GPU that will do.

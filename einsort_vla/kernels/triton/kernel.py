@@ -1,11 +1,11 @@
-"""Triton kernels that multiply by a matrix in the `leader` form, straight from its coded streams.
+"""Triton kernels for a matrix in the `leader` form, straight from its coded streams.
 
-Both decode a tile (BLOCK_K inputs, BLOCK_J slices of D outputs) into registers with float32
-magnitudes and accumulate in float32: `matvec_leader` by multiply-add for few rows of x,
-`matmul_leader` by `tl.dot` for many. Each is split over inputs; `reduce_leader` adds the parts in a
-fixed order. docs/format.md, "Decoding leader", has the bits. Streams are int32 words with one zero
-word after the end. The table is read by plain loads and stays in L1: Triton has no way to place it
-in shared memory by hand.
+Each decodes a tile (BLOCK_K inputs, BLOCK_J slices of D outputs) into registers with float32
+magnitudes. `matvec_leader` multiplies and adds in float32, for few rows of x; it is split over
+inputs, and `reduce_leader` adds the parts in a fixed order. For more rows `decode_leader` stores
+the matrix, for torch's own product. docs/format.md, "Decoding leader", has the bits. Streams are
+int32 words with one zero word after the end. The table is read by plain loads and stays in L1:
+Triton has no way to place it in shared memory by hand.
 """
 
 # Triton reads these functions itself, so what they take is typed by it, not by Python; sizes and
@@ -95,7 +95,7 @@ def _finish(total, scale, bias, n, N, HAS_BIAS: tl.constexpr):
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M", "per_split"])
 def matvec_leader(x, signs, indices, table, scale, bias, y, M, N, K, per_split,
                   D: tl.constexpr, B: tl.constexpr, S: tl.constexpr, ONE_WORD: tl.constexpr,
                   WIDE: tl.constexpr, HAS_BIAS: tl.constexpr, IS_WHOLE: tl.constexpr,
@@ -125,34 +125,26 @@ def matvec_leader(x, signs, indices, table, scale, bias, y, M, N, K, per_split,
 
 
 @triton.jit
-def matmul_leader(x, signs, indices, table, scale, bias, y, M, N, K, per_split,
-                  D: tl.constexpr, B: tl.constexpr, S: tl.constexpr, ONE_WORD: tl.constexpr,
-                  WIDE: tl.constexpr, HAS_BIAS: tl.constexpr, IS_WHOLE: tl.constexpr,
-                  BLOCK_M: tl.constexpr, BLOCK_J: tl.constexpr,
-                  BLOCK_K: tl.constexpr):  # fmt: skip
-    """As `matvec_leader` for any M. Grid: (M blocks, N blocks, parts).
-
-    Weights are rounded to the type of x; float32 is multiplied as float32, never as TF32.
-    """
-    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    first_j, split = tl.program_id(1) * BLOCK_J, tl.program_id(2)
+def decode_leader(signs, indices, table, scale, weight, N, K, D: tl.constexpr, B: tl.constexpr,
+                  S: tl.constexpr, ONE_WORD: tl.constexpr, WIDE: tl.constexpr,
+                  BLOCK_J: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    """weight (K, N), the transpose of the matrix with its scales. Grid: (N blocks, K blocks)."""
+    first_j = tl.program_id(0) * BLOCK_J
     n = first_j * D + tl.arange(0, BLOCK_J * D)
-    row = x + m.to(tl.int64)[:, None] * K
-    total = tl.zeros((BLOCK_M, BLOCK_J * D), tl.float32)
-    for first in range(split * per_split, tl.minimum((split + 1) * per_split, K), BLOCK_K):
-        k = first + tl.arange(0, BLOCK_K)
-        inputs = tl.load(row + k[None, :], mask=(m < M)[:, None] & (k < K)[None, :], other=0.0)
-        k = tl.minimum(k, K - 1)
-        if WIDE:
-            k = k.to(tl.int64)
-        weights = _load_weights(
-            signs, indices, table, k, first_j, N, D, B, S, BLOCK_K, BLOCK_J, ONE_WORD
-        )
-        total = tl.dot(inputs, weights.to(inputs.dtype), total, input_precision="ieee")
-    _store(total, y, scale, bias, m, n, M, N, split, IS_WHOLE, HAS_BIAS)
+    k = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
+    here = (k < K)[:, None] & (n < N)[None, :]
+    place = k.to(tl.int64)[:, None] * N + n[None, :]
+    k = tl.minimum(k, K - 1)
+    if WIDE:
+        k = k.to(tl.int64)
+    weights = _load_weights(
+        signs, indices, table, k, first_j, N, D, B, S, BLOCK_K, BLOCK_J, ONE_WORD
+    )
+    weights *= tl.load(scale + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
+    tl.store(weight + place, weights.to(weight.dtype.element_ty), mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M", "SPLIT"])
 def reduce_leader(parts, scale, bias, y, M, N, SPLIT, HAS_BIAS: tl.constexpr,
                   BLOCK_N: tl.constexpr):  # fmt: skip
     """The sum y (M, N) of parts (SPLIT, M, N), times scale, plus bias. Grid: (M, N blocks)."""

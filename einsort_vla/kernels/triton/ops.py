@@ -8,7 +8,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-MATVEC_ROWS = 16  # up to so many rows are multiplied by multiply-add, more by tensor cores
+# Rows from which the whole matrix is decoded first, for torch's product.
+DECODE_FROM = 17
+DECODE_BLOCK = (128, 16)  # outputs, inputs
 WAVES = 4  # programs for each multiprocessor that a launch aims at, by splitting over inputs
 REDUCE_BLOCK = 256
 WIDE_BITS = 2**31  # places in a longer stream need 64 bits
@@ -42,30 +44,51 @@ def matmul_leader(
     Returns:
         (m, out_features) in the type of x; sums are in float32.
     """
-    kernel = kernels()
-    (m, k), n = x.shape, len(scale)
-    y = x.new_empty(m, n)
-    if not (m and n):
-        return y
-    block_m, block_n, block_k, n_warps = blocks(m, x.dtype)
-    n_blocks = (_ceil(n, block_n),) if m <= MATVEC_ROWS else (_ceil(m, block_m), _ceil(n, block_n))
-    per_split = _per_split(k, block_k, _n_programs(x.device), *n_blocks)
-    split = _ceil(k, per_split)
-    product = kernel.matvec_leader if m <= MATVEC_ROWS else kernel.matmul_leader
-    parts = y if split == 1 else x.new_empty(split, m, n, dtype=torch.float32)
+    matrix = (signs, indices, table, scale)
     with torch.cuda.device_of(x):  # Triton launches on the current GPU, wherever x is
-        product[(*n_blocks, split)](
-            x.contiguous(), signs, indices, table, scale, bias, parts, m, n, k, per_split,
-            D=d, B=b, S=s, ONE_WORD=n % d == 0,
-            WIDE=32 * max(len(signs), len(indices)) >= WIDE_BITS, HAS_BIAS=bias is not None,
-            IS_WHOLE=split == 1, BLOCK_M=block_m, BLOCK_J=block_n // d, BLOCK_K=block_k,
-            num_warps=n_warps,
-        )  # fmt: skip
-        if split > 1:
-            kernel.reduce_leader[(m, _ceil(n, REDUCE_BLOCK))](
-                parts, scale, bias, y, m, n, split, HAS_BIAS=bias is not None, BLOCK_N=REDUCE_BLOCK
-            )
+        if not (x.shape[0] and len(scale)):
+            return x.new_empty(x.shape[0], len(scale))
+        if x.shape[0] < DECODE_FROM:
+            return _multiply(x.contiguous(), matrix, bias, d, b, s)
+        weight = _decode(x, matrix, d, b, s)
+        return x @ weight if bias is None else torch.addmm(bias, x, weight)
+
+
+def _multiply(
+    x: Tensor, matrix: tuple[Tensor, ...], bias: Tensor | None, d: int, b: int, s: int
+) -> Tensor:
+    signs, indices, table, scale = matrix
+    kernel, (m, k), n = kernels(), x.shape, len(scale)
+    block_m, block_n, block_k = blocks(m)
+    per_split = _per_split(k, block_k, _n_programs(x.device), _ceil(n, block_n))
+    split, y = _ceil(k, per_split), x.new_empty(m, n)
+    parts = y if split == 1 else x.new_empty(split, m, n, dtype=torch.float32)
+    kernel.matvec_leader[(_ceil(n, block_n), split)](
+        x, signs, indices, table, scale, bias, parts, m, n, k, per_split,
+        **_constants(matrix, d, b, s), HAS_BIAS=bias is not None, IS_WHOLE=split == 1,
+        BLOCK_M=block_m, BLOCK_J=block_n // d, BLOCK_K=block_k,
+    )  # fmt: skip
+    if split > 1:
+        kernel.reduce_leader[(m, _ceil(n, REDUCE_BLOCK))](
+            parts, scale, bias, y, m, n, split, HAS_BIAS=bias is not None, BLOCK_N=REDUCE_BLOCK
+        )
     return y
+
+
+def _decode(x: Tensor, matrix: tuple[Tensor, ...], d: int, b: int, s: int) -> Tensor:
+    """(in_features, out_features) in the type of x."""
+    k, n, (block_n, block_k) = x.shape[1], len(matrix[-1]), DECODE_BLOCK
+    weight = x.new_empty(k, n)
+    kernels().decode_leader[(_ceil(n, block_n), _ceil(k, block_k))](
+        *matrix, weight, n, k, **_constants(matrix, d, b, s), BLOCK_J=block_n // d, BLOCK_K=block_k
+    )
+    return weight
+
+
+def _constants(matrix: tuple[Tensor, ...], d: int, b: int, s: int) -> dict[str, int]:
+    signs, indices, _, scale = matrix
+    wide = 32 * max(len(signs), len(indices)) >= WIDE_BITS
+    return {"D": d, "B": b, "S": s, "ONE_WORD": len(scale) % d == 0, "WIDE": wide}
 
 
 @torch.library.register_fake("einsort::matmul_leader_triton", lib=LIBRARY)
@@ -89,23 +112,18 @@ def kernels() -> ModuleType:
     return kernel
 
 
-def blocks(m: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
-    """BLOCK_M, BLOCK_N, BLOCK_K and warps for `m` rows.
+def blocks(m: int) -> tuple[int, int, int]:
+    """BLOCK_M, BLOCK_N and BLOCK_K for `m` rows, by multiply-add.
 
     Chosen by registers without spills (ptxas, sm_80 to sm_120), not by time on a GPU.
     """
-    if m <= MATVEC_ROWS:
-        block_m = 1 << (m - 1).bit_length()
-        return block_m, 128, 16 if block_m <= 4 else 8, 4
-    if dtype == torch.float32 or m <= 64:
-        return 32 if m <= 32 else 64, 64, 32, 4
-    return 128, 128, 32, 8
+    block_m = 1 << (m - 1).bit_length()
+    return block_m, 128, 16 if block_m <= 4 else 8
 
 
-def _per_split(k: int, block_k: int, n_programs: int, *n_blocks: int) -> int:
+def _per_split(k: int, block_k: int, n_programs: int, n_blocks: int) -> int:
     """Inputs of one program, a multiple of `block_k`: fewer blocks, more parts."""
-    n_tiles = functools.reduce(int.__mul__, n_blocks)
-    split = max(1, min(n_programs // n_tiles, _ceil(k, block_k)))
+    split = max(1, min(n_programs // n_blocks, _ceil(k, block_k)))
     return _ceil(_ceil(k, split), block_k) * block_k
 
 

@@ -134,14 +134,18 @@ std::index_sequence_for<Arguments...> places(void (*)(Arguments...)) {
 
 using Kernel = void (*)(void**);
 #define ENTRY(NAME) {#NAME, [](void** from) { call(NAME, from, places(NAME)); }},
-#undef MATVEC
+#undef REDUCE
 #undef MATMUL
-#define MATVEC(D, G, M) ENTRY(matvec_leader_d##D##_g##G##_m##M)
+#undef DENSE
+#undef MATVEC
+#undef PAIRS
+#define REDUCE(NAME, T) ENTRY(reduce_leader_##NAME)
 #define MATMUL(D, G, NAME, T) ENTRY(matmul_leader_d##D##_g##G##_##NAME)
+#define DENSE(D, NAME, T, ...) ENTRY(decode_leader_d##D##_##NAME)
+#define MATVEC(D, G, M) ENTRY(matvec_leader_d##D##_g##G##_float_m##M)
+#define PAIRS(D, NAME, M, ...) ENTRY(matvec_leader_d##D##_##NAME##_16bit_m##M)
 
-std::map<std::string, Kernel> kernels = {
-    ENTRY(reduce_leader) KERNELS(1, 4) KERNELS(1, 2) KERNELS(2, 8) KERNELS(2, 4) KERNELS(4, 8)
-        KERNELS(8, 4)};
+std::map<std::string, Kernel> kernels = {KERNELS};
 
 int context, module;
 
@@ -170,9 +174,18 @@ int cuModuleGetFunction(void** function, void*, const char* name) {
 int cuFuncSetAttribute(void*, int, int bytes) { return bytes <= 99 * 1024 ? 0 : 1; }
 int cuGetErrorString(int, const char** text) { return *text = "emulated", 0; }
 
-int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned,
-                   unsigned, unsigned shared_bytes, void*, void** arguments, void**) {
+int cuDriverGetVersion(int* version) { return *version = 13000, 0; }
+
+// As CUlaunchConfig.
+struct Launch {
+  unsigned x, y, z, threads, one, other, shared_bytes;
+  void *stream, *attributes;
+  unsigned n_attributes;
+};
+
+int cuLaunchKernelEx(const Launch* how, void* function, void** arguments, void**) {
   using namespace emulation;
+  const auto [x, y, z, threads, one, other, shared_bytes, stream, attributes, n] = *how;
   if (!x || !y || !z || y > 65535 || z > 65535) return 1;
   body = reinterpret_cast<Kernel>(function);
   emulation::arguments = arguments;

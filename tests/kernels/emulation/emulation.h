@@ -10,7 +10,7 @@
 #include <cstring>
 
 #define DEVICE inline
-#define KERNEL(threads) extern "C" void
+#define KERNEL(threads, blocks) extern "C" void
 
 struct Index {
   unsigned x, y, z;
@@ -44,6 +44,21 @@ inline uint32_t funnel(uint32_t high, uint32_t low, int shift) {
   return own ? high << own | low >> (32 - own) : high;
 }
 
+inline uint32_t upper_halves(uint32_t low, uint32_t high) {
+  return low >> 16 | (high & 0xffff0000u);
+}
+inline uint32_t lower_halves(uint32_t low, uint32_t high) { return (low & 0xffffu) | high << 16; }
+inline uint32_t place_of(uint32_t word, int byte, uint32_t first) {
+  return first | (word >> 8 * byte & 0xffu) << 8;
+}
+
+inline void wait_for_previous() {}
+inline void let_next_begin() {}
+inline void prefetch(const void* memory) {
+  static volatile char read;
+  read = *static_cast<const char*>(memory);  // for the sanitizer, though a GPU would not mind
+}
+
 inline uint32_t bits_of(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
@@ -71,6 +86,13 @@ inline float bfloat_to_float(uint16_t bits) { return float_of(uint32_t(bits) << 
 inline uint16_t float_to_bfloat(float value) {
   const uint32_t bits = bits_of(value);
   return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+inline uint32_t floats_to_halves(float low, float high) {
+  return float_to_half(low) | uint32_t(float_to_half(high)) << 16;
+}
+inline uint32_t floats_to_bfloats(float low, float high) {
+  return float_to_bfloat(low) | uint32_t(float_to_bfloat(high)) << 16;
 }
 
 inline void load_matrices_as(uint32_t (&out)[4], const void* row, bool is_transposed) {

@@ -1,4 +1,5 @@
-// Products through launch.h: reads cases from standard input, writes y of each to standard output.
+// Products through launch.h: reads cases from standard input, writes y of each to standard output,
+// and what its matrix is decoded to.
 // Every buffer has exactly its size, so that a sanitizer sees each access beyond it, and begins at a
 // multiple of 16 bytes, but for x, which a case may shift.
 
@@ -43,8 +44,15 @@ int main() {
       std::fprintf(stderr, "%s\n", einsort_last_error());
       return 1;
     }
+    void* weight = allocate(k * n * size);
+    if (einsort_decode_leader(signs, indices, table, scale, weight, k, n, int(c[3]), int(c[4]),
+                              int(c[5]), int(c[6]), nullptr)) {
+      std::fprintf(stderr, "%s\n", einsort_last_error());
+      return 1;
+    }
     std::fwrite(y, 1, m * n * size, stdout);
-    for (void* memory : {x, signs, indices, table, scale, y, workspace}) std::free(memory);
+    std::fwrite(weight, 1, k * n * size, stdout);
+    for (void* memory : {x, signs, indices, table, scale, y, workspace, weight}) std::free(memory);
   }
   return 0;
 }
