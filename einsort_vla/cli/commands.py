@@ -10,9 +10,8 @@ from einsort_vla.cli.delta import Diff, Patch
 from einsort_vla.cli.doctor import Doctor
 from einsort_vla.cli.export import Export
 from einsort_vla.cli.inspect import Inspect
-from einsort_vla.cli.merge import Merge
 from einsort_vla.cli.plan import MakePlan
-from einsort_vla.cli.report import Report
+from einsort_vla.cli.results import Merge, Report
 from einsort_vla.cli.run import run_command
 from einsort_vla.cli.verify import Verify
 

@@ -121,7 +121,8 @@ def _bits(arm: dict[str, Any]) -> str:
 def _n(pairs: Sequence[dict[str, Any]]) -> str:
     fewest, most = (extreme(pair["n"] for pair in pairs) for extreme in (min, max))
     number = f"{most}" if fewest == most else f"{fewest} to {most}"
-    return f"{number} pairs" + (" each" if len(pairs) > 1 else "")
+    unit = "pair" if number == "1" else "pairs"
+    return f"{number} {unit}" + (" each" if len(pairs) > 1 else "")
 
 
 def _outlook(pairs: Sequence[dict[str, Any]]) -> str:

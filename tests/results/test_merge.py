@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from einsort_vla.cli.commands import COMMANDS
-from einsort_vla.cli.merge import Merge
+from einsort_vla.cli.results import Merge
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.results.episode import read_episodes
 from einsort_vla.results.merge import join_episodes, join_runs, merge_runs

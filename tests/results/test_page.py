@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from einsort_vla.cli.report import Report
+from einsort_vla.cli.results import Report
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import UsageError
 from einsort_vla.results.card import card_text
