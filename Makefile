@@ -28,14 +28,28 @@ lint: setup
 
 check: lint test
 
+FOUR_SUITES = --suites libero_object libero_spatial libero_goal libero_10 --processes 1 \
+  --train.batch 256 --train.n-draws 4 --train.warmup-steps 100 --train.ema-decay 0.999 \
+  --train.max-shift-px 2
+
 reference-policy: setup ## trains the shipped policy anew, into outputs/; resumes where it stopped
 	$(PYTHON) -m policies.reference --work outputs/reference-policy/first \
 	  --output outputs/reference-policy/start
 	$(PYTHON) -m policies.reference --work outputs/reference-policy/second \
 	  --start outputs/reference-policy/start --start-share 0.35 \
-	  --output outputs/reference-libero --seed 2 \
+	  --output outputs/reference-policy/two-suites --seed 2 \
 	  --demonstrations-per-task 8 14 --takeover-after 0 --takeover-scenes-per-task.0 5 16 \
 	  --train.steps 2700 --train.learning-rate 5e-4 --train.warmup-steps 150
+	$(PYTHON) -m policies.reference --work outputs/reference-policy/third \
+	  --start outputs/reference-policy/two-suites --output outputs/reference-policy/four-suites \
+	  $(FOUR_SUITES) --seed 3 --demonstrations-per-task 8 5 14 11 --takeover-after \
+	  --train.steps 1249 --train.learning-rate 6e-4
+	mkdir -p outputs/reference-policy/fourth
+	cp -rn outputs/reference-policy/third/demos outputs/reference-policy/fourth/
+	$(PYTHON) -m policies.reference --work outputs/reference-policy/fourth \
+	  --start outputs/reference-policy/four-suites --output outputs/reference-libero \
+	  $(FOUR_SUITES) --seed 3 --demonstrations-per-task 8 5 14 11 --takeover-after 0 \
+	  --takeover-scenes-per-task.0 2 3 7 6 --train.steps 1313 --train.learning-rate 4e-4
 
 setup: gl .venv/setup-stamp
 

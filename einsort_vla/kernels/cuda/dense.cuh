@@ -5,7 +5,7 @@
 #include "decode.cuh"
 #include "reader.cuh"
 
-constexpr int kDenseThreads = 256, kDenseInputs = 64, kDenseOutputs = 256;  // of a block
+constexpr int kDenseThreads = 256, kDenseOutputs = 256;  // of a block
 
 // N neighbouring numbers with their signs, at a place for vectors.
 template <int N>
@@ -32,25 +32,33 @@ DEVICE void store_row(Bits16* to, Type16 type, const float (&row)[N], uint32_t s
   *reinterpret_cast<Row<uint32_t, N / 2>*>(to) = words;
 }
 
-// weight (k, n), the transpose of W, with the scales. Grid (parts of the inputs, of the outputs).
+// weight (k, n), the transpose of W, with the scales; part i of the inputs from i * per_part on.
+// Grid (parts, stretches of kDenseOutputs).
 template <typename Reader, typename T>
-DEVICE void decode_matrix(const Matrix& matrix, Type16 type, const Bits16* scale, T* weight) {
-  constexpr int R = Reader::R, D = Reader::kSlice, kStep = kDenseThreads / 32;
+DEVICE void decode_matrix(const Matrix& matrix, Type16 type, const Bits16* scale, T* weight,
+                          int per_part) {
+  constexpr int R = Reader::R, D = Reader::kSlice, kStep = kDenseThreads / 32, kAhead = 2;
   static_assert(R == kDenseOutputs / 32, "a warp has all outputs of the block");
-  const int first = blockIdx.y * kDenseOutputs + threadIdx.x % 32 * R;
+  const int begin = blockIdx.x * per_part;
+  const int end = begin + per_part < matrix.k ? begin + per_part : matrix.k;
+  const int stretch = blockIdx.y * kDenseOutputs, first = stretch + threadIdx.x % 32 * R;
+  prefetch_streams<D>(matrix, stretch, kDenseOutputs, begin, end, kDenseThreads);
   const Reader reader(matrix, type, first, shared_memory(), kDenseThreads);
-  const int last = blockIdx.x * kDenseInputs + kDenseInputs;
-  const int end = last < matrix.k ? last : matrix.k;
   const int n_outputs = matrix.n - first;  // here and beyond
   float scales[R];
 #pragma unroll
   for (int i = 0; i < R; ++i) scales[i] = i < n_outputs ? half_to_float(scale[first + i].at) : 0.0f;
+  const int own = begin + threadIdx.x / 32;
+  typename Reader::Words next[kAhead];
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) reader.load(next[i], own + i * kStep);
   wait_for_previous();
   __syncthreads();
-#pragma unroll 2
-  for (int input = blockIdx.x * kDenseInputs + threadIdx.x / 32; input < end; input += kStep) {
-    typename Reader::Words words;
-    reader.load(words, input);
+#pragma unroll kAhead
+  for (int i = 0; own + i * kStep < end; ++i) {
+    const int input = own + i * kStep;
+    const typename Reader::Words words = next[i % kAhead];
+    reader.load(next[i % kAhead], input + kAhead * kStep);
     float row[R];
     reader.decode(words, [&](int slice, const typename Reader::Row& magnitudes) {
 #pragma unroll
@@ -62,8 +70,8 @@ DEVICE void decode_matrix(const Matrix& matrix, Type16 type, const Bits16* scale
       if (n_outputs > 0) store_row(to, type, row, signs);
     } else {
 #pragma unroll
-      for (int i = 0; i < R; ++i)
-        if (i < n_outputs) store(to + i, type, flip(row[i], signs << i & 0x80000000u));
+      for (int e = 0; e < R; ++e)
+        if (e < n_outputs) store(to + e, type, flip(row[e], signs << e & 0x80000000u));
     }
   }
 }

@@ -200,7 +200,7 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t kMatvecRows = 16;
 constexpr int64_t kStretch = 256, kChunk = 256, kMatvecThreads = 256;
 constexpr int64_t kTileM = 64, kTileN = 128, kTileK = 32, kMatmulThreads = 128;
-constexpr int64_t kDenseThreads = 256, kDenseInputs = 64, kDenseOutputs = 256;
+constexpr int64_t kDenseThreads = 256, kDenseOutputs = 256;
 constexpr int64_t kReduceThreads = 128;
 constexpr int64_t kMostRowsOfGrid = 65535;
 // Shared memory for copies of the table: a block's share where three or more are to fit.
@@ -213,6 +213,7 @@ constexpr int kBankBytes = 128;  // of all banks: more copies would not help
 // elsewhere reserve the right workspace.
 constexpr int64_t kMatvecBlocks = 256, kMatvecLeastInputs = 64;
 constexpr int64_t kMatmulBlocks = 128, kMatmulLeastInputs = 256;
+constexpr int64_t kDenseBlocks = 384, kDenseLeastInputs = 32, kDenseStep = 8;
 
 struct Cut {
   int64_t per_split, splits;
@@ -305,7 +306,7 @@ int matvec(Product p) {
   std::snprintf(name, sizeof name, "matvec_leader_d%d_%c%d_%s_m%d", p.d, aligned ? 'b' : 'g',
                 aligned ? p.matrix.b : p.slices, type_name(p.dtype), rows);
   const int outputs = is_float ? (rows == 1 ? 32 : rows == 4 ? 16 : 8) : rows == 4 ? 32 : 16;
-  const int x = int(kChunk) * rows * (is_float ? 4 : 8);
+  const int x = is_float ? int(kChunk) * rows * 4 : 0;
   const int table = aligned ? kAlignedTableBytes : fit_table(p.matrix, p.d, is_float ? 4 : 2,
                                                              kTableBytes);
   // Each adder of a block has a shelf for each row that is added at once.
@@ -343,9 +344,11 @@ int decode(Product p) {
   std::snprintf(name, sizeof name, "decode_leader_d%d_%c%d_%s", p.d, aligned ? 'b' : 'g',
                 aligned ? p.matrix.b : p.slices, type_name(p.dtype));
   const int table = aligned ? kAlignedTableBytes : fit_table(p.matrix, p.d, 4, kTableBytes);
-  void* arguments[] = {&p.matrix, &p.dtype, &p.scale, &p.y};
-  return launch(name, ceil_div(p.matrix.k, kDenseInputs), ceil_div(p.matrix.n, kDenseOutputs), 1,
-                kDenseThreads, table, p.stream, arguments);
+  const int64_t stretches = ceil_div(p.matrix.n, kDenseOutputs);
+  const Cut k = cut(p.matrix.k, stretches, kDenseBlocks, kDenseLeastInputs, kDenseStep);
+  int per_part = int(k.per_split);
+  void* arguments[] = {&p.matrix, &p.dtype, &p.scale, &p.y, &per_part};
+  return launch(name, k.splits, stretches, 1, kDenseThreads, table, p.stream, arguments);
 }
 
 }  // namespace

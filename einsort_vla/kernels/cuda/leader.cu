@@ -43,8 +43,9 @@ DEVICE void reduce(const float* parts, const Bits16* scale, Type16 type, T* y, i
 
 #define DENSE(D, NAME, T, ...)                                                                    \
   KERNEL(kDenseThreads, 1)                                                                        \
-  decode_leader_d##D##_##NAME(Matrix matrix, Type16 type, const Bits16* scale, T* weight) {       \
-    decode_matrix<__VA_ARGS__, T>(matrix, type, scale, weight);                                   \
+  decode_leader_d##D##_##NAME(Matrix matrix, Type16 type, const Bits16* scale, T* weight,         \
+                              int per_part) {                                                     \
+    decode_matrix<__VA_ARGS__, T>(matrix, type, scale, weight, per_part);                         \
   }
 
 #define MATVEC(D, G, M)                                                                           \

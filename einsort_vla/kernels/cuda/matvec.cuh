@@ -13,20 +13,6 @@ constexpr int kWarps = 8;
 constexpr int kStretch = 256;  // outputs of a block
 constexpr int kChunk = 256;    // inputs whose x is in shared memory at once
 
-// What a block has to read, brought to the L2 cache: an input for each thread.
-template <int D>
-DEVICE void prefetch_streams(const Matrix& matrix, int begin, int end) {
-  const int input = begin + threadIdx.x, first = blockIdx.x * kStretch;
-  if (input >= end) return;
-  prefetch(matrix.signs + ((int64_t(input) * matrix.n + first) >> 5));
-  const int64_t length = (matrix.n + D - 1) / D * matrix.b, last = (matrix.k * length - 1) >> 5;
-#pragma unroll 1
-  for (int bit = 0; bit < kStretch / D * matrix.b; bit += 1024) {
-    const int64_t word = (input * length + first / D * matrix.b + bit) >> 5;
-    prefetch(matrix.indices + (word < last ? word : last));
-  }
-}
-
 // Where kStretch sums lie that are added to others, with gaps so that lanes which write R outputs
 // each seldom meet in a bank.
 template <int R>
@@ -114,37 +100,40 @@ DEVICE void matvec(const Matrix& matrix, const float* x, float* parts, int rows,
   }
 }
 
-// x as the right factor of the tensor cores' products (Groups, kChunk, 8): column 2 m + e of 8 has
-// x of row m in half e of a word, and 0 in the other, so that a pair of outputs in a register of
-// the left factor becomes two sums.
+// x of 8 inputs as the right factor of the tensor cores' products, the part of a lane: column
+// 2 m + e of 8 has x of row m in half e of a word, and 0 in the other, so that a pair of outputs in
+// a register of the left factor becomes two sums.
 template <int Groups>
-DEVICE void stage_pairs(uint32_t* staged, const Bits16* x, int64_t stride, int rows, int first,
-                        int end) {
-  const int column = threadIdx.x % 8, own = threadIdx.x / 8;
+struct Columns {
+  uint32_t at[Groups][2];
+
+  // The lane's are inputs `input` and `input` + 4; zeros beyond the rows of x and `end`.
+  DEVICE void load(const Bits16* x, int64_t stride, int rows, int input, int end) {
+    const int column = threadIdx.x % 32 / 4;
 #pragma unroll
-  for (int group = 0; group < Groups; ++group) {
-    const int row = group * 4 + column / 2;
+    for (int group = 0; group < Groups; ++group) {
+      const int row = group * 4 + column / 2;
+      const Bits16* own = x + row * stride + input;
 #pragma unroll
-    for (int i = 0; i < kChunk; i += kWarps * 32 / 8) {
-      const int input = first + own + i;
-      const uint32_t bits = row < rows && input < end ? x[row * stride + input].at : 0;
-      staged[(group * kChunk + own + i) * 8 + column] = bits << (column % 2 * 16);
+      for (int half = 0; half < 2; ++half) {
+        const uint32_t bits = row < rows && input + 4 * half < end ? own[4 * half].at : 0;
+        at[group][half] = bits << (column % 2 * 16);
+      }
     }
   }
-}
+};
 
 // 8 inputs of R outputs, as two strips a lane, times all groups of columns.
 template <Type16 type, int Groups, int R>
 DEVICE void add_products(float (&sums)[Groups][R / 4][4], const uint32_t (&pairs)[2][R / 2],
-                         const uint32_t* column) {
+                         const Columns<Groups>& columns) {
 #pragma unroll
   for (int group = 0; group < Groups; ++group) {
-    const uint32_t low = column[group * kChunk * 8], high = column[group * kChunk * 8 + 4 * 8];
 #pragma unroll
     for (int j = 0; j < R / 4; ++j) {
       const uint32_t a[4] = {pairs[0][2 * j], pairs[0][2 * j + 1], pairs[1][2 * j],
                              pairs[1][2 * j + 1]};
-      multiply<type>(sums[group][j], a, low, high);
+      multiply<type>(sums[group][j], a, columns.at[group][0], columns.at[group][1]);
     }
   }
 }
@@ -156,42 +145,44 @@ DEVICE void matvec_pairs(const Matrix& matrix, Type16 type, const Bits16* x, flo
                          int per_split) {
   constexpr int R = Reader::R, kGroups = M / 4;  // of 8 columns: 4 rows, by the 2 outputs of a pair
   constexpr int kBeside = kStretch / (8 * R), kAdders = kWarps / kBeside, kStep = kAdders * 8;
-  uint32_t* staged = reinterpret_cast<uint32_t*>(shared_memory());
-  unsigned char* memory = shared_memory() + kGroups * kChunk * 8 * sizeof(uint32_t);
   const int begin = blockIdx.y * per_split;
   const int end = begin + per_split < matrix.k ? begin + per_split : matrix.k;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int adder = warp / kBeside, output = (warp % kBeside * 8 + lane / 4) * R;
 
-  prefetch_streams<Reader::kSlice>(matrix, begin, end);
-  const Reader reader(matrix, type, blockIdx.x * kStretch + output, memory, kWarps * 32);
+  prefetch_streams<Reader::kSlice>(matrix, blockIdx.x * kStretch, kStretch, begin, end,
+                                   kWarps * 32);
+  const Reader reader(matrix, type, blockIdx.x * kStretch + output, shared_memory(), kWarps * 32);
+  typename Reader::Words words[2];
+  Columns<kGroups> columns;
+  const auto load_words = [&](int input) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) reader.load(words[half], input + 4 * half);
+  };
+  const int first = begin + adder * 8 + lane % 4;
+  load_words(first);
   let_next_begin();
   wait_for_previous();
+  columns.load(x, matrix.k, rows, first, end);
+  __syncthreads();
 
   float sums[kGroups][R / 4][4] = {};
-  for (int first = begin; first < end; first += kChunk) {
-    __syncthreads();
-    stage_pairs<kGroups>(staged, x, matrix.k, rows, first, end);
-    __syncthreads();
-    const int n_inputs = end - first < kChunk ? end - first : kChunk;
-    for (int i = adder * 8; i < n_inputs; i += kStep) {
-      typename Reader::Words words[2];
-      uint32_t pairs[2][R / 2];
+  for (int input = first; input - lane % 4 < end; input += kStep) {
+    const Columns<kGroups> now = columns;
+    uint32_t pairs[2][R / 2];
+    typename Reader::Words held[2] = {words[0], words[1]};
+    load_words(input + kStep);  // on their way while the ones before are decoded
+    columns.load(x, matrix.k, rows, input + kStep, end);
 #pragma unroll
-      for (int half = 0; half < 2; ++half)
-        reader.load(words[half], first + i + lane % 4 + 4 * half);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const auto keep = [&](int j, uint32_t pair) { pairs[half][j] = pair; };
-        reader.decode(words[half],
-                      Pairs<Reader::kSlice, decltype(keep)>(reader.signs(words[half]), keep));
-      }
-      const uint32_t* column = staged + (i + lane % 4) * 8 + lane / 4;
-      if (type == Type16::kHalf) {
-        add_products<Type16::kHalf, kGroups, R>(sums, pairs, column);
-      } else {
-        add_products<Type16::kBFloat16, kGroups, R>(sums, pairs, column);
-      }
+    for (int half = 0; half < 2; ++half) {
+      const auto keep = [&](int j, uint32_t pair) { pairs[half][j] = pair; };
+      reader.decode(held[half],
+                    Pairs<Reader::kSlice, decltype(keep)>(reader.signs(held[half]), keep));
+    }
+    if (type == Type16::kHalf) {
+      add_products<Type16::kHalf, kGroups, R>(sums, pairs, now);
+    } else {
+      add_products<Type16::kBFloat16, kGroups, R>(sums, pairs, now);
     }
   }
   float* shelves = reinterpret_cast<float*>(shared_memory());
