@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +31,7 @@ from benchmarks.timing import device_name
 from einsort_vla.checkpoint import check_new
 from einsort_vla.cli.run import run_command
 from einsort_vla.errors import SimulatorError, UsageError
+from envs.benchmark import load_initial_states, load_task
 from envs.protocol import load_protocol
 from eval.provenance import ROOT
 from eval.request import REFERENCE_POLICY
@@ -102,6 +104,17 @@ def _theirs(settings: Settings, folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
+def _lend_states(settings: Settings, folder: Path) -> None:
+    """The stored states as files that LeRobot reads; the package keeps them in another form."""
+    task = load_task(settings.suite, settings.task)
+    states = folder / "states" / settings.suite
+    states.mkdir(parents=True)
+    name = f"{Path(task.bddl_file).stem}.pruned_init"
+    torch.save(load_initial_states(settings.suite, settings.task), states / name)
+    paths = {"init_states": str(states.parent)}
+    (folder / "config.yaml").write_text(yaml.safe_dump(paths), encoding="utf-8")
+
+
 def _row(
     name: str, command: Sequence[str], settings: Settings, folder: Path, console: Console
 ) -> dict[str, Any]:
@@ -109,6 +122,9 @@ def _row(
         "MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "osmesa", "OMP_NUM_THREADS": "1",
         "LP_NUM_THREADS": "1",
     }  # fmt: skip
+    if name == THEIRS:
+        _lend_states(settings, folder)
+        environment["LIBERO_CONFIG_PATH"] = str(folder)
     started = time.perf_counter()
     with console.status(f"running {name}"):
         result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
