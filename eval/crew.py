@@ -42,8 +42,6 @@ class Ended:
 class Crew(Protocol):
     """Workers that take one episode each, here or on other machines."""
 
-    n_workers: int
-
     def tasks(self) -> dict[int, tuple[str, int]]:
         """The task that each worker has a simulator for."""
         ...
@@ -115,7 +113,6 @@ class LocalCrew:
     """A `Crew` of processes; each worker is started with its first episode."""
 
     def __init__(self, n_workers: int, station: Station, batch: int, folder: Path) -> None:
-        self.n_workers = n_workers
         self._station, self._batch = station, batch
         key = secrets.token_bytes(16)
         servers = range(n_servers(n_workers))

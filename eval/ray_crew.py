@@ -67,7 +67,6 @@ class RayCrew:
     """A `Crew` of Ray actors; each is started with its first episode."""
 
     def __init__(self, n_workers: int, station: Station, batch: int) -> None:
-        self.n_workers = n_workers
         self._station, self._batch = station, batch
         self._folders: dict[str, Any] = {}  # path to its content in the object store
         self._actors: list[Any] = [None] * n_workers
@@ -79,7 +78,7 @@ class RayCrew:
 
     def idle(self) -> list[int]:
         busy = {worker for worker, _ in self._jobs.values()}
-        return [k for k in range(self.n_workers) if k not in busy]
+        return [k for k in range(len(self._actors)) if k not in busy]
 
     def start(self, worker: int, job: Job) -> None:
         if self._actors[worker] is None:
