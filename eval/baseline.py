@@ -5,7 +5,7 @@ from pathlib import Path
 
 from einsort_vla.checkpoint import WEIGHTS
 from einsort_vla.errors import UsageError
-from einsort_vla.results import LOG, RUN, EpisodeRecord, read_episodes
+from einsort_vla.results import LOG, RUN, EpisodeRecord, read_episodes, read_run
 from eval.arms import DENSE, arm_name
 from eval.provenance import describe
 from eval.request import Request
@@ -24,7 +24,7 @@ def read_dense(baseline: Path, request: Request) -> list[EpisodeRecord]:
     """
     if not (baseline / RUN).is_file():
         raise UsageError(f"--baseline {baseline} holds no run of eval/libero.py (no {RUN}).")
-    earlier = json.loads((baseline / RUN).read_text(encoding="utf-8"))
+    earlier = read_run(baseline)
     earlier["inputs_sha256"] = {"policy": earlier["inputs_sha256"]["policy"]}
     now = describe({}, {"policy": request.folder / WEIGHTS})
     now["protocol"] = json.loads(json.dumps(request.protocol.as_dict()))

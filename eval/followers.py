@@ -1,7 +1,6 @@
 """What follows a run as its episodes end: progress, videos, trackers, and the end of an arm."""
 
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -66,10 +65,8 @@ class Followers:
         return self._decided
 
     def _running(self) -> dict[str, float]:
-        records = self._progress.records
-        n = Counter(record.arm for record in records)
-        won = Counter(record.arm for record in records if record.is_success)
-        return {f"success rate/{arm}": won[arm] / n[arm] for arm in n}
+        tally = self._progress.tally()
+        return {f"success rate/{arm}": won / n for arm, (won, n) in tally.items()}
 
     def _film(self, record: EpisodeRecord) -> None:
         assert self._videos is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 from einsort_vla.checkpoint import WEIGHTS
 from einsort_vla.errors import UsageError
-from einsort_vla.results import RUN
+from einsort_vla.results import RUN, read_run
 from envs.benchmark import load_task
 from eval.provenance import ROOT, describe
 from eval.request import Request, Settings
@@ -27,7 +27,7 @@ def prepare(request: Request) -> Path:
     default = ROOT / "outputs" / time.strftime("libero-%Y%m%d-%H%M%S")
     output = settings.output or default
     if (output / RUN).exists():
-        earlier = json.loads((output / RUN).read_text(encoding="utf-8"))["config"]
+        earlier = read_run(output)["config"]
         if not settings.resume:
             raise UsageError(f"{output} holds a run already. Use --resume, or another --output.")
         config = comparable(settings)

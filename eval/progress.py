@@ -45,10 +45,15 @@ class EpisodeProgress:
                 highlight=False,
             )
 
-    def _running(self) -> str:
+    def tally(self) -> dict[str, tuple[int, int]]:
+        """Arm to its successes and episodes so far."""
         n = Counter(record.arm for record in self.records)
-        won = Counter(record.arm for record in self.records if record.outcome == "success")
-        return ", ".join(f"{arm} {won[arm]}/{n[arm]}" for arm in n) or "starting simulators"
+        won = Counter(record.arm for record in self.records if record.is_success)
+        return {arm: (won[arm], n[arm]) for arm in n}
+
+    def _running(self) -> str:
+        counts = (f"{arm} {won}/{n}" for arm, (won, n) in self.tally().items())
+        return ", ".join(counts) or "starting simulators"
 
     def _eta(self) -> str:
         done = len(self.records) - self._n_before

@@ -1,12 +1,11 @@
 """Running success rates in an experiment tracker."""
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any, Protocol
 
 from einsort_vla.errors import MissingDependency
-from einsort_vla.results import RUN
+from einsort_vla.results import read_run
 
 PROJECT = "einsort-vla"
 
@@ -33,5 +32,4 @@ def open_tracker(name: str | None, output: Path) -> Tracker | None:
         raise MissingDependency(
             f"--track {name} needs {name}: pip install 'einsort-vla[{name}]'"
         ) from error
-    run = json.loads((output / RUN).read_text(encoding="utf-8"))
-    return module.init(project=PROJECT, name=output.name, config=run)
+    return module.init(project=PROJECT, name=output.name, config=read_run(output))

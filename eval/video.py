@@ -7,17 +7,11 @@ import cv2
 import imageio.v2 as imageio
 import numpy as np
 
-from einsort_vla.results import Scene
+from einsort_vla.results import Scene, episode_name
 
 LABEL_HEIGHT_PX = 16
 GAP_PX = 8
 FRAMES = ".frames"  # of episodes whose other arm has not ended yet
-
-
-def episode_name(scene: Scene, arm: str) -> str:
-    """Of an episode's files, without suffix."""
-    episode = f"{scene.suite}_task{scene.task_id}_episode{scene.episode}"
-    return f"{episode}_{arm.replace(' ', '-')}"
 
 
 def frames_path(folder: Path, name: str) -> Path:

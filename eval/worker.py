@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from einsort_vla.lerobot import Observation
-from einsort_vla.results import EpisodeRecord
+from einsort_vla.results import EpisodeRecord, episode_name
 from envs.libero import LiberoEnv
 from envs.protocol import Protocol
 from eval.answers import AskedPolicy
@@ -18,7 +18,7 @@ from eval.recording import Recording
 from eval.rollout import Watch, run_episode
 from eval.schedule import Job
 from eval.server import Address, RemotePolicy
-from eval.video import episode_name, frames_path, save_frames
+from eval.video import frames_path, save_frames
 
 PROBE_EVERY = 5  # looks of the dense arm at one of which other arms are asked, too
 

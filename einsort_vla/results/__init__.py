@@ -11,6 +11,7 @@ from einsort_vla.results.episode import (
     Motion,
     Outcome,
     Scene,
+    episode_name,
     read_episodes,
     write_episodes,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Motion",
     "Outcome",
     "Scene",
+    "episode_name",
     "read_episodes",
     "read_run",
     "write_episodes",

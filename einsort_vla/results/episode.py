@@ -24,6 +24,11 @@ class Scene:
     stored: bool = True  # False: a fresh random scene instead of the stored initial state
 
 
+def episode_name(scene: Scene, arm: str) -> str:
+    """Of an episode's files, without suffix."""
+    return f"{scene.suite}_task{scene.task_id}_episode{scene.episode}_{arm.replace(' ', '-')}"
+
+
 @dataclass(frozen=True)
 class Motion:
     """How the arm moved in one episode; see docs/evaluation.md for each.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from einsort_vla.results.episode import Scene, read_episodes
+from einsort_vla.results.episode import Scene, episode_name, read_episodes
 from einsort_vla.results.folder import LOG, VIDEOS
 
 MAX_BYTES = 6_000_000  # of all videos of a page together, in base64
@@ -79,7 +79,7 @@ def _films(report: dict[str, Any], folder: Path) -> Iterator[Film]:
 def _find(videos: Path, scene: Scene, arm: str, is_only_arm: bool) -> Path | None:
     """The video of a scene; that of the only compressed arm may do without its name."""
     stem = f"{scene.suite}_task{scene.task_id}_episode{scene.episode}"
-    names = [f"{stem}_{arm.replace(' ', '-')}.mp4"] + [f"{stem}.mp4"] * is_only_arm
+    names = [f"{episode_name(scene, arm)}.mp4"] + [f"{stem}.mp4"] * is_only_arm
     return next((videos / name for name in names if (videos / name).is_file()), None)
 
 

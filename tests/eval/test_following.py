@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from einsort_vla.errors import MissingDependency
-from einsort_vla.results import RUN, EpisodeRecord, Scene
+from einsort_vla.results import RUN, EpisodeRecord, Scene, episode_name
 from eval.arms import Arm, Variant
 from eval.followers import Followers
 from eval.recording import Recording
 from eval.tracking import open_tracker
-from eval.video import FRAMES, episode_name, frames_path, save_frames
+from eval.video import FRAMES, frames_path, save_frames
 
 ARMS = [Arm("dense", Variant("a")), Arm("leader 0.9", Variant("b"), reference="dense")]
 SCENES = [Scene("libero_object", k % 10, k // 10, 0) for k in range(300)]
