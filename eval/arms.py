@@ -32,6 +32,7 @@ class Arm:
     variant: Variant
     delay_ms: float = 0.0
     reference: str | None = None  # the dense arm it is compared with
+    is_exact: bool = False  # its weights are the reference's bit for bit: so are its episodes
 
 
 def arm_name(policy: str, delay_ms: float) -> str:

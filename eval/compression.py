@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
-from einsort_vla.checkpoint import (
-    WEIGHTS,
-    compress_folder,
-    plan_folder,
-    read_folder,
-)
+from einsort_vla.checkpoint import WEIGHTS, DenseFolder, compress_folder, plan_folder, read_folder
+from einsort_vla.codec import decode
 from einsort_vla.errors import CheckpointError
 from einsort_vla.export import GraphOptions, export_bundle, find_target
 from einsort_vla.kernels import device_of
@@ -69,10 +66,13 @@ def list_arms(request: Request, planned: Sequence[Compressed], folder: Path) -> 
         path = made.path(folder)
         bundle = path.with_name(path.name + BUNDLE_SUFFIX) if settings.runtime == "onnx" else None
         variants[made.name] = Variant(str(path), settings.backend, bundle, device)
+    # Another backend adds in another order, and then the actions differ in their last bits.
+    is_decoded = settings.backend == "dense" and settings.runtime == "torch"
+    exact = {made.name for made in planned if made.plan.is_exact and is_decoded}
     return [
         Arm(
             arm_name(name, delay_ms), variant, delay_ms,
-            None if name == DENSE else arm_name(DENSE, delay_ms),
+            None if name == DENSE else arm_name(DENSE, delay_ms), name in exact,
         )
         for delay_ms in request.delays_ms
         for name, variant in variants.items()
@@ -91,6 +91,7 @@ def describe_arms(
             "codec": made.codec if made else None,
             "rate_requested": made.rate if made else 0.0,
             "delay_ms": arm.delay_ms,
+            "shares_episodes": arm.is_exact,
             "compression": _facts(made.plan, request.folder, Path(arm.variant.path))
             if made
             else None,
@@ -145,8 +146,18 @@ def _compress_once(
 ) -> None:
     if not destination.exists():
         compress_folder(source, destination, plan, statistics)
+        if plan.is_exact:
+            _check_exact(source, destination)
     elif read_folder(destination).plan != plan:
         raise CheckpointError(f"{destination} holds another code than this run asks for.")
+
+
+def _check_exact(source: Path, destination: Path) -> None:
+    """Such a policy is not run, as its episodes are those of the dense one: it must be that one."""
+    dense = DenseFolder(source)
+    for name, compressed in read_folder(destination).coded.items():
+        if not torch.equal(decode(compressed), dense.get(name).float()):
+            raise CheckpointError(f"{name} in {destination} is not what {source} holds.")
 
 
 def _export_once(source: Path, destination: Path) -> None:

@@ -61,8 +61,14 @@ class Followers:
             self._decide([record.arm] if reference else self._compared_with(record.arm))
 
     def decided(self) -> Sequence[str]:
-        """Arms whose verdict is known, by an always-valid bound."""
-        return self._decided
+        """Arms that an always-valid bound has decided on, and references of such arms alone."""
+        done = set(self._decided)
+        references = [
+            name
+            for name in self._arms
+            if (others := self._compared_with(name)) and done.issuperset(others)
+        ]
+        return [*self._decided, *references]
 
     def _running(self) -> dict[str, float]:
         tally = self._progress.tally()

@@ -10,7 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-from einsort_vla.codec import DENSE_BITS, CodecSpec, Dense, Shape, choices, n_bits, spec_from_dict
+from einsort_vla.codec import (
+    DENSE_BITS,
+    CodecSpec,
+    Dense,
+    Lossless,
+    Shape,
+    choices,
+    n_bits,
+    spec_from_dict,
+)
 from einsort_vla.errors import CheckpointError, UsageError
 
 MAX_RATE = 0.95
@@ -62,6 +71,11 @@ class Plan:
         """Predicted relative mean squared error, averaged over weights."""
         total = sum(t.distortion * math.prod(t.shape) for t in self.tensors.values())
         return total / self.n_weights
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every matrix is decoded bit for bit."""
+        return all(isinstance(t.spec, Dense | Lossless) for t in self.tensors.values())
 
     @property
     def core_kept_fraction(self) -> float | None:

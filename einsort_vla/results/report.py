@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from einsort_vla.results.verdict import state
 SCHEMA = 2
 FROM_RUN = ("policy", "protocol", "scenes", "margin", "sequential", "versions", "machine",
             "git_commit", "config")  # fmt: skip
+ARM_FACTS = ("codec", "rate_requested", "delay_ms", "compression")
 PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 
 
@@ -45,6 +46,7 @@ def build_report(run: dict[str, Any], records: Sequence[EpisodeRecord]) -> dict[
         records: at most one per scene and arm, in the order in which they ended.
     """
     planned = sum(len(task["states"]) for task in run["tasks"])
+    records = [*records, *_shared(run, records)]
     arms = {arm["name"]: _arm(arm, planned, records) for arm in run["arms"]}
     paired = {
         arm["name"]: _paired(run, records, arm["reference"], arm["name"])
@@ -62,10 +64,22 @@ def build_report(run: dict[str, Any], records: Sequence[EpisodeRecord]) -> dict[
     return {"verdict": state(report), **report}
 
 
+def _shared(run: dict[str, Any], records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
+    """Episodes of arms whose weights are their reference's bit for bit, and which were not run."""
+    return [
+        replace(record, arm=arm["name"], divergence={})
+        for arm in run["arms"]
+        if arm.get("shares_episodes")
+        for record in records
+        if record.arm == arm["reference"]
+    ]
+
+
 def _is_complete(run: dict[str, Any], arms: dict[str, Any], paired: dict[str, Any]) -> bool:
     """Whether each arm finished what was planned, or is settled where that ends it."""
     settled = {
-        name: pair["noninferiority"]["verdict"] != "undecided" for name, pair in paired.items()
+        name: pair["noninferiority"]["verdict"] != "undecided" or arms[name]["shares_episodes"]
+        for name, pair in paired.items()
     }
     for name, arm in arms.items():
         waiting_for_it = [
@@ -82,7 +96,8 @@ def _arm(arm: dict[str, Any], planned: int, records: Sequence[EpisodeRecord]) ->
     counted = [record for record in own if record.outcome != "error"]
     chunk_ms = [ms for record in counted for ms in record.policy_ms]
     return {
-        **{key: arm.get(key) for key in ("codec", "rate_requested", "delay_ms", "compression")},
+        **{key: arm.get(key) for key in ARM_FACTS},
+        "shares_episodes": bool(arm.get("shares_episodes")),
         "planned": planned,
         **_tally(own),
         "latency_ms": {

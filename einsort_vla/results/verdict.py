@@ -7,6 +7,10 @@ from typing import Any
 from einsort_vla.results.wording import percent, percent_range
 
 SEQUENTIAL = "Arms were stopped once decided, so the intervals are ones that hold at every look."
+EXACT = (
+    "The weights at {rates} are the dense ones bit for bit: such a policy acts as the dense one "
+    "does, so the dense episodes count for both, and nothing was run twice."
+)
 SEVERAL = "Each interval is for its arm alone; none was widened for there being several."
 Member = tuple[dict[str, Any], dict[str, Any]]  # an arm, and what it shows against dense
 
@@ -17,6 +21,9 @@ def state(report: dict[str, Any]) -> str:
     sentences = [_compare(report, name, family) for name, family in families.items()]
     if not families:
         sentences = [_alone(name, arm) for name, arm in report["arms"].items()]
+    arms = report["arms"].values()
+    if shared := {arm["rate_requested"]: arm for arm in arms if arm["shares_episodes"]}:
+        sentences.append(EXACT.format(rates=_rates(list(shared.values()))))
     if len(report["paired"]) > 1:
         sentences.append(SEVERAL)
     if report["sequential"] and families:

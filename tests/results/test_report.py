@@ -49,6 +49,19 @@ def outcomes_run(lost, gained, same, **changes):
     return build_report(run, records)
 
 
+def test_an_exact_arm_has_the_episodes_of_its_reference():
+    run = small_run()
+    run["arms"][1]["shares_episodes"] = True
+    ran = [record for record in small_records() if record.arm == "dense"]
+    report = build_report(run, ran)
+    own = {"planned": 4, "episodes": 4, "successes": 3, "errors": 0}
+    for name in ("dense", "leader 0.5"):
+        assert {key: report["arms"][name][key] for key in own} == own
+    assert report["complete"] is True
+    assert report["paired"]["leader 0.5"]["identical_actions"] == 4
+    assert "rate 0.5 (8.0 bits a weight) are the dense ones bit for bit" in report["verdict"]
+
+
 def test_errors_are_not_failures_and_make_the_run_incomplete():
     report = build_report(small_run(), list(small_records()))
     arm = report["arms"]["leader 0.5"]
