@@ -2,7 +2,8 @@
 
 python benchmarks/bench_eval.py --workers 2 --json eval.json
 
-Each is a whole process from start to report, one after the other, on the same machine. Episodes are
+Each is a whole process from start to report, one after the other, on the same machine, after an
+unmeasured short run of each: the first start on a machine also compiles Python files. Episodes are
 cut at the same number of control steps, before the policy is done, so that both do the same work;
 LeRobot's environment is given its fastest settings (small pictures, soft resets).
 """
@@ -19,7 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from envs.protocol import load_protocol
 from eval.provenance import ROOT
 from eval.request import REFERENCE_POLICY
 
+SHORT_STEPS = 4
 OURS, THEIRS = "eval/libero.py", "lerobot-eval"
 
 
@@ -65,18 +67,23 @@ def main(settings: Settings, console: Console) -> int:
         raise UsageError("--episodes must be a multiple of --workers, or LeRobot runs more.")
     if settings.json is not None:
         check_new(settings.json)
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [
-            _row(name, command, settings, Path(folder), console)
-            for name, command in (
-                (THEIRS, _theirs(settings, Path(folder))),
-                (OURS, _ours(settings, Path(folder))),
-            )
-        ]
+    short = replace(settings, episodes=settings.workers, steps=SHORT_STEPS)
+    _measure(short, console)
+    rows = _measure(settings, console)
     _print(rows, console)
     if settings.json is not None:
         settings.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _measure(settings: Settings, console: Console) -> list[dict[str, Any]]:
+    """A row for each program."""
+    rows = []
+    for name, command in ((THEIRS, _theirs), (OURS, _ours)):
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            rows.append(_row(name, command(settings, place), settings, place, console))
+    return rows
 
 
 def _ours(settings: Settings, folder: Path) -> list[str]:
@@ -122,6 +129,7 @@ def _row(
         "MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "osmesa", "OMP_NUM_THREADS": "1",
         "LP_NUM_THREADS": "1",
     }  # fmt: skip
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if name == THEIRS:
         _lend_states(settings, folder)
         environment["LIBERO_CONFIG_PATH"] = str(folder)

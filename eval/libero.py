@@ -14,6 +14,7 @@ from rich.console import Console
 from einsort_vla.checkpoint import WEIGHTS, write_results
 from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.cli.run import run_command
+from einsort_vla.plan import InputStatistics
 from einsort_vla.results import LOG, PAGE, RUN, VIDEOS, read_episodes, read_run, write_episodes
 from einsort_vla.results.card import card_text
 from einsort_vla.results.page import write_pages
@@ -21,11 +22,11 @@ from einsort_vla.results.report import write_report
 from einsort_vla.results.summary import print_summary
 from eval.arms import Arm
 from eval.baseline import read_dense
-from eval.compression import describe_arms, list_arms, make_all, plan_all
+from eval.compression import Compressed, describe_arms, list_arms, make_all, plan_all
 from eval.crew import Crew, check_memory, local_crew, policy_bytes
 from eval.driver import run_all
 from eval.followers import Followers
-from eval.output import POLICIES, RECORDINGS, describe_run, prepare, write_run
+from eval.output import POLICIES, RECORDINGS, alone_in, describe_run, prepare, write_run
 from eval.request import Request, Settings, check_request
 from eval.schedule import Schedule
 from eval.worker import Station
@@ -41,12 +42,25 @@ def main(settings: Settings, console: Console) -> int:
         check_memory(settings.workers, policy_bytes(n_policies))
     dense = read_dense(settings.baseline, request) if settings.baseline else []
     output = prepare(request)
+    with alone_in(output):
+        if not (output / RUN).exists():
+            arms = describe_arms(request, planned, output / POLICIES)
+            write_run(output, describe_run(request, arms))
+        if not (output / LOG).exists():
+            write_episodes(output / LOG, dense)
+        return _evaluate(request, planned, calibration, output, console)
+
+
+def _evaluate(
+    request: Request,
+    planned: Sequence[Compressed],
+    calibration: InputStatistics | None,
+    output: Path,
+    console: Console,
+) -> int:
+    """Make the policies, run the episodes that are missing, write the report."""
     policies = output / POLICIES
     arms = list_arms(request, planned, policies)
-    if not (output / RUN).exists():
-        write_run(output, describe_run(request, describe_arms(request, planned, policies)))
-    if not (output / LOG).exists():
-        write_episodes(output / LOG, dense)
     make_all(request, planned, calibration, policies, console)
     if exact := [arm.name for arm in arms if arm.is_exact]:
         console.print(

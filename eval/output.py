@@ -1,8 +1,11 @@
 """The folder of one run: what it holds, and that no two runs are mixed in it."""
 
+import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,27 @@ def prepare(request: Request) -> Path:
         raise UsageError(f"{output} is not empty and holds no run. Use another --output.")
     output.mkdir(parents=True, exist_ok=True)
     return output
+
+
+@contextmanager
+def alone_in(output: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder; the system lets go of it however this one ends.
+
+    Raises:
+        UsageError: another process is at work in it.
+    """
+    folder = os.open(output, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another process is at work in {output}. Wait for it, stop it, or use another "
+                "--output."
+            ) from None
+        yield
+    finally:
+        os.close(folder)
 
 
 def comparable(settings: Settings) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from einsort_vla.errors import EinSortError
+from einsort_vla.errors import EinSortError, UsageError
 from eval.libero import main
+from eval.output import alone_in
 from eval.request import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,13 @@ def test_output_of_another_run_is_left_alone(tmp_path):
     refused("holds a run already")
     refused("holds another run: --rate differ", resume=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.json", "thesis.tex"]
+
+
+def test_two_processes_do_not_write_one_run(tmp_path):
+    with alone_in(tmp_path), pytest.raises(UsageError, match="another process is at work"):
+        alone_in(tmp_path).__enter__()
+    with alone_in(tmp_path):  # free again
+        pass
 
 
 def test_errors_reach_the_user_as_one_line_with_exit_code_2():
