@@ -1,9 +1,17 @@
-"""What both backends for GPUs need of the GPUs and of an input."""
+"""What both backends for GPUs share: which GPUs and inputs will do, and the matrix on the GPU."""
+
+import functools
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from einsort_vla.errors import UsageError
+from einsort_vla.codec import CompressedTensor, Leader
+from einsort_vla.errors import MissingDependency, UsageError
+from einsort_vla.kernels import hadamard  # noqa: F401  registers the op
+from einsort_vla.kernels.words import to_words
 
 LEAST_CAPABILITY = (8, 0)
 TYPES = (torch.float32, torch.float16, torch.bfloat16)  # of activations
@@ -41,6 +49,65 @@ def check_input(x: Tensor, backend: str, kind: str = "cuda") -> None:
             f"--backend {backend} computes in float32, float16 or bfloat16 on a GPU; the input is "
             f"{x.dtype} on {x.device}."
         )
+
+
+class GpuBackend(ABC):
+    """Decodes within the product, or for many rows before it; only the coded matrix is kept.
+
+    Raises:
+        MissingDependency: what the backend needs is not here; the message says what.
+    """
+
+    name: ClassVar[str]
+    kind = "cuda"
+    """Of the devices whose inputs it takes."""
+
+    def __init__(self, compressed: CompressedTensor) -> None:
+        if reason := self.missing():
+            raise MissingDependency(f"--backend {self.name}: {reason}")
+        assert isinstance(compressed.spec, Leader)
+        self._compressed, self._spec = compressed, compressed.spec
+        self._device: torch.device | None = None
+        if compressed.parts["signs"].is_cuda:
+            self._prepare(compressed.parts["signs"].device)
+
+    @staticmethod
+    @abstractmethod
+    def missing() -> str | None:
+        """What stands against it on this machine, with the fix; None if nothing does."""
+
+    @abstractmethod
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """(m, in_features), rotated if the code is, to (m, out_features)."""
+
+    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `Backend.linear`; sums are in another order than those of `nn.Linear`.
+
+        Raises:
+            UsageError: the input is not on a GPU, or of another type.
+        """
+        check_input(x, self.name, self.kind)
+        if x.device != self._device:
+            self._prepare(x.device)
+        rows, columns = self._compressed.shape
+        inputs = x if x.dim() == 2 else x.reshape(math.prod(x.shape[:-1]), columns)
+        if self._spec.rotated:
+            inputs = torch.ops.einsort.hadamard(inputs)
+        y = self.multiply(inputs, bias)
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], rows)
+
+    def _prepare(self, device: torch.device) -> None:
+        """Bring the matrix to a device: words of signs and indices, table, scales."""
+        parts = {name: part.to(device) for name, part in self._compressed.parts.items()}
+        table = parts["table"].float() if self._spec.refined else _table(self._spec, device)
+        streams = to_words(parts["signs"]), to_words(parts["indices"])
+        self.matrix = (*streams, table.contiguous(), parts["scale"].contiguous())
+        self._device = device
+
+
+@functools.cache  # one table for all layers
+def _table(spec: Leader, device: torch.device) -> Tensor:
+    return spec.table().float().to(device)
 
 
 def _text(capability: tuple[int, int]) -> str:

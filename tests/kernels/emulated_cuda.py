@@ -9,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from einsort_vla.codec import Leader, decode, encode
+from einsort_vla.kernels import gpu
 from einsort_vla.kernels.cuda import backend, build
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
@@ -18,8 +19,8 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 def cpu_as_gpu(monkeypatch):
     monkeypatch.setattr(build, "cubins", lambda _: {87: b"cubin 87"})
     monkeypatch.setattr(backend, "_sms", lambda: (87,))
-    monkeypatch.setattr(backend, "why_unavailable", lambda: None)
-    monkeypatch.setattr(backend, "check_input", lambda *_: None)
+    monkeypatch.setattr(backend.CudaBackend, "missing", staticmethod(lambda: None))
+    monkeypatch.setattr(gpu, "check_input", lambda *_: None)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: torch.zeros(0).get_device())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
 

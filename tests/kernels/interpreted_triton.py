@@ -104,7 +104,7 @@ def test_the_op_is_whole_and_compiles_and_streams_are_held_once():
     with torch.inference_mode():
         expected = layer(x)
     assert all(torch.equal(part, stored[name]) for name, part in layer.state_dict().items())
-    streams = layer._backend._streams
+    streams = layer._backend.matrix
     for words, part in zip(streams, (layer.weight_signs, layer.weight_indices), strict=False):
         assert words.data_ptr() == part.data_ptr()
         assert words.numel() * 4 >= part.numel() + 4  # a word may be read after the last
@@ -122,6 +122,6 @@ def test_an_input_elsewhere_or_of_another_type_is_refused(monkeypatch):
     for dtype in (torch.float64, torch.int32):
         with pytest.raises(UsageError, match=f"or bfloat16 on a GPU; the input is {dtype}"):
             made.linear(torch.zeros(1, 8, dtype=dtype), None)
-    monkeypatch.setattr(made, "_kind", "cuda")
+    monkeypatch.setattr(made, "kind", "cuda")
     with pytest.raises(UsageError, match=r"on a GPU; the input is torch\.float32 on cpu"):
         made.linear(torch.zeros(1, 8), None)

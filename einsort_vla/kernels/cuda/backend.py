@@ -2,19 +2,15 @@
 
 import ctypes
 import functools
-import math
 
 import torch
 from torch import Tensor
 from torch.jit import is_tracing  # pyright: ignore[reportPrivateImportUsage]  documented
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from einsort_vla.codec import CompressedTensor, Leader
 from einsort_vla.errors import EinSortError, MissingDependency
-from einsort_vla.kernels import hadamard  # noqa: F401  registers the op
 from einsort_vla.kernels.cuda import build
-from einsort_vla.kernels.gpu import TYPES, capabilities, check_input, why_unsuitable
-from einsort_vla.kernels.words import to_words
+from einsort_vla.kernels.gpu import TYPES, GpuBackend, capabilities, why_unsuitable
 
 TYPE_NUMBERS = {dtype: i for i, dtype in enumerate(TYPES)}  # EinsortType of launch.h
 
@@ -56,26 +52,38 @@ def matmul_leader(
     if x.get_device() != torch.cuda.current_device():
         with torch.cuda.device(x.device):
             return matmul_leader(x, signs, indices, table, scale, d, b, s, decode_from)
-    (m, k), n, kind = x.shape, scale.shape[0], TYPE_NUMBERS[x.dtype]
-    launcher = build.library(_sms())
-    stream = torch.cuda.current_stream().cuda_stream
     matrix = signs.data_ptr(), indices.data_ptr(), table.data_ptr(), scale.data_ptr()
-    if m >= decode_from:
-        weight = x.new_empty(k, n)
-        failed = launcher.einsort_decode_leader(
-            *matrix, weight.data_ptr(), k, n, d, b, s, kind, stream
-        )
-        y = x if failed else torch.mm(x, weight)
-    else:
-        x, y = x.contiguous(), x.new_empty(m, n)
-        workspace = x.new_empty(_workspace_bytes(launcher, m, k, n, kind), dtype=torch.uint8)
-        failed = launcher.einsort_matmul_leader(
-            x.data_ptr(), *matrix, y.data_ptr(), m, k, n, d, b, s, kind,
-            workspace.data_ptr(), stream,
-        )  # fmt: skip
-    if failed:
-        raise EinSortError(f"--backend cuda: {launcher.einsort_last_error().decode()}")
+    launch = _decode_and_multiply if x.shape[0] >= decode_from else _multiply_coded
+    y = launch(x, matrix, scale.shape[0], d, b, s)
+    if y is None:
+        raise EinSortError(f"--backend cuda: {build.library(_sms()).einsort_last_error().decode()}")
     return y
+
+
+def _decode_and_multiply(
+    x: Tensor, matrix: tuple[int, ...], n: int, d: int, b: int, s: int
+) -> Tensor | None:
+    """The whole matrix in the type of x, for cuBLAS; None if the driver refuses."""
+    k, stream = x.shape[1], torch.cuda.current_stream().cuda_stream
+    weight = x.new_empty(k, n)
+    failed = build.library(_sms()).einsort_decode_leader(
+        *matrix, weight.data_ptr(), k, n, d, b, s, TYPE_NUMBERS[x.dtype], stream
+    )
+    return None if failed else torch.mm(x, weight)
+
+
+def _multiply_coded(
+    x: Tensor, matrix: tuple[int, ...], n: int, d: int, b: int, s: int
+) -> Tensor | None:
+    """Tiles of the matrix are decoded within the product; None if the driver refuses."""
+    (m, k), kind, launcher = x.shape, TYPE_NUMBERS[x.dtype], build.library(_sms())
+    x, y = x.contiguous(), x.new_empty(m, n)
+    workspace = x.new_empty(_workspace_bytes(launcher, m, k, n, kind), dtype=torch.uint8)
+    failed = launcher.einsort_matmul_leader(
+        x.data_ptr(), *matrix, y.data_ptr(), m, k, n, d, b, s, kind, workspace.data_ptr(),
+        torch.cuda.current_stream().cuda_stream,
+    )  # fmt: skip
+    return None if failed else y
 
 
 @functools.lru_cache(maxsize=1024)
@@ -101,53 +109,20 @@ def why_unavailable() -> str | None:
     return None
 
 
-class CudaBackend:
-    """Decodes within the product, or for many rows before it; only the coded matrix is kept.
-
-    Raises:
-        MissingDependency: there is no GPU that will do, no NVRTC, no C++ compiler, or nowhere to
-            keep what they make.
-    """
+class CudaBackend(GpuBackend):
+    """See `GpuBackend`; it needs NVRTC and a C++ compiler, and keeps what they make."""
 
     name = "cuda"
+    missing = staticmethod(why_unavailable)
     decode_from = DECODE_FROM
     """Rows of an input from which the matrix is decoded first, whole, for that call only."""
 
-    def __init__(self, compressed: CompressedTensor) -> None:
-        if reason := why_unavailable():
-            raise MissingDependency(f"--backend cuda: {reason}")
-        assert isinstance(compressed.spec, Leader)
-        self._compressed, self._spec = compressed, compressed.spec
-        self._device: torch.device | None = None
-        if compressed.parts["signs"].is_cuda:
-            self._prepare(compressed.parts["signs"].device)
-
-    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """See `Backend.linear`; sums are in another order than those of `nn.Linear`.
-
-        Raises:
-            UsageError: the input is not on a GPU, or of another type.
-        """
-        check_input(x, self.name)
-        if x.device != self._device:
-            self._prepare(x.device)
-        rows, columns = self._compressed.shape
-        inputs = x if x.dim() == 2 else x.reshape(math.prod(x.shape[:-1]), columns)
-        if self._spec.rotated:
-            inputs = torch.ops.einsort.hadamard(inputs)
-        multiply = torch.ops.einsort.matmul_leader_cuda if _is_watched(x) else matmul_leader
-        y = multiply(inputs, *self._matrix, self.decode_from)
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        matmul = torch.ops.einsort.matmul_leader_cuda if _is_watched(x) else matmul_leader
+        y = matmul(x, *self.matrix, *self._spec.window, self.decode_from)
         if bias is not None:
             y += bias
-        return y if x.dim() == 2 else y.view(*x.shape[:-1], rows)
-
-    def _prepare(self, device: torch.device) -> None:
-        parts = {name: part.to(device) for name, part in self._compressed.parts.items()}
-        table = parts["table"].float() if self._spec.refined else _table(self._spec, device)
-        streams = to_words(parts["signs"]), to_words(parts["indices"])
-        tensors = (*streams, table.contiguous(), parts["scale"].contiguous())
-        self._matrix = (*tensors, *self._spec.window)
-        self._device = device
+        return y
 
 
 def _is_watched(x: Tensor) -> bool:
@@ -162,11 +137,6 @@ def _is_watched(x: Tensor) -> bool:
         or is_tracing()
         or is_in_torch_dispatch_mode()
     )
-
-
-@functools.cache  # one table for all layers
-def _table(spec: Leader, device: torch.device) -> Tensor:
-    return spec.table().float().to(device)
 
 
 @functools.cache

@@ -5,12 +5,9 @@ import functools
 import torch
 from torch import Tensor
 
-from einsort_vla.codec import CompressedTensor, Leader
-from einsort_vla.errors import MissingDependency
-from einsort_vla.kernels import hadamard  # noqa: F401  registers the op
-from einsort_vla.kernels.gpu import check_input, why_unsuitable
+from einsort_vla.codec import CompressedTensor
+from einsort_vla.kernels.gpu import GpuBackend, why_unsuitable
 from einsort_vla.kernels.triton import ops  # noqa: F401  registers the op
-from einsort_vla.kernels.words import to_words
 
 
 @functools.cache
@@ -23,54 +20,18 @@ def why_unavailable() -> str | None:
     return None if interpreted else why_unsuitable()
 
 
-class TritonBackend:
-    """Decodes within the product, or for many rows before it; only the coded matrix is kept.
-
-    Raises:
-        MissingDependency: there is no Triton, or no GPU that will do.
-    """
+class TritonBackend(GpuBackend):
+    """See `GpuBackend`; it needs Triton."""
 
     name = "triton"
+    missing = staticmethod(why_unavailable)
 
     def __init__(self, compressed: CompressedTensor) -> None:
-        if reason := why_unavailable():
-            raise MissingDependency(f"--backend triton: {reason}.")
-        assert isinstance(compressed.spec, Leader)
-        self._compressed, self._spec = compressed, compressed.spec
-        self._kind = "cpu" if _interpreted() else "cuda"
-        self._device: torch.device | None = None
-        if compressed.parts["signs"].is_cuda:
-            self._prepare(compressed.parts["signs"].device)
+        super().__init__(compressed)
+        self.kind = "cpu" if _interpreted() else "cuda"
 
-    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """See `Backend.linear`; sums are in another order than those of `nn.Linear`.
-
-        Raises:
-            UsageError: the input is not on a GPU, or of another type.
-        """
-        check_input(x, self.name, self._kind)
-        if x.device != self._device:
-            self._prepare(x.device)
-        rows, columns = self._compressed.shape
-        inputs = x.reshape(-1, columns)
-        if self._spec.rotated:
-            inputs = torch.ops.einsort.hadamard(inputs)
-        y = torch.ops.einsort.matmul_leader_triton(inputs, *self._streams, bias, *self._spec.window)
-        return y.view(*x.shape[:-1], rows)
-
-    def _prepare(self, device: torch.device) -> None:
-        parts = {name: part.to(device) for name, part in self._compressed.parts.items()}
-        table = parts["table"] if self._spec.refined else _table(self._spec, device)
-        self._streams = (
-            to_words(parts["signs"]), to_words(parts["indices"]),
-            table.float().contiguous(), parts["scale"],
-        )  # fmt: skip
-        self._device = device
-
-
-@functools.cache  # one table for all layers
-def _table(spec: Leader, device: torch.device) -> Tensor:
-    return spec.table().to(device)
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.ops.einsort.matmul_leader_triton(x, *self.matrix, bias, *self._spec.window)
 
 
 def _interpreted() -> bool:
