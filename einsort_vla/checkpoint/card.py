@@ -1,5 +1,8 @@
 """The model card of a compressed folder, for people and for the hub."""
 
+import hashlib
+import os
+import re
 from collections import Counter
 from math import prod
 from pathlib import Path
@@ -10,6 +13,12 @@ from einsort_vla.plan import Plan
 
 CARD = "README.md"
 RESULTS = "## Results\n"
+# Comments around what `write_results` wrote, with its fingerprint, so that an edit is seen.
+_BEGIN, _END = "<!-- einsort-vla results", "<!-- end of einsort-vla results -->"
+_BLOCK = re.compile(
+    re.escape(_BEGIN) + r" sha256=(?P<digest>[0-9a-f]+) -->\r?\n(?P<text>.*?)" + re.escape(_END),
+    re.DOTALL,
+)
 
 _LEROBOT = ("lerobot", "robotics", "robotics, lerobot")
 _TRANSFORMERS = ("transformers", "text-generation", "transformers")
@@ -68,18 +77,62 @@ Every matrix: `einsort-vla inspect`. `einsort_manifest.json` holds the SHA-256 o
 def write_results(folder: Path, text: str) -> None:
     """Put evaluation results into the card of a compressed folder, in the place of earlier ones.
 
+    They stand between two comments that a page does not show, at the end of the card at first.
+    All outside of them is left as it is; the same text twice changes nothing.
+
     Args:
         folder: that `compress_folder` wrote.
-        text: Markdown, without a heading.
+        text: Markdown, without a heading of the first or second level.
 
     Raises:
-        CheckpointError: the folder has no card.
+        CheckpointError: the folder has no card, it is no UTF-8, or the results in it were edited.
+    """
+    card, content = folder / CARD, read_card(folder)
+    block = _block(text)
+    found = _BLOCK.search(content)
+    if found:
+        new = content[: found.start()] + block + content[found.end() :]
+    else:
+        new = f"{content.rstrip()}\n\n{block}\n"
+    if new == content:
+        return
+    partial = card.with_name(f"{CARD}.partial")
+    partial.write_bytes(new.encode())
+    os.replace(partial, card)
+
+
+def read_card(folder: Path) -> str:
+    """The card of a compressed folder, once it is sure that results can be written into it.
+
+    Raises:
+        CheckpointError: the folder has no card, it is no UTF-8, or the results in it were edited.
     """
     card = folder / CARD
     if not card.is_file():
         raise CheckpointError(f"{folder} has no {CARD} to write results into.")
-    kept = card.read_text(encoding="utf-8").partition(RESULTS)[0].rstrip()
-    card.write_text(f"{kept}\n\n{RESULTS}{text.rstrip()}\n", encoding="utf-8")
+    try:
+        content = card.read_bytes().decode()  # its line ends stay as they are
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{card} is no UTF-8 ({error}); save it as UTF-8.") from error
+    found = list(_BLOCK.finditer(content))
+    whole = len(found) == content.count(_BEGIN) == content.count(_END) and len(found) <= 1
+    if not whole or any(_digest(block["text"]) != block["digest"] for block in found):
+        raise CheckpointError(
+            f"the results in {card} were edited, and would be written over. Move what you wrote "
+            f"out of the two comments `{_BEGIN}...` and `{_END}`, or delete the comments to keep "
+            "it all; then write the results again."
+        )
+    return content
+
+
+def _block(text: str) -> str:
+    results = f"{RESULTS}{text.rstrip()}\n"
+    return f"{_BEGIN} sha256={_digest(results)} -->\n{results}{_END}"
+
+
+def _digest(results: str) -> str:
+    unified = results.replace("\r\n", "\n")  # an editor may have changed all line ends
+    return hashlib.sha256(unified.encode()).hexdigest()[:16]
 
 
 def _code_rows(plan: Plan) -> str:

@@ -2,32 +2,51 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from tyro.conf import Positional
 
-from einsort_vla.checkpoint import check_new
+from einsort_vla.checkpoint import WEIGHTS, check_new, file_sha256, read_folder, write_results
+from einsort_vla.checkpoint.card import CARD as MODEL_CARD
+from einsort_vla.checkpoint.card import read_card
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import MissingDependency
 from einsort_vla.results import PAGE
 
+if TYPE_CHECKING:  # what they need is installed with the extra `eval` alone
+    from einsort_vla.results.joined_card import Identity
+    from einsort_vla.results.sources import Sources
+
 
 @dataclass(frozen=True)
 class Report:
-    """Make report.json, report.html and report.md of a run from run.json and episodes.jsonl."""
+    """Make report.json, report.html and report.md of a run; or of a folder of runs, joined.
+
+    A folder of runs may hold LIBERO runs of one policy, runs of eval/textvqa.py and
+    eval/language.py, exported bundles with what `bench` measured, and copies of such receipts.
+    """
 
     folder: Positional[Path]
-    """Folder that an evaluation wrote."""
+    """Folder that an evaluation wrote, or one that holds several such folders."""
+    card: Path | None = None
+    """Compressed checkpoint folder; results of it go into its model card, where they replace
+    earlier ones and nothing else."""
 
     def run(self, console: Console) -> int:
         _check_installed()
-        from einsort_vla.results.page import write_pages
-        from einsort_vla.results.report import write_report
+        from einsort_vla.results.joined import check_joinable
+        from einsort_vla.results.joined_card import checkpoint_text
+        from einsort_vla.results.sources import read_sources
 
-        report = write_report(self.folder)
-        write_pages(report, self.folder)
-        return _tell(report, self.folder, console)
+        sources = read_sources(self.folder)
+        check_joinable(sources)
+        text = checkpoint_text(sources, _identify(self.card)) if self.card else None
+        code = _write_pages(self.folder, sources, console)
+        if self.card and text:
+            write_results(self.card, text)
+            console.print(f"Model card: {self.card / MODEL_CARD}", highlight=False, soft_wrap=True)
+        return code
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,40 @@ class Merge:
 
         check_new(self.output)
         return _tell(merge_runs(self.runs, self.output), self.output, console)
+
+
+def _identify(folder: Path) -> "Identity":
+    """What a checkpoint is, once it is sure that its card can take results."""
+    from einsort_vla.results.joined_card import Identity
+
+    found = read_folder(folder)
+    read_card(folder)
+    code = found.plan.form, found.plan.rate_requested
+    weights = file_sha256(folder / WEIGHTS)
+    return Identity(folder.name, code, found.source_sha256, weights, found.is_calibrated)
+
+
+def _write_pages(folder: Path, sources: "Sources", console: Console) -> int:
+    """Of the one run that a folder is, or of all that it holds."""
+    from einsort_vla.results.joined import unfinished
+    from einsort_vla.results.joined_page import write_joined
+    from einsort_vla.results.page import write_pages
+    from einsort_vla.results.report import write_report
+    from einsort_vla.results.sources import is_single
+    from einsort_vla.results.summary import print_joined
+    from einsort_vla.results.text_page import write_text_pages
+
+    if is_single(folder) and sources.loops:
+        report = write_report(folder)
+        write_pages(report, folder)
+        return _tell(report, folder, console)
+    if is_single(folder):
+        write_text_pages(folder)
+    else:
+        write_joined(sources, folder)
+    print_joined(sources, console)
+    console.print(f"Report: {folder / PAGE}", highlight=False, soft_wrap=True)
+    return INCOMPLETE if unfinished(sources) else 0
 
 
 def _check_installed() -> None:

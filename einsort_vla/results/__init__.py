@@ -2,7 +2,7 @@
 
 Knows no simulator and no torch; the layout of a run folder is in docs/evaluation.md. What needs
 scipy, jinja2 or matplotlib is taken from its own module, so that a simulator's process loads none
-of them: `report`, `summary`, `page`, `card`, `merge`, `pairs`, `sequential`.
+of them: all but `episode`, `folder` and `measures`.
 """
 
 from einsort_vla.results.episode import (

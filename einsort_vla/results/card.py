@@ -6,13 +6,16 @@ from typing import Any
 from einsort_vla.errors import unknown_name
 from einsort_vla.results import wording
 from einsort_vla.results.folder import CARD
-from einsort_vla.results.motion import motion_changes
+from einsort_vla.results.motion import TIMES, motion_changes
 from einsort_vla.results.verdict import interval_of, state
 
 HEADER = (
-    "| arm | bits a weight | weight file | success | difference to dense, points | verdict |\n"
-    "|---|---|---|---|---|---|"
+    "| arm | rate | bits a weight | weight file | n | success | 95 % "
+    "| difference to dense, points | 95 % | pairs | verdict | jerk to dense |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
+
+N_PAIR_CELLS = 5  # from the difference on
 
 Report = dict[str, Any]
 
@@ -54,25 +57,40 @@ def _only(report: Report, arm: str) -> Report:
 
 def _row(report: Report, name: str) -> str:
     arm, pair = report["arms"][name], report["paired"].get(name)
-    size = arm["compression"]
     cells = [
         name,
-        wording.number(size["bits_per_weight"]) if size else "16",
-        " of ".join(wording.megabytes(size["bytes"][key]) for key in ("compressed", "dense"))
-        if size
-        else wording.DASH,
-        f"{wording.count(arm)}, {wording.percent(arm['success_rate'])} "
-        f"({wording.percent_range(arm['wilson95'])})",
-        wording.DASH,
-        wording.DASH,
+        *_size(arm),
+        f"{arm['episodes']}",
+        f"{wording.count(arm)}, {wording.percent(arm['success_rate'])}",
+        wording.percent_range(arm["wilson95"]),
+        *(_pair(report, pair) if pair else [wording.DASH] * N_PAIR_CELLS),
     ]
-    if pair:
-        interval = wording.points_range(interval_of(report, pair))
-        cells[-2:] = [
-            f"{wording.points(pair['difference'])} ({interval}, n = {pair['n']})",
-            pair["noninferiority"]["verdict"],
-        ]
     return f"| {' | '.join(cells)} |"
+
+
+def _size(arm: Report) -> list[str]:
+    """Rate, bits and bytes."""
+    size = arm["compression"]
+    if not size:
+        return [wording.DASH, "16", wording.DASH]
+    rate = f"{arm['rate_requested']:g} (reached {size['rate_achieved']:.4f})"
+    sizes = [wording.megabytes(size["bytes"][key]) for key in ("compressed", "dense")
+             if size["bytes"]]  # fmt: skip
+    return [rate, wording.number(size["bits_per_weight"]), " of ".join(sizes) or wording.DASH]
+
+
+def _pair(report: Report, pair: Report) -> list[str]:
+    """What a compressed arm shows against its reference, in `N_PAIR_CELLS` cells."""
+    jerk = pair["motion"]["jerk_m_s3"]
+    bounds = [wording.number(bound) for bound in jerk["interval95"] or []]
+    interval = f" ({' to '.join(bounds)})" if bounds else ""
+    return [
+        wording.points(pair["difference"]),
+        wording.points_range(interval_of(report, pair)),
+        f"{pair['n']}",
+        pair["noninferiority"]["verdict"],
+        wording.DASH if jerk["ratio"] is None else f"{TIMES} {jerk['ratio']:.2f}{interval}",
+    ]
 
 
 def _protocol(report: Report) -> str:

@@ -1,34 +1,24 @@
 """report.html: a run on one page that needs nothing but itself."""
 
-import json
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from einsort_vla.results import wording
 from einsort_vla.results.card import write_card
 from einsort_vla.results.curve import colours_of, delay_curve, difference_curve, success_curve
 from einsort_vla.results.folder import PAGE
 from einsort_vla.results.motion import motion_changes
-from einsort_vla.results.verdict import interval_of
+from einsort_vla.results.rendering import render
 from einsort_vla.results.videos import Film, choose_films
 
-TEMPLATE = "page.html.jinja"
 OUTCOMES = {
     "both": "Both succeed.",
     "only dense": "Only the dense policy succeeds.",
     "only compressed": "Only the compressed policy succeeds.",
 }
-_FILTERS = (
-    wording.percent, wording.percent_range, wording.points, wording.points_range, wording.number,
-    wording.p_value, wording.megabytes, wording.count,
-)  # fmt: skip
-_SENTENCE_END = re.compile(r"(?<=\.) (?=[A-Z])")
 
 Report = dict[str, Any]
 
@@ -53,25 +43,15 @@ def page_text(report: Report, films: Sequence[Film] = ()) -> str:
         report: content of report.json, schema 2.
         films: videos to embed.
     """
-    environment = Environment(
-        loader=PackageLoader("einsort_vla.results", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {word.__name__: word for word in _FILTERS}
-    environment.filters |= {"indented": _indented, "plain": _plain}
     curves = success_curve(report), difference_curve(report), delay_curve(report)
-    return environment.get_template(TEMPLATE).render(
+    return render(
+        "run.html.jinja",
         report=report,
-        sentences=_SENTENCE_END.split(report["verdict"]),
         name=Path(report["policy"]).name,
         suites=list(dict.fromkeys(task["suite"] for task in report["per_task"])),
         curves=[Markup(curve) if curve else None for curve in curves],
         colours=colours_of(report),
         motion=motion_changes(report),
-        interval_of=interval_of,
         outcomes=OUTCOMES,
         films=films,
         command=command_of(report["config"]),
@@ -88,18 +68,3 @@ def command_of(config: dict[str, Any]) -> str:
         if value is not True:
             words += map(str, value if isinstance(value, list) else [value])
     return shlex.join(words)
-
-
-def _indented(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def _plain(value: Any) -> str:
-    """A setting as words: lists and tables on one line, yes and no, a dash for nothing."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(v)}" for key, v in value.items()) or wording.DASH
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value)) or wording.DASH
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return wording.DASH if value is None else str(value)

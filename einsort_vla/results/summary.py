@@ -7,6 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from einsort_vla.results import wording
+from einsort_vla.results.glance import Cell, Group, codes_of, groups_of
+from einsort_vla.results.joined import unfinished, verdicts_of
+from einsort_vla.results.sources import Sources, name_of
 from einsort_vla.results.verdict import interval_of
 
 MOST_ARMS_BY_TASK = 3  # more columns than that do not fit beside the instruction
@@ -25,6 +28,31 @@ def print_summary(report: dict[str, Any], console: Console) -> None:
         )
     for part in (*tables, *sentences):
         console.print(part, highlight=False, markup=False)
+
+
+def print_joined(sources: Sources, console: Console) -> None:
+    """Every arm of every run at a glance, a table for each model; then what each run found."""
+    found = [f"{each.title} ({each.name}, {each.model.name}): {each.verdict}"
+             for each in verdicts_of(sources)]  # fmt: skip
+    notes = dict.fromkeys(note for each in verdicts_of(sources) for note in each.notes)
+    found += [f"Note: {note}" for note in notes]
+    if open_runs := unfinished(sources):
+        found.append(f"INCOMPLETE: {', '.join(open_runs)}; the same command with --resume goes on.")
+    if sources.unused:
+        found.append(f"In the folder, and no results: {', '.join(sources.unused)}.")
+    for part in (*map(_glance_table, groups_of(sources)), *found):
+        console.print(part, highlight=False, markup=False)
+
+
+def _glance_table(group: Group) -> Table:
+    table = _table(group.model.name)
+    for column in group.columns:
+        table.add_column(f"{column.title}\n{column.note}", justify="right")
+    for code in codes_of([group]):
+        cells = [column.cells.get(code, Cell()) for column in group.columns]
+        rows = ["\n".join(filter(None, (c.text, c.interval, c.changed))) for c in cells]
+        table.add_row(name_of(code), *rows)
+    return table
 
 
 def _arm_table(report: dict[str, Any]) -> Table:

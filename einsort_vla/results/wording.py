@@ -56,3 +56,25 @@ def count(arm: dict) -> str:
     errors = arm.get("errors") or 0
     noun = "error" if errors == 1 else "errors"
     return f"{arm['successes']}/{arm['episodes']}" + (f" ({errors} {noun})" if errors else "")
+
+
+def measured(value: float | None, unit: str) -> str:
+    """A number of a `Measure`: a share of unit "%" as percent, else four digits, as 15.46."""
+    if value is None or unit == "%":
+        return percent(value)
+    text = f"{value:.4g}" if abs(value) < 1e6 else f"{value:.2e}"
+    return f"{text.replace('-', MINUS)} {unit}".rstrip()
+
+
+def measured_range(low: float | None, high: float | None, unit: str) -> str:
+    """Of its interval: "40.1 to 44.0 %"; a dash where none can be given."""
+    if low is None or high is None:
+        return DASH
+    if unit == "%":
+        return percent_range((low, high))
+    return f"{measured(low, '')} to {measured(high, unit)}"
+
+
+def opening(text: str) -> str:
+    """With a capital first letter, and all others as they are."""
+    return text[:1].upper() + text[1:]

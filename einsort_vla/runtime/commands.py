@@ -68,6 +68,7 @@ def bench(folder: Path, runtime: str, n: int, say: Say) -> int:
     found |= measure.memory(on_gpu) | {"power_w": power.mean_w if power else None, "threads": 1}
     if receipt := read_receipt(bundle):
         found["engine_bytes"] = {part: facts["bytes"] for part, facts in receipt["parts"].items()}
+    found["source"] = bundle.manifest["source"]  # a receipt is carried away from its bundle
     path = _write_receipt(folder, "bench", name, found)
     for part, ms in found["latency_ms"].items():
         say(

@@ -24,17 +24,19 @@ from tests.results.made_up import make_records, make_run, write_run
 
 VOID = {"meta", "br", "link", "img", "input", "hr", "source"}
 CARD = """
-| arm | bits a weight | weight file | success | difference to dense, points | verdict |
-|---|---|---|---|---|---|
-| dense | 16 | – | 11/12, 91.7 % (64.6 to 98.5 %) | – | – |
-| leader 0.9 | 1.60 | 2.26 MB of 16.03 MB | 8/12, 66.7 % (39.1 to 86.2 %) | \
-−25.0 (−53.2 to +5.3, n = 12) | undecided |
+| arm | rate | bits a weight | weight file | n | success | 95 % \
+| difference to dense, points | 95 % | pairs | verdict | jerk to dense |
+|---|---|---|---|---|---|---|---|---|---|---|---|
+| dense | – | 16 | – | 12 | 11/12, 91.7 % | 64.6 to 98.5 % | – | – | – | – | – |
+| leader 0.9 | 0.9 (reached 0.9004) | 1.60 | 2.26 MB of 16.03 MB | 12 | 8/12, 66.7 % \
+| 39.1 to 86.2 % | −25.0 | −53.2 to +5.3 | 12 | undecided | × 1.30 (1.20 to 1.40) |
 
 Closed loop on LIBERO (libero_object, libero_goal; 4 tasks), protocol lerobot, stored initial \
 states, margin 2 points. 95 % intervals: Wilson for success, Tango for the difference over pairs \
 of episodes from the same start.
 
-Motion of leader 0.9 against dense: path × 1.20 (1.10 to 1.30), duration × 1.20 (1.10 to 1.30).
+Motion of leader 0.9 against dense: path × 1.20 (1.10 to 1.30), \
+jerk × 1.30 (1.20 to 1.40), duration × 1.20 (1.10 to 1.30).
 """  # noqa: RUF001
 CHROMIUM = shutil.which("chromium")
 
@@ -142,7 +144,7 @@ def test_a_run_of_the_dense_policy_alone():
     report = make_report(n_states=1, rates=(), delays=(0.0,))
     assert [curve(report) for curve in (success_curve, difference_curve, delay_curve)] == [None] * 3
     assert "dense" in " ".join(parse(page_text(report)).text)
-    assert "| dense | 16 |" in card_text(report)
+    assert "| dense | – | 16 |" in card_text(report)  # noqa: RUF001
 
 
 def test_delays_have_a_curve_only_where_they_differ(report):
@@ -250,6 +252,7 @@ def test_the_card_of_one_arm(report):
         nothing = {**dict.fromkeys(change), "n": 0}
         known = {"ratio": 1.2, "interval95": [1.1, 1.3], "n": 6}
         pair["motion"][metric] = known if metric in ("path_m", "duration_s") else nothing
+    pair["motion"]["jerk_m_s3"] = {"ratio": 1.3, "interval95": [1.2, 1.4], "n": 6}
     verdict, rest = card_text(report, "leader 0.9").split("\n", 1)
     assert verdict.startswith("**At rate 0.9 (1.6 bits a weight)")
     assert "0.5" not in verdict

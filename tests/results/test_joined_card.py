@@ -1,0 +1,139 @@
+"""Results in the model card of a checkpoint; nothing that a person wrote in it is lost."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from einsort_vla.checkpoint import compress_folder, file_sha256, plan_folder, write_results
+from einsort_vla.cli.results import Report
+from einsort_vla.errors import CheckpointError, UsageError
+from tests.results.made_up import make_records, make_run, write_run
+from tests.results.made_up_texts import make_findings, write_text_run
+
+RATE = 0.75
+
+
+@pytest.fixture
+def checkpoint(tiny_policy_folder, tmp_path):
+    """A compressed copy of a small policy."""
+    folder = tmp_path / "small"
+    compress_folder(tiny_policy_folder, folder, plan_folder(tiny_policy_folder, RATE, "leader"))
+    return folder
+
+
+@pytest.fixture
+def results(tiny_policy_folder, tmp_path):
+    """Runs of that policy in closed loop, and of another model on texts."""
+    run = make_run(3, (0.5, RATE), (0.0,))
+    run["inputs_sha256"] = {"policy": file_sha256(tiny_policy_folder / "model.safetensors")}
+    write_run(tmp_path / "results" / "robot", run, make_records(run))
+    write_text_run(tmp_path / "results" / "language", make_findings(rates=(0.5, RATE)))
+    return tmp_path / "results"
+
+
+def write_card(results, checkpoint):
+    return Report(results, checkpoint).run(Console(file=io.StringIO()))
+
+
+def edit_run(results, **changes):
+    path = results / "robot" / "run.json"
+    run = json.loads(path.read_text())
+    run["config"] |= changes.pop("config", {})
+    path.write_text(json.dumps(run | changes))
+
+
+def test_results_of_the_checkpoint_and_of_no_other_arm_go_into_its_card(results, checkpoint):
+    assert write_card(results, checkpoint) == 0
+    card = (checkpoint / "README.md").read_text(encoding="utf-8")
+    own, other = card.split("## Results\n")[1].split("### Language: smollm2-135m")
+    assert "### Robot in closed loop: made-up" in own
+    assert "| leader 0.75 | 0.75 (reached 0.7504) |" in own
+    assert "leader 0.5" not in card
+    assert "### Latency" in own
+    assert other.strip().startswith("Of another model, coded alike; not results of this checkpoint")
+    assert "| leader 0.75 | 0.75 | 4.00 | 17.55 |" in other
+
+
+def test_what_a_person_wrote_stays_and_a_second_time_changes_nothing(results, checkpoint):
+    card = checkpoint / "README.md"
+    mine = "\r\n## Results\r\nMine: 7/7 on the kitchen table.\r\n"
+    card.write_bytes(card.read_bytes() + mine.encode())
+    before = card.read_bytes()
+    write_card(results, checkpoint)
+    card.write_bytes(card.read_bytes() + b"\nAfter.  \n\n")
+    once = card.read_bytes()
+    assert once.startswith(before.rstrip())
+    modified = card.stat().st_mtime_ns
+    write_card(results, checkpoint)
+    assert (card.read_bytes(), card.stat().st_mtime_ns) == (once, modified)
+    write_results(checkpoint, "Other results.")
+    changed = card.read_bytes()
+    assert changed.startswith(before.rstrip())
+    assert changed.endswith(b"Other results.\n<!-- end of einsort-vla results -->\n\nAfter.  \n\n")
+    assert b"Robot in closed loop" not in changed
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace("### Latency", "### Latency, which I doubt"),
+        lambda text: text.replace("<!-- end of einsort-vla results -->", ""),
+        lambda text: text + text[text.index("<!-- einsort-vla results") :],
+    ],
+)
+def test_edited_results_are_not_written_over(results, checkpoint, edit):
+    write_card(results, checkpoint)
+    card = checkpoint / "README.md"
+    card.write_text(edit(card.read_text(encoding="utf-8")), encoding="utf-8")
+    before = card.read_bytes()
+    (results / "report.json").unlink()
+    with pytest.raises(CheckpointError, match=r"README.md were edited.*Move what you wrote out of"):
+        write_card(results, checkpoint)
+    assert card.read_bytes() == before
+    assert not (results / "report.json").exists()
+
+
+def test_a_card_that_is_missing_or_no_utf_8(checkpoint):
+    card = checkpoint / "README.md"
+    card.write_bytes(b"caf\xe9")
+    with pytest.raises(CheckpointError, match="no UTF-8"):
+        write_results(checkpoint, "text")
+    card.unlink()
+    with pytest.raises(CheckpointError, match=r"has no README.md to write results into"):
+        write_results(checkpoint, "text")
+
+
+@pytest.mark.parametrize("other", ["rate", "policy", "calibration", "weights"])
+def test_a_checkpoint_without_results_is_refused_with_what_there_is(results, checkpoint, other):
+    if other == "rate":
+        run = json.loads((results / "robot" / "run.json").read_text())
+        arms = [arm for arm in run["arms"] if arm["rate_requested"] != RATE]
+        edit_run(results, arms=arms)
+    elif other == "policy":
+        edit_run(results, inputs_sha256={"policy": "ef" * 32})
+    elif other == "calibration":
+        edit_run(results, config={"calibrate": "statistics.safetensors"})
+    else:  # the run kept its policy: it is of the same code, and other bytes
+        kept = results / "robot" / "policies" / "leader-0.75"
+        kept.mkdir(parents=True)
+        manifest = {"files": {"model.safetensors": "00" * 32}}
+        (kept / "einsort_manifest.json").write_text(json.dumps(manifest))
+    before = (checkpoint / "README.md").read_bytes()
+    with pytest.raises(UsageError, match=r"no result is of small \(leader 0.75 of dense weights"):
+        write_card(results, checkpoint)
+    assert (checkpoint / "README.md").read_bytes() == before
+    assert not (results / "report.json").exists()
+
+
+def test_the_card_of_a_single_run(results, checkpoint):
+    write_card(results / "robot", checkpoint)
+    card = (checkpoint / "README.md").read_text(encoding="utf-8")
+    assert "| leader 0.75 | 0.75 (reached 0.7504) |" in card
+    assert "Language" not in card
+
+
+def test_a_dense_policy_has_no_results_of_compression(results, tiny_policy_folder):
+    with pytest.raises(CheckpointError, match="holds a dense policy"):
+        write_card(results, tiny_policy_folder)
