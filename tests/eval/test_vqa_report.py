@@ -1,0 +1,68 @@
+"""From answers to accuracy, agreement, and paired intervals."""
+
+import numpy as np
+import pytest
+
+from einsort_vla.results.measures import read_findings, write_findings
+from eval.text.vqa_data import VqaQuestion
+from eval.text.vqa_report import mean_interval, textvqa_findings
+
+ARMS = {
+    "dense": {"codec": None, "rate_requested": 0.0, "compression": None},
+    "leader 0.5": {"codec": "leader", "rate_requested": 0.5, "compression": None},
+}
+QUESTIONS = [VqaQuestion(str(k), str(k), "?", ("tea",) * 10) for k in range(40)]
+
+
+def findings(dense, compressed, has_answers=True, questions=QUESTIONS):
+    answers = {
+        "dense": {q.question_id: dense(k) for k, q in enumerate(questions)},
+        "leader 0.5": {q.question_id: compressed(k) for k, q in enumerate(questions)},
+    }
+    return textvqa_findings(ARMS, questions, answers, has_answers, seed=0)
+
+
+def test_accuracy_agreement_and_difference(tmp_path):
+    """Dense is right on 30 of 40, compressed on 20 of these; where both are wrong they differ."""
+    found = findings(
+        lambda k: "The Tea." if k < 30 else "milk", lambda k: "tea" if k < 20 else f"no {k}"
+    )
+    accuracy, agreement = found.measures
+    assert accuracy.arms["dense"].value == pytest.approx(0.75)
+    assert accuracy.arms["leader 0.5"].value == pytest.approx(0.5)
+    paired = accuracy.paired["leader 0.5"]
+    assert paired.value == pytest.approx(-0.25)
+    assert paired.low < -0.25 < paired.high < 0
+    assert agreement.arms["leader 0.5"].value == pytest.approx(0.5)
+    assert agreement.arms["leader 0.5"].n == 40
+    assert "dense" not in agreement.arms
+    assert found.complete
+    write_findings(found, tmp_path)
+    assert read_findings(tmp_path).measures == found.measures
+
+
+def test_without_answers_of_people_only_agreement_is_reported():
+    bare = [VqaQuestion(str(k), str(k), "?") for k in range(10)]
+    found = findings(lambda k: "a tea", lambda k: "Tea!", has_answers=False, questions=bare)
+    (agreement,) = found.measures
+    assert agreement.arms["leader 0.5"].value == 1
+    assert agreement.arms["leader 0.5"].low < 1  # ten equal answers prove no certainty
+    assert "nothing is said of how good" in found.notes[0]
+
+
+def test_what_one_arm_has_not_answered_counts_for_none():
+    answers = {"dense": {"0": "tea", "1": "tea"}, "leader 0.5": {"0": "milk"}}
+    found = textvqa_findings(ARMS, QUESTIONS[:2], answers, True, seed=0)
+    assert not found.complete
+    assert found.measures[0].arms["dense"].n == 1
+    assert found.measures[0].arms["dense"].low is None  # of one question there is no interval
+
+
+def test_the_bootstrap_covers_as_often_as_it_says():
+    """95 of 100 intervals for the mean of coin flips; within three standard errors."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for k in range(100):
+        estimate = mean_interval((rng.random(80) < 0.6).astype(float), seed=k)
+        covered += estimate.low <= 0.6 <= estimate.high
+    assert 88 <= covered <= 100
