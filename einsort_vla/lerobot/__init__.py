@@ -21,15 +21,18 @@ from einsort_vla.lerobot.observations import (
     spread,
 )
 from einsort_vla.lerobot.policy import LoadedPolicy
+from einsort_vla.lerobot.prefix import PrefixWatch, compressed_prefix
 from einsort_vla.lerobot.sampling import Shown, replace_sampling_
 
 __all__ = [
     "VLM_FOLDER",
     "LoadedPolicy",
     "Observation",
+    "PrefixWatch",
     "Shown",
     "action_chunks",
     "action_error",
+    "compressed_prefix",
     "in_policy",
     "load_observations",
     "load_policy",

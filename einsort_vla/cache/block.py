@@ -1,0 +1,165 @@
+"""How the keys or values of a block of tokens become a matrix, and the matrix its code.
+
+A block is (heads, tokens, head_dim), of one sequence of a batch, so that beams and batches can be
+reordered without decoding.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from einsort_vla.codec import (
+    CodecSpec,
+    CompressedTensor,
+    Leader,
+    Scalar,
+    Shape,
+    decode,
+    encode,
+)
+from einsort_vla.codec.interface import FLOAT16_MAX
+
+Size = tuple[int, int, int]  # (heads, tokens, head_dim)
+Axes = Literal["token", "channel", "joint"]
+FINE = Scalar(8)
+"""The code of first tokens and of channel means."""
+MAX_GAIN = 2.0  # a row whose decoded form hardly resembles it is not blown up
+
+
+@dataclass(frozen=True)
+class BlockCode:
+    """The code of the keys, or of the values, of a block.
+
+    Attributes:
+        spec: the code of the matrix.
+        axes: its rows and columns: `token`, (heads * tokens, head_dim); `channel`, (heads *
+            head_dim, tokens), as KIVI quantizes keys (Liu et al. 2024, arXiv:2402.02750); `joint`,
+            (tokens, heads * head_dim), where a scale serves all heads of a token.
+        n_first: so many first tokens are coded apart, by `FINE`. Most of the attention goes to the
+            first token of a sequence (Xiao et al. 2024, arXiv:2309.17453), and its keys are far
+            larger than others.
+        is_centred: whether each channel's mean over the tokens is stored, by `FINE`, and only what
+            differs from it is coded; keys have large means.
+    """
+
+    spec: CodecSpec
+    axes: Axes
+    n_first: int = 0
+    is_centred: bool = False
+
+    def n_bits(self, size: Size) -> int:
+        """Exactly the bits that `encode` stores for a block of that size."""
+        return sum(self.bits_by_part(size).values())
+
+    def bits_by_part(self, size: Size) -> dict[str, int]:
+        """The same, by what they are for: `signs`, `indices`, `order`, `first_scale`, ..."""
+        return {
+            name: 8 * part.n_bytes
+            for prefix, spec, shape in self._pieces(size)
+            for name, part in _prefixed(prefix, spec.layout(shape)).items()
+        }
+
+    def shape(self, size: Size) -> Shape:
+        """Of the matrix that `spec` codes."""
+        heads, tokens, dim = size[0], size[1] - self.n_first, size[2]
+        return {
+            "token": (heads * tokens, dim),
+            "channel": (heads * dim, tokens),
+            "joint": (tokens, heads * dim),
+        }[self.axes]
+
+    def n_core_numbers(self, size: Size) -> int | None:
+        """Numbers of a network's cores, which the EinSort paper counts; None without."""
+        return self.spec.n_core_numbers(self.shape(size))
+
+    def encode(self, states: Tensor) -> "CodedStates":
+        """Code (heads, tokens, head_dim) of any float type.
+
+        Raises:
+            NumericsError: there is NaN or infinity in it, or what a float16 scale cannot hold.
+        """
+        heads, tokens, dim = states.shape
+        first, rest = states.float().split([self.n_first, tokens - self.n_first], dim=1)
+        parts: dict[str, Tensor] = {}
+        if self.n_first:
+            parts |= _prefixed("first_", encode(first.reshape(-1, dim), FINE).parts)
+        if self.is_centred:
+            means = encode(rest.mean(1), FINE)
+            parts |= _prefixed("mean_", means.parts)
+            rest = rest - decode(means)[:, None].to(rest)
+        matrix = self._to_matrix(rest)
+        coded = encode(matrix, self.spec)
+        if isinstance(self.spec, Leader):
+            coded.parts["scale"] = _unbiased(coded, matrix)
+        parts |= coded.parts
+        return CodedStates(self, (heads, tokens, dim), parts)
+
+    def decode(self, parts: Mapping[str, Tensor], size: Size) -> Tensor:
+        """(heads, tokens, head_dim) float32, on the CPU."""
+        found = {
+            prefix: decode(CompressedTensor(spec, shape, _own(prefix, parts, spec, shape)))
+            for prefix, spec, shape in self._pieces(size)
+        }
+        states = self._to_states(found[""], size)
+        if self.is_centred:
+            states = states + found["mean_"][:, None]
+        if self.n_first:
+            states = torch.cat([found["first_"].unflatten(0, (size[0], -1)), states], dim=1)
+        return states
+
+    def _pieces(self, size: Size) -> Iterator[tuple[str, CodecSpec, Shape]]:
+        """Prefix of the names, code and shape of each matrix that is stored."""
+        yield "", self.spec, self.shape(size)
+        if self.n_first:
+            yield "first_", FINE, (size[0] * self.n_first, size[2])
+        if self.is_centred:
+            yield "mean_", FINE, (size[0], size[2])
+
+    def _to_matrix(self, states: Tensor) -> Tensor:
+        if self.axes == "channel":
+            return states.transpose(1, 2).flatten(0, 1)
+        return states.transpose(0, 1).flatten(1) if self.axes == "joint" else states.flatten(0, 1)
+
+    def _to_states(self, matrix: Tensor, size: Size) -> Tensor:
+        heads, dim = size[0], size[2]
+        if self.axes == "channel":
+            return matrix.unflatten(0, (heads, dim)).transpose(1, 2)
+        if self.axes == "joint":
+            return matrix.unflatten(1, (heads, dim)).transpose(0, 1)
+        return matrix.unflatten(0, (heads, -1))
+
+
+@dataclass(frozen=True)
+class CodedStates:
+    """What is stored of the keys, or the values, of one sequence's block."""
+
+    code: BlockCode
+    size: Size
+    parts: dict[str, Tensor]
+
+    def decode(self) -> Tensor:
+        """(heads, tokens, head_dim) float32, on the CPU."""
+        return self.code.decode(self.parts, self.size)
+
+
+def _unbiased(coded: CompressedTensor, matrix: Tensor) -> Tensor:
+    """Row scales with which decoded rows are, in projection, as long as the exact ones.
+
+    Scales of least squares shrink a row by the share of its error. Attention averages what is
+    decoded over tokens: independent errors cancel, a shrinkage common to all does not.
+    """
+    found = decode(coded).to(matrix)
+    product = (found * matrix).sum(1).clamp_min(torch.finfo(torch.float32).tiny)
+    gain = (matrix.square().sum(1) / product).clamp(1, MAX_GAIN).cpu()
+    return (coded.parts["scale"].float() * gain).clamp(max=FLOAT16_MAX).to(torch.float16)
+
+
+def _prefixed[T](prefix: str, parts: Mapping[str, T]) -> dict[str, T]:
+    return {prefix + name: part for name, part in parts.items()}
+
+
+def _own(prefix: str, parts: Mapping[str, Tensor], spec: CodecSpec, shape: Shape) -> dict:
+    return {name: parts[prefix + name] for name in spec.layout(shape)}

@@ -1,0 +1,124 @@
+"""The prefix of a flow-matching policy, pictures and words, held in a compressed cache.
+
+SmolVLA, pi0 and pi0.5 read the prefix once and look at its keys and values in every denoising step.
+Compressed after that reading, they take less memory for as long as the actions are sampled.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from einsort_vla.checkpoint import TYPE_PREFIX
+from einsort_vla.codec import CodecSpec
+from einsort_vla.errors import UsageError, unknown_name
+from einsort_vla.lerobot.policy import LoadedPolicy
+
+if TYPE_CHECKING:
+    from einsort_vla.cache import CacheReport, EinSortCache
+
+# The module that reads the prefix, and which of LeRobot's modules copies the cache at each step.
+_READERS = {
+    "smolvla": ("vlm_with_expert", None),
+    "pi0": ("paligemma_with_expert", "lerobot.policies.pi0.modeling_pi0"),
+    "pi05": ("paligemma_with_expert", "lerobot.policies.pi05.modeling_pi05"),
+}
+
+
+@dataclass
+class PrefixWatch:
+    """What became of the prefixes inside `compressed_prefix`."""
+
+    n_prefixes: int = 0
+    cache: "EinSortCache | None" = None  # of the last prefix
+
+    @property
+    def report(self) -> "CacheReport":
+        """Bits and bytes of the last prefix.
+
+        Raises:
+            UsageError: the policy has not acted yet.
+        """
+        if self.cache is None:
+            raise UsageError("no prefix has been compressed yet: let the policy act first.")
+        return self.cache.report()
+
+
+@contextmanager
+def compressed_prefix(
+    policy: Any, codec: str | CodecSpec = "leader", rate: float = 0.75
+) -> Iterator[PrefixWatch]:
+    """Within, the policy samples its actions from a compressed prefix.
+
+    Args:
+        policy: a `LoadedPolicy` or LeRobot's own module, dense or compressed.
+        codec: see `EinSortCache`; likewise `rate`.
+
+    Raises:
+        UsageError: the policy has no prefix that is kept, or the cache cannot be such.
+    """
+    from einsort_vla.cache import EinSortCache
+
+    module = policy.module if isinstance(policy, LoadedPolicy) else policy
+    kind = module.config.type.removeprefix(TYPE_PREFIX)
+    if kind not in _READERS:
+        raise unknown_name("policy with a prefix that can be compressed", kind, _READERS)
+    if not getattr(module.config, "use_cache", True):
+        raise UsageError("the policy's config.json says use_cache: false; there is no prefix kept.")
+    EinSortCache(codec, rate)  # refuses what cannot be, before anything is changed
+    name, copier = _READERS[kind]
+    reader, watch = getattr(module.model, name), PrefixWatch()
+    read = reader.forward
+
+    def forward(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        outputs, exact = read(*args, **kwargs)
+        is_prefix = kwargs.get("past_key_values") is None and exact is not None
+        if not is_prefix:
+            return outputs, exact
+        watch.n_prefixes += 1
+        watch.cache = _compressed(exact, EinSortCache(codec, rate))
+        return outputs, watch.cache
+
+    with _replaced(reader, "forward", forward), _shared_copies(copier):
+        yield watch
+
+
+def _compressed(exact: Any, cache: "EinSortCache") -> "EinSortCache":
+    """All layers of a cache moved to another, each let go of once it is."""
+    for k, layer in enumerate(exact.layers):
+        cache.update(layer.keys, layer.values, k)
+        layer.keys = layer.values = None
+    return cache
+
+
+@contextmanager
+def _shared_copies(module_name: str | None) -> Iterator[None]:
+    """Let pi0 share the coded prefix among denoising steps; its own copy would decode all of it."""
+    if module_name is None:
+        yield
+        return
+    from einsort_vla.cache import EinSortCache
+
+    module = importlib.import_module(module_name)
+    copy: Callable[[Any], Any] = module.clone_past_key_values
+
+    def share(cache: Any) -> Any:
+        return cache.share() if isinstance(cache, EinSortCache) else copy(cache)
+
+    with _replaced(module, "clone_past_key_values", share):
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Within, an attribute of a module, of Python's or torch's, is another."""
+    own = vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)

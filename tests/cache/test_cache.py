@@ -1,0 +1,326 @@
+"""The EinSort KV cache against the exact one: bits, memory, generation, and what beams do to it."""
+
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, MistralConfig
+from transformers import MistralForCausalLM as Mistral
+
+from einsort_vla.cache import EinSortCache, choose
+from einsort_vla.codec import Leader, Network
+from einsort_vla.errors import NumericsError, ShapeError, UsageError
+
+SIZES = {
+    "vocab_size": 64, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 0,
+    "bos_token_id": 1, "eos_token_id": None,
+}  # fmt: skip
+CODECS = ["leader", "scalar", "network", "leader window=10", "scalar group=32 grid=symmetric"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and "embed" not in name:
+            parameter.data *= 6  # so that attention attends to something
+    return model
+
+
+def states(batch=1, heads=2, tokens=64, dim=16, seed=0):
+    """Keys with channel means and a large first token, values without, as in language models."""
+    generator = torch.Generator().manual_seed(seed)
+    keys = torch.randn(batch, heads, tokens, dim, generator=generator)
+    keys += 3 * torch.randn(1, heads, 1, dim, generator=generator)
+    keys[:, :, 0] *= 4
+    return keys, torch.randn(batch, heads, tokens, dim, generator=generator)
+
+
+def filled(codec="leader", rate=0.75, block=0, **sizes):
+    cache = EinSortCache(codec, rate, block)
+    cache.update(*states(**sizes), 0)
+    return cache
+
+
+def error(found, expected):
+    return float((found - expected).square().sum() / expected.square().sum())
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    codec=st.sampled_from(CODECS),
+    heads=st.integers(1, 3),
+    tokens=st.integers(4, 70),
+    dim=st.sampled_from([8, 12, 16]),
+    rate=st.sampled_from([0.2, 0.4, 0.6]),
+)
+def test_what_is_reported_is_what_lies_in_memory(codec, heads, tokens, dim, rate):
+    try:
+        cache = filled(codec, rate, heads=heads, tokens=tokens, dim=dim, batch=2)
+    except UsageError:
+        assert tokens < 24  # then scales, orders or a single rank take too large a share
+        return
+    report = cache.report()
+    assert report.bytes_stored == cache.nbytes()
+    assert report.coded_entries == 2 * 2 * heads * tokens * dim
+    assert sum(report.bits_by_part.values()) == pytest.approx(report.bits_per_entry)
+    if codec == "network":
+        assert report.core_kept_fraction <= 1 - rate
+        assert report.rate < 1 - report.core_kept_fraction  # signs and order are counted
+        assert {"order", "signs"} <= report.bits_by_part.keys()
+    else:
+        assert report.rate >= rate
+
+
+@pytest.mark.parametrize("codec", ["leader", "scalar"])
+def test_errors_fall_with_the_rate(codec):
+    keys, values = states(tokens=128, dim=64)
+    errors = []
+    for rate in (0.85, 0.75, 0.65, 0.5):
+        layer = filled(codec, rate, tokens=128, dim=64).layers[0]
+        errors.append((error(layer.keys, keys), error(layer.values, values)))
+    for earlier, later in pairwise(errors):
+        assert later[0] < earlier[0]
+        assert later[1] < earlier[1]
+    # Of 4 bits, everything counted: the bound of a Gaussian is 4^-4, a code is some 2.5 dB off.
+    assert errors[1][1] < {"leader": 0.013, "scalar": 0.06}[codec]
+
+
+def test_the_codes_chosen_never_exceed_the_rate():
+    for tokens in (1, 7, 15, 16, 17, 40, 64, 257):
+        for rate in (0.3, 0.5, 0.75, 0.8):
+            size = (2, tokens, 32)
+            try:
+                pair = choose("leader", rate, size)
+            except UsageError:
+                assert tokens < 16
+                continue
+            assert sum(code.n_bits(size) for code in pair) <= (1 - rate) * 16 * 2 * 2 * tokens * 32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_prefill_sees_exact_states_and_types_are_kept(dtype):
+    keys, values = (s.to(dtype) for s in states())
+    cache = EinSortCache("leader", 0.75)
+    found = cache.update(keys, values, 0)
+    assert torch.equal(found[0], keys)
+    assert torch.equal(found[1], values)
+    later = [s[:, :, :1].to(dtype) for s in states(seed=1)]
+    found = cache.update(*later, 0)
+    for own, exact, new in zip(found, (keys, values), later, strict=True):
+        assert own.dtype == dtype
+        assert own.device == exact.device
+        assert torch.equal(own[:, :, 64:], new)
+        assert 0 < error(own[:, :, :64].float(), exact.float()) < 0.02
+
+
+def test_rate_zero_is_the_exact_cache(model):
+    tokens = torch.randint(2, 64, (2, 20), generator=torch.Generator().manual_seed(0))
+    kwargs = {"max_new_tokens": 6, "do_sample": False}
+    assert torch.equal(
+        model.generate(tokens, past_key_values=EinSortCache(rate=0), **kwargs),
+        model.generate(tokens, past_key_values=DynamicCache(), **kwargs),
+    )
+
+
+@pytest.mark.parametrize("codec", ["leader", "scalar", "network"])
+def test_logits_come_near_those_of_the_exact_cache(model, codec):
+    tokens = torch.randint(2, 64, (1, 48), generator=torch.Generator().manual_seed(0))
+
+    def after(cache):
+        with torch.inference_mode():
+            model(tokens[:, :40], past_key_values=cache)
+            return model(tokens[:, 40:], past_key_values=cache).logits
+
+    expected = after(DynamicCache())
+    found = [error(after(EinSortCache(codec, rate)), expected) for rate in (0.25, 0.75)]
+    assert 0 < found[0] < 0.03
+    assert found[0] < found[1]
+
+
+def test_blocks_are_coded_once_there_are_as_many_newer_tokens():
+    cache = filled(block=16)
+    layer = cache.layers[0]
+    for k in range(40):
+        new = [s[:, :, :1] for s in states(seed=k)]
+        keys, _ = cache.update(*new, 0)
+        assert torch.equal(keys[:, :, -1:], new[0])
+        assert keys.shape[2] == cache.get_seq_length() == 65 + k
+        assert layer.recent_keys.shape[2] == (k + 1 if k < 31 else 16 + (k - 31) % 16)
+    assert [block.n_tokens for block in layer.blocks] == [64, 16]
+    assert cache.report().bytes_stored == cache.nbytes()
+    assert layer.keys.shape == (1, 2, 104, 16)
+
+
+def test_a_crop_keeps_the_first_tokens_wherever_it_cuts():
+    for left in (70, 64, 50, 3, 1, -14):
+        cache = filled(block=8)
+        cache.update(*[s[:, :, :10] for s in states(seed=3)], 0)
+        before = cache.layers[0].keys
+        n = left if left > 0 else 74 + left
+        cache.crop(left)
+        assert cache.get_seq_length() == n
+        assert torch.equal(cache.layers[0].keys, before[:, :, :n])
+        assert cache.report().bytes_stored == cache.nbytes()
+        new = [s[:, :, :2] for s in states(seed=4)]
+        assert torch.equal(cache.update(*new, 0)[0], torch.cat([before[:, :, :n], new[0]], 2))
+    cache.crop(1000)
+    assert cache.get_seq_length() == n + 2
+    cache.crop(0)
+    assert cache.get_seq_length() == cache.nbytes() == 0
+
+
+def test_a_reset_cache_begins_anew():
+    cache = filled(batch=2)
+    cache.reset()
+    assert cache.get_seq_length() == cache.nbytes() == 0
+    cache.update(*states(batch=1, seed=5), 0)
+    assert torch.equal(cache.layers[0].keys, filled(seed=5).layers[0].keys)
+
+
+def test_sequences_of_a_batch_are_coded_apart():
+    both, second = filled(batch=2), EinSortCache("leader", 0.75)
+    second.update(*[s[1:] for s in states(batch=2)], 0)
+    assert torch.equal(both.layers[0].keys[1:], second.layers[0].keys)
+
+
+def test_batches_are_repeated_selected_and_reordered():
+    cache = filled(batch=3)
+    cache.update(*[s[:, :, :2] for s in states(batch=3, seed=1)], 0)
+    before, n_bytes = cache.layers[0].keys, cache.nbytes()
+    cache.batch_repeat_interleave(2)
+    assert torch.equal(cache.layers[0].keys, before.repeat_interleave(2, 0))
+    recent = 3 * 2 * 2 * 2 * 16 * 4
+    assert cache.nbytes() == cache.report().bytes_stored == n_bytes + recent  # codes are shared
+    cache.reorder_cache(torch.tensor([5, 0, 1, 1, 2, 4]))
+    order = torch.tensor([2, 0, 0, 0, 1, 2])
+    assert torch.equal(cache.layers[0].keys, before[order])
+    cache.batch_select_indices(torch.tensor([True, False, False, False, False, True]))
+    assert torch.equal(cache.layers[0].keys, before[[2, 2]])
+
+
+@pytest.mark.parametrize("block", [0, 4])
+def test_beam_search_finds_what_a_recomputation_finds(model, block):
+    """Every beam's score, recomputed along its tokens with a cache of one sequence of its own."""
+    prompt = torch.randint(2, 64, (2, 24), generator=torch.Generator().manual_seed(1))
+    found = model.generate(
+        prompt, past_key_values=EinSortCache("leader", 0.6, block), num_beams=3, do_sample=False,
+        num_return_sequences=2, max_new_tokens=9, return_dict_in_generate=True, output_scores=True,
+        length_penalty=0.0,
+    )  # fmt: skip
+    for tokens, score in zip(found.sequences, found.sequences_scores, strict=True):
+        cache, total = EinSortCache("leader", 0.6, block), 0.0
+        with torch.inference_mode():
+            logits = model(tokens[None, :24], past_key_values=cache).logits[0, -1]
+            for token in tokens[24:]:
+                total += float(logits.log_softmax(-1)[token])
+                logits = model(token.view(1, 1), past_key_values=cache).logits[0, -1]
+        assert float(score) == pytest.approx(total, abs=1e-3)
+
+
+def test_left_padding_changes_nothing_but_rounding(model):
+    """The padded row generates what the row alone does, with a cache coded as finely as can be."""
+    tokens = torch.randint(2, 64, (1, 20), generator=torch.Generator().manual_seed(2))
+    padded = torch.cat([torch.zeros(1, 6, dtype=torch.long), tokens], 1)
+    longer = torch.randint(2, 64, (1, 26), generator=torch.Generator().manual_seed(3))
+    mask = torch.cat([(padded != 0).long(), torch.ones(1, 26, dtype=torch.long)])
+    kwargs = {"max_new_tokens": 8, "do_sample": False}
+    for codec in ("leader", "scalar"):
+        alone = model.generate(tokens, past_key_values=EinSortCache(codec, 0.3), **kwargs)
+        both = model.generate(
+            torch.cat([padded, longer]), attention_mask=mask,
+            past_key_values=EinSortCache(codec, 0.3), **kwargs,
+        )  # fmt: skip
+        assert torch.equal(both[0, 26:], alone[0, 20:])
+
+
+def test_a_sliding_window_is_left_to_the_mask():
+    torch.manual_seed(0)
+    model = Mistral(MistralConfig(**SIZES, sliding_window=8)).eval()
+    tokens = torch.randint(2, 64, (1, 30))
+    outputs = []
+    for cache in (DynamicCache(config=model.config), EinSortCache(rate=0), EinSortCache(rate=0.2)):
+        with torch.inference_mode():
+            model(tokens[:, :20], past_key_values=cache)
+            outputs.append(model(tokens[:, 20:], past_key_values=cache).logits)
+    torch.testing.assert_close(outputs[1], outputs[0])
+    assert 0 < error(outputs[2], outputs[0]) < 1e-3
+
+
+def test_a_shared_copy_goes_its_own_way():
+    cache = filled()
+    copy = cache.share()
+    copy.update(*[s[:, :, :3] for s in states(seed=1)], 0)
+    assert (cache.get_seq_length(), copy.get_seq_length()) == (64, 67)
+    own = {id(part) for states in cache.layers[0].blocks[0].keys for part in states.parts.values()}
+    assert own == {id(p) for s in copy.layers[0].blocks[0].keys for p in s.parts.values()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("leder",), "Did you mean 'leader'"),
+        (("local",), "codec of a cache"),
+        (("leader", 0.99), "between 0 and 0.95"),
+        (("scalar groups=3",), "Did you mean 'group'"),
+        (("network reduction=mean",), "as a spec"),
+        ((Leader(2, 2, 6),), "name the form"),
+        (("leader", 0.5, -1), "a block has 1 or more"),
+    ],
+)
+def test_bad_caches(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        EinSortCache(*arguments)
+
+
+def test_bad_states():
+    keys, values = states()
+    with pytest.raises(UsageError, match=r"at least .* bits an entry for 2 tokens"):
+        filled("scalar", 0.9, tokens=2)
+    with pytest.raises(UsageError, match=r"tr network .* keeps at least"):
+        filled(Network(1, decomposition="tr"), 0.95, tokens=2)
+    keys[0, 0, 5, 3] = torch.nan
+    with pytest.raises(NumericsError, match=r"layer 1: .*NaN"):
+        EinSortCache().update(keys, values, 1)
+    with pytest.raises(ShapeError, match="holds 2 sequences"):
+        filled(batch=2).update(*states(batch=1), 0)
+    with pytest.raises(UsageError, match="recurrent"):
+        EinSortCache().update_conv_state(keys, 0)
+
+
+MEMORY = """
+import ctypes, torch
+from einsort_vla.cache import EinSortCache
+def resident():
+    ctypes.CDLL(None).malloc_trim(0)
+    return 4096 * int(open("/proc/self/statm").read().split()[1])
+def fill(layers):
+    cache = EinSortCache("scalar", 0.75)
+    for layer in range(layers):
+        states = torch.randn(1, 4, 1024, 128)
+        cache.update(states, states.clone(), layer)
+    return cache
+torch.set_num_threads(1)
+fill(1)  # what is loaded and allocated at the first use
+before = resident()
+cache = fill(12)
+print(resident() - before, cache.nbytes(), cache.report().bytes_stored)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_process_grows_by_what_the_report_says():
+    run = [sys.executable, "-c", MEMORY]
+    out = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    grown, held, reported = (int(number) for number in out.split())
+    assert held == reported
+    assert grown == pytest.approx(held, rel=0.1)  # 6 MB; in float32 it would be 50
