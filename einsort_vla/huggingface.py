@@ -41,7 +41,7 @@ class EinSortConfig(QuantizationConfigMixin):
     Args:
         rate: share of their bfloat16 bytes to remove, 0 to 0.95; all that is stored is counted.
         codec: form of the code, with options of its menu; one that needs no look at the weights
-            (`leader`, `scalar`).
+            (`leader`, `scalar`). Weights of language models have outliers: rotate them.
         backend: how coded weights are multiplied.
         modules_to_not_convert: modules left dense; by default the head over the vocabulary.
         plan: code of each matrix; made when a model is compressed, stored with it.
@@ -53,7 +53,7 @@ class EinSortConfig(QuantizationConfigMixin):
     def __init__(
         self,
         rate: float = 0.75,
-        codec: str = "leader",
+        codec: str = "leader rotated=true",
         backend: str = "dense",
         modules_to_not_convert: list[str] | None = None,
         plan: Mapping[str, Any] | None = None,

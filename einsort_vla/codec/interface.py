@@ -124,7 +124,9 @@ def _parse(codec: str) -> tuple[type[CodecSpec], dict[str, Any]]:
         name, _, text = pair.partition("=")
         if name not in known:
             raise unknown_name(f"option of --codec {form}", name, known or ["(it has none)"])
-        options[name] = _value(pair, text, type(known[name].default))
+        default = known[name].default
+        # Without a default of its own a switch is set by the matrix.
+        options[name] = _value(pair, text, bool if default is None else type(default))
     cls.menu(**options)  # refuses values that no code has
     return cls, options
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.fft import dct
 from scipy.linalg import hadamard
 
-from einsort_vla.codec import Leader, decode, encode
+from einsort_vla.codec import Leader, choices, decode, encode
 from einsort_vla.codec.rotation import rotate, unrotate
 
 
@@ -41,3 +41,30 @@ def test_outliers_cost_less_after_it():
         missing = weight - decode(encode(weight, Leader(2, 2, 6, rotated=rotated)))
         errors.append(float(missing.square().sum() / weight.square().sum()))
     assert errors[1] < 0.75 * errors[0]
+
+
+def test_a_matrix_is_rotated_where_a_row_has_an_outlier():
+    weight = torch.randn(128, 96, generator=torch.Generator().manual_seed(0))
+
+    def rotations(codec):
+        specs = [spec for spec, _ in choices(codec, (128, 96), weight)]
+        return {spec.rotated for spec in specs if isinstance(spec, Leader)}
+
+    assert rotations("leader") == {False}
+    weight[5, 7] = 12.0
+    assert rotations("leader") == {True}
+    assert rotations("leader rotated=false") == {False}
+
+
+def test_a_clipped_weight_on_a_large_input_does_not_ruin_its_row():
+    """As in SmolLM2: feedback saves the output, and the row's other weights pay for it."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, 96, generator=generator)
+    inputs = torch.randn(400, 96, generator=generator)
+    weight[5, 7], inputs[:, 7] = 12.0, 30.0
+    hessian = (inputs.t() @ inputs).double()
+    errors = []
+    for rotated in (False, True):
+        found = decode(encode(weight, Leader(2, 6, 2, rotated=rotated), hessian))
+        errors.append(float((weight - found)[5].square().sum() / weight[5].square().sum()))
+    assert errors[1] < 0.1 * errors[0]
