@@ -11,7 +11,7 @@ import numpy as np
 
 from einsort_vla.results.episode import EpisodeRecord, Motion, read_episodes
 from einsort_vla.results.folder import LOG, REPORT, read_run
-from einsort_vla.results.noninferiority import judge
+from einsort_vla.results.noninferiority import NonInferiority, judge
 from einsort_vla.results.pairs import Pair, compare_motion, count, count_by_task, match
 from einsort_vla.results.sequential import betting_interval, judge_sequence
 from einsort_vla.results.statistics import (
@@ -49,7 +49,7 @@ def build_report(run: dict[str, Any], records: Sequence[EpisodeRecord]) -> dict[
     records = [*records, *_shared(run, records)]
     arms = {arm["name"]: _arm(arm, planned, records) for arm in run["arms"]}
     paired = {
-        arm["name"]: _paired(run, records, arm["reference"], arm["name"])
+        arm["name"]: _paired(run, records, arm)
         for arm in run["arms"]
         if arm["reference"] is not None
     }
@@ -135,13 +135,14 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 def _paired(
-    run: dict[str, Any], records: Sequence[EpisodeRecord], reference: str, arm: str
+    run: dict[str, Any], records: Sequence[EpisodeRecord], arm: dict[str, Any]
 ) -> dict[str, Any]:
-    pairs = match(records, reference, arm)
+    reference, name = arm["reference"], arm["name"]
+    pairs = match(records, reference, name)
     counts, differences = count(pairs), [pair.difference for pair in pairs]
     margin = run["margin"]
     judged = judge_sequence(differences, margin) if run.get("sequential") else judge(counts, margin)
-    return {
+    found = {
         "reference": reference,
         **asdict(counts),
         "n": counts.n,
@@ -154,8 +155,16 @@ def _paired(
         "noninferiority": asdict(judged),
         "always_valid95": betting_interval(differences) if pairs else None,
         "motion": compare_motion(pairs),
-        "divergence": _divergence(records, reference, arm),
+        "divergence": _divergence(records, reference, name),
     }
+    return found | _known_equal(margin) if arm.get("shares_episodes") and pairs else found
+
+
+def _known_equal(margin: float) -> dict[str, Any]:
+    """Of an arm that is its reference bit for bit: there is no difference to estimate."""
+    intervals = ("newcombe95", "tango95", "clustered95", "always_valid95")
+    judged = NonInferiority(margin, "non-inferior", lower_bound=0.0, n_needed=None)
+    return {"noninferiority": asdict(judged), **dict.fromkeys(intervals, (0.0, 0.0))}
 
 
 def _acted_alike(pair: Pair) -> bool:

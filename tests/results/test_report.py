@@ -58,7 +58,10 @@ def test_an_exact_arm_has_the_episodes_of_its_reference():
     for name in ("dense", "leader 0.5"):
         assert {key: report["arms"][name][key] for key in own} == own
     assert report["complete"] is True
-    assert report["paired"]["leader 0.5"]["identical_actions"] == 4
+    pair = report["paired"]["leader 0.5"]
+    assert pair["identical_actions"] == 4
+    assert pair["tango95"] == (0, 0)  # known, not estimated
+    assert pair["noninferiority"]["verdict"] == "non-inferior"
     assert "rate 0.5 (8.0 bits a weight) are the dense ones bit for bit" in report["verdict"]
 
 
