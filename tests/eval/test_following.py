@@ -1,6 +1,7 @@
 """What follows a run: trackers, recordings, videos, and the early end of an arm."""
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,8 +77,12 @@ def test_wandb_is_told_of_running_rates(tmp_path, monkeypatch):
     with followers(tmp_path, track="wandb") as following:
         following.add(record(SCENES[0], "dense"))
         following.add(record(SCENES[0], "leader 0.9", success=False))
-    written = next((tmp_path / "wandb").glob("offline-run-*/run-*.wandb")).read_bytes()
-    assert b"success rate/leader 0.9" in written
+    log = next((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+    for _ in range(100):  # wandb's own process writes it, some time after `finish`
+        if b"success rate/leader 0.9" in log.read_bytes():
+            break
+        time.sleep(0.1)
+    assert b"success rate/leader 0.9" in log.read_bytes()
 
 
 def test_a_tracker_that_is_missing_is_named(tmp_path, monkeypatch):

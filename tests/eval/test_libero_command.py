@@ -15,7 +15,7 @@ from rich.console import Console
 
 from einsort_vla.errors import EinSortError, UsageError
 from eval.libero import main
-from eval.output import alone_in
+from eval.output import alone_in, comparable
 from eval.request import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,7 @@ def test_output_of_another_run_is_left_alone(tmp_path):
     refused("no run to resume", resume=True)
     (tmp_path / "thesis.tex").touch()
     refused("not empty and holds no run")
-    (tmp_path / "run.json").write_text(json.dumps({"config": {"rate": "0.25"}}))
+    (tmp_path / "run.json").write_text(json.dumps({"config": comparable(Settings(rate="0.25"))}))
     refused("holds a run already")
     refused("holds another run: --rate differ", resume=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.json", "thesis.tex"]
