@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from einsort_vla.checkpoint import DenseFolder, plan_folder
+from einsort_vla.checkpoint import plan_folder
 from einsort_vla.cli.calibration import CalibrateOption, calibration_of
 from einsort_vla.cli.options import CodecOption
 from einsort_vla.cli.run import INCOMPLETE, run_command
@@ -29,7 +29,7 @@ from eval.request import read_rates
 from eval.text.harness import LOCAL, load_tasks
 from eval.text.language_report import FAMOUS, ROUNDED, SMALL, language_findings, print_findings
 from eval.text.language_run import Exam, check_model, is_complete, load_tokenizer, run_missing
-from eval.text.models import SMOLLM2, check_device, find_model, make_arms
+from eval.text.models import SMOLLM2, check_device, find_model, make_arms, weight_files
 from eval.text.perplexity import PROSE, Text, cut, read_text
 
 MODELS = "models"  # folder of the compressed ones in that of the run
@@ -212,8 +212,7 @@ def comparable(settings: Settings) -> dict[str, Any]:
 
 def _inputs(request: Request) -> dict[str, Path]:
     """The files whose SHA-256 run.json has."""
-    weights = DenseFolder(request.folder).files
-    inputs = {"model": weights[0]} if len(weights) == 1 else {w.name: w for w in weights}
+    inputs = weight_files(request.folder)
     if request.text is not None and request.text.path is not None:
         inputs["text"] = request.text.path
     calibrate = request.settings.calibrate

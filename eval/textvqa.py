@@ -26,7 +26,7 @@ from eval.output import alone_in, prepare_folder, write_run
 from eval.provenance import describe
 from eval.text.answering import Decoding, load_answering
 from eval.text.language_report import ROUNDED, print_findings
-from eval.text.models import SMOLLM2, TextArm, make_arms
+from eval.text.models import SMOLLM2, TextArm, make_arms, weight_files
 from eval.text.vqa_data import VqaQuestion
 from eval.text.vqa_prompts import prompt_for
 from eval.text.vqa_report import textvqa_findings
@@ -97,9 +97,9 @@ def comparable(settings: Settings) -> dict[str, Any]:
 
 def _inputs(request: Request) -> dict[str, Path]:
     """The files whose SHA-256 run.json has."""
-    weights = DenseFolder(request.folder).files
-    inputs = {"model": weights[0]} if len(weights) == 1 else {w.name: w for w in weights}
-    return inputs | {f"questions {path.name}": path for path in request.data.files}
+    return weight_files(request.folder) | {
+        f"questions {path.name}": path for path in request.data.files
+    }
 
 
 def _ask(request: Request, questions: Sequence[VqaQuestion], words: Words) -> list[Asked]:

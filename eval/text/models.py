@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from einsort_vla.checkpoint import WEIGHTS, compress_folder, file_sha256, plan_folder, read_folder
+from einsort_vla.checkpoint import (
+    WEIGHTS,
+    DenseFolder,
+    compress_folder,
+    file_sha256,
+    plan_folder,
+    read_folder,
+)
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 from einsort_vla.lerobot import resolve_folder
 from einsort_vla.plan import InputStatistics, Plan
@@ -101,6 +108,12 @@ def make_arms(
             raise CheckpointError(f"{path} holds another code than this run asks for.")
         arms.append(TextArm(name, path, codec, rate, plan))
     return arms
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """The files of a model's weights, under the names that run.json has their SHA-256 by."""
+    files = DenseFolder(folder).files
+    return {"model": files[0]} if len(files) == 1 else {file.name: file for file in files}
 
 
 def check_device(device: str) -> None:
