@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from einsort_vla.results import EpisodeRecord
+from einsort_vla.results import EpisodeRecord, appending
 from eval.crew import Crew, Ended
 from eval.schedule import Schedule
 
@@ -26,16 +26,13 @@ def run_all(
         on_record: told of every finished episode, in the order they end.
         stopped: names arms of which no further episodes are needed.
     """
-    with log.open("a", encoding="utf-8") as file:
-        if log.stat().st_size and not log.read_bytes().endswith(b"\n"):
-            file.write("\n")  # a kill cut the last line: what follows must not join it
+    with appending(log) as write:
         n_running = _hand_out(schedule, crew)
         while n_running:
             for ended in crew.wait():
                 n_running -= 1
                 if (record := _judge(schedule, ended)) is not None:
-                    file.write(record.as_line())
-                    file.flush()
+                    write(record.as_dict())
                     on_record(record)
                     for arm in stopped():
                         schedule.drop(arm)

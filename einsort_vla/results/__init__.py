@@ -2,7 +2,7 @@
 
 Knows no simulator and no torch; the layout of a run folder is in docs/evaluation.md. What needs
 scipy, jinja2 or matplotlib is taken from its own module, so that a simulator's process loads none
-of them: all but `episode`, `folder` and `measures`.
+of them: all but `episode`, `folder`, `log` and `measures`.
 """
 
 from einsort_vla.results.episode import (
@@ -16,6 +16,7 @@ from einsort_vla.results.episode import (
     write_episodes,
 )
 from einsort_vla.results.folder import CARD, LOG, PAGE, REPORT, RUN, VIDEOS, read_run
+from einsort_vla.results.log import appending, read_lines
 
 __all__ = [
     "CARD",
@@ -29,8 +30,10 @@ __all__ = [
     "Motion",
     "Outcome",
     "Scene",
+    "appending",
     "episode_name",
     "read_episodes",
+    "read_lines",
     "read_run",
     "write_episodes",
 ]

@@ -1,11 +1,11 @@
 """Episodes as data: one line of episodes.jsonl each."""
 
-import contextlib
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from einsort_vla.results.log import as_lines, read_lines
 
 Outcome = Literal["success", "failure", "error"]
 EpisodeKey = tuple["Scene", str]
@@ -70,9 +70,9 @@ class EpisodeRecord:
     def is_success(self) -> bool:
         return self.outcome == "success"
 
-    def as_line(self) -> str:
-        """JSON, with the end of the line."""
-        return json.dumps(asdict(self)) + "\n"
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data, a line of the log."""
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "EpisodeRecord":
@@ -86,17 +86,14 @@ def read_episodes(log: Path) -> list[EpisodeRecord]:
     A line that a kill cut short is left out, and so is an episode that ended in an error once a
     later line has it done.
     """
-    if not log.exists():
-        return []
     records: dict[EpisodeKey, EpisodeRecord] = {}
-    for line in log.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):
-            record = EpisodeRecord.from_dict(json.loads(line))
-            records.pop(record.key, None)
-            records[record.key] = record
+    for line in read_lines(log):
+        record = EpisodeRecord.from_dict(line)
+        records.pop(record.key, None)
+        records[record.key] = record
     return list(records.values())
 
 
 def write_episodes(log: Path, records: Iterable[EpisodeRecord]) -> None:
     """A new log of these episodes."""
-    log.write_text("".join(record.as_line() for record in records), encoding="utf-8")
+    log.write_text(as_lines(record.as_dict() for record in records), encoding="utf-8")

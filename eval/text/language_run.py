@@ -1,10 +1,6 @@
 """Runs what is missing of a language evaluation, one piece after another, each kept at once."""
 
-import contextlib
-import json
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +8,12 @@ from typing import Any
 import torch
 import transformers
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from einsort_vla import huggingface  # noqa: F401  (so that Transformers can load compressed models)
 from einsort_vla.checkpoint import read_config
 from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.results import appending, read_lines
+from eval.text.counting import counting
 from eval.text.harness import Answer, Examinee, Questions, quiet
 from eval.text.models import TextArm
 from eval.text.perplexity import Window, WindowScore, score_window
@@ -78,9 +75,15 @@ def run_missing(
     arms: Sequence[TextArm], exam: Exam, tokenizer: Any, folder: Path, device: str, console: Console
 ) -> tuple[list[WindowScore], list[Answer]]:
     """Score what the logs of a run folder do not have yet; all scores and answers."""
-    scores, answers = read_log(folder / WINDOWS, WindowScore), read_log(folder / ANSWERS, Answer)
+    scores = [WindowScore(**line) for line in read_lines(folder / WINDOWS)]
+    answers = [Answer(**line) for line in read_lines(folder / ANSWERS)]
     missing = {arm.name: _missing(arm.name, exam, scores, answers) for arm in arms}
-    with _progress([kind for kinds in missing.values() for kind, _ in kinds], console) as advance:
+    kinds = [kind for pieces in missing.values() for kind, _ in pieces]
+    with (
+        counting("pieces scored", kinds, console) as step,
+        appending(folder / WINDOWS) as keep_scores,
+        appending(folder / ANSWERS) as keep_answers,
+    ):
         for arm in arms:
             if not missing[arm.name]:
                 continue
@@ -90,16 +93,15 @@ def run_missing(
                 if kind == WINDOWS:
                     (k,) = numbers
                     nll = score_window(model, exam.windows[k])
-                    found = [WindowScore(arm.name, k, nll, exam.windows[k].n_scored)]
-                    scores += found
-                    append_log(folder / WINDOWS, found)
+                    scores.append(WindowScore(arm.name, k, nll, exam.windows[k].n_scored))
+                    keep_scores(asdict(scores[-1]))
                 else:
                     examinee = examinee or Examinee(arm.name, model, tokenizer)
                     (task,) = (task for task in exam.tasks if task.name == kind)
                     given = examinee.ask(task, numbers)
                     answers += given
-                    append_log(folder / ANSWERS, given)
-                advance(kind)
+                    keep_answers(*map(asdict, given))
+                step(kind)
             del model, examinee
     return scores, answers
 
@@ -130,51 +132,3 @@ def _load(folder: Path, device: str) -> Any:
     with quiet():
         model = model_class.from_pretrained(folder, dtype=torch.float32)
     return model.to(device).eval()
-
-
-def read_log[Record](log: Path, kind: Callable[..., Record]) -> list[Record]:
-    """The records of a log; a line that a kill cut short is left out."""
-    records = []
-    if log.exists():
-        for line in log.read_text(encoding="utf-8").split("\n")[:-1]:
-            records.append(kind(**json.loads(line)))
-    return records
-
-
-def append_log(log: Path, records: Sequence[Any]) -> None:
-    """Add records in one write, after whole lines."""
-    if log.exists():
-        content = log.read_bytes()
-        if not content.endswith(b"\n"):  # of a run that was killed
-            log.write_bytes(content[: content.rfind(b"\n") + 1])
-    lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
-    with log.open("a", encoding="utf-8") as file:
-        file.write(lines)
-
-
-@contextlib.contextmanager
-def _progress(kinds: Sequence[str], console: Console) -> Iterator[Callable[[str], None]]:
-    """A bar, or a line now and then in a pipe, with the time left; call it after each piece."""
-    left, seconds, last = list(kinds), defaultdict[str, list[float]](list), time.monotonic()
-    columns = (TextColumn("scored"), BarColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(kinds))
-
-        def advance(kind: str) -> None:
-            nonlocal last
-            now = time.monotonic()
-            seconds[kind].append(now - last)
-            last = now
-            left.remove(kind)
-            known = [s for spent in seconds.values() for s in spent]
-            expected = sum(_mean(seconds[kind] or known) for kind in left)
-            text = f"{len(known)} of {len(kinds)} pieces, {expected / 60:.1f} min left"
-            bar.update(task, advance=1, description=text)
-            if not console.is_terminal and len(known) % max(1, len(kinds) // 10) == 0:
-                console.print(text, highlight=False)
-
-        yield advance
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

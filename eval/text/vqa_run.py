@@ -1,28 +1,23 @@
 """Asks every model what it has not answered yet; whatever was read or answered is kept at once."""
 
-import contextlib
-import json
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.plan import InputStatistics
+from einsort_vla.results import appending, read_lines
 from eval.text.answering import AnsweringModel
+from eval.text.counting import counting
 from eval.text.models import TextArm
 from eval.text.reader import Reader
 from eval.text.vqa_data import VqaQuestion
 
 READ, ANSWERS = "ocr.jsonl", "answers.jsonl"
-LINES_IN_A_LOG = 20  # of progress, where no bar can be shown
-Step = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -44,12 +39,10 @@ class Answer:
 
 
 def read_answers(log: Path) -> dict[str, dict[str, str]]:
-    """Arm to question to answer; a line that a kill cut short is left out."""
+    """Arm to question to answer."""
     found: dict[str, dict[str, str]] = {}
-    for line in _lines(log):
-        with contextlib.suppress(TypeError):
-            answer = Answer(**line)
-            found.setdefault(answer.arm, {})[answer.question_id] = answer.answer
+    for answer in (Answer(**line) for line in read_lines(log)):
+        found.setdefault(answer.arm, {})[answer.question_id] = answer.answer
     return found
 
 
@@ -57,17 +50,18 @@ def read_pictures(
     questions: Sequence[VqaQuestion], log: Path, console: Console
 ) -> Mapping[str, tuple[str, ...]]:
     """Picture to the words in it; those that the log has already are not read again."""
-    found = {line["image_id"]: tuple(line["tokens"]) for line in _lines(log)}
+    found = {line["image_id"]: tuple(line["tokens"]) for line in read_lines(log)}
     missing = {q.image_id: q for q in questions if q.image_id not in found}
     if not missing:
         return found
     reader = Reader(torch.get_num_threads())
-    with counting("pictures read", len(missing), console) as step, _appending(log) as write:
+    counted = counting("pictures read", ["picture"] * len(missing), console)
+    with counted as step, appending(log) as write:
         for image_id, question in missing.items():
             assert question.open_image is not None
             found[image_id] = reader.read(question.open_image())
             write({"image_id": image_id, "tokens": found[image_id]})
-            step()
+            step("picture")
     return found
 
 
@@ -92,13 +86,13 @@ def answer_missing(
             continue
         with console.status(f"Loading {arm.name}"):
             model = load(arm)
-        counted = counting(f"{arm.name}: batches answered", len(missing), console)
-        with counted as step, _appending(log) as write:
+        counted = counting(f"batches answered by {arm.name}", ["batch"] * len(missing), console)
+        with counted as step, appending(log) as write:
             for together in missing:
                 for answer in _answer(model, together, arm.name):
                     done[answer.question_id] = answer.answer
                     write(asdict(answer))
-                step()
+                step("batch")
     return found
 
 
@@ -120,31 +114,12 @@ def watch_questions(
     layers = {
         name: model.model.get_submodule(own.removesuffix(".weight")) for name, own in names.items()
     }
-    counted = counting("training questions watched", len(asked), console)
+    counted = counting("training questions watched", ["question"] * len(asked), console)
     with counted as step, statistics.observing(layers):
         for each in asked:
             model.read(each.prompt, _pictures(model, [each])[0])
-            step()
+            step("question")
     return statistics
-
-
-@contextlib.contextmanager
-def counting(what: str, n: int, console: Console) -> Iterator[Step]:
-    """A bar with the time that is left, or lines where the output is no terminal."""
-    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    started, n_done = time.monotonic(), 0
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=n)
-
-        def step() -> None:
-            nonlocal n_done
-            n_done += 1
-            bar.advance(task)
-            if not console.is_terminal and n_done % math.ceil(n / LINES_IN_A_LOG) == 0:
-                left_min = (time.monotonic() - started) / n_done * (n - n_done) / 60
-                console.print(f"{n_done}/{n} {what}, {left_min:.1f} min left", highlight=False)
-
-        yield step
 
 
 def _answer(model: AnsweringModel, together: Sequence[Asked], arm: str) -> Iterable[Answer]:
@@ -161,26 +136,3 @@ def _pictures(model: AnsweringModel, asked: Sequence[Asked]) -> list[Any]:
 
 def _id(asked: Asked) -> str:
     return asked.question.question_id
-
-
-def _lines(log: Path) -> Iterator[dict[str, Any]]:
-    if not log.exists():
-        return
-    for line in log.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)
-
-
-@contextlib.contextmanager
-def _appending(log: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Adds lines, each on disk before the next; after a line that was cut short, on a new one."""
-    is_cut = log.exists() and not log.read_bytes().endswith(b"\n") and log.stat().st_size > 0
-    with log.open("a", encoding="utf-8") as file:
-        if is_cut:
-            file.write("\n")
-
-        def write(record: Mapping[str, Any]) -> None:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-
-        yield write

@@ -26,7 +26,7 @@ from eval.provenance import ROOT
 from eval.text import harness, models
 from eval.text.harness import LOCAL, Answer, load_tasks
 from eval.text.language_report import language_findings
-from eval.text.language_run import ANSWERS, WINDOWS, append_log, read_log
+from eval.text.language_run import ANSWERS, WINDOWS
 from eval.text.perplexity import (
     PROSE,
     WindowScore,
@@ -319,14 +319,6 @@ def test_calibration_on_the_exam_is_refused(settings, text, tmp_path):
 def test_the_default_text_comes_with_the_project():
     found = read_text(PROSE)
     assert len(found.content.split()) > 14000
-
-
-def test_a_log_goes_on_after_a_cut_line(tmp_path):
-    log, scores = tmp_path / "log.jsonl", [WindowScore("dense", k, 1.5, 3) for k in range(3)]
-    append_log(log, scores[:2])
-    log.write_bytes(log.read_bytes()[:-4])
-    append_log(log, scores[2:])
-    assert read_log(log, WindowScore) == [scores[0], scores[2]]
 
 
 @pytest.fixture
