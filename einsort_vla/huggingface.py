@@ -24,7 +24,7 @@ from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from einsort_vla.checkpoint import METHOD, DenseFolder, linear_layers
+from einsort_vla.checkpoint import METHOD, DenseFolder, for_language, linear_layers
 from einsort_vla.codec import check_codec, decode, encode
 from einsort_vla.errors import CheckpointError, EinSortError, UsageError
 from einsort_vla.kernels import check_backend
@@ -41,7 +41,7 @@ class EinSortConfig(QuantizationConfigMixin):
     Args:
         rate: share of their bfloat16 bytes to remove, 0 to 0.95; all that is stored is counted.
         codec: form of the code, with options of its menu; one that needs no look at the weights
-            (`leader`, `scalar`). Weights of language models have outliers: rotate them.
+            (`leader`, whose matrices are then all rotated, or `scalar`).
         backend: how coded weights are multiplied.
         modules_to_not_convert: modules left dense; by default the head over the vocabulary.
         plan: code of each matrix; made when a model is compressed, stored with it.
@@ -53,14 +53,14 @@ class EinSortConfig(QuantizationConfigMixin):
     def __init__(
         self,
         rate: float = 0.75,
-        codec: str = "leader rotated=true",
+        codec: str = "leader",
         backend: str = "dense",
         modules_to_not_convert: list[str] | None = None,
         plan: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
         self.quant_method: Any = METHOD
-        self.rate, self.codec = check_rate(rate), check_codec(codec)
+        self.rate, self.codec = check_rate(rate), for_language(check_codec(codec))
         self.backend = check_backend(backend)
         self.modules_to_not_convert = modules_to_not_convert
         self.plan = plan

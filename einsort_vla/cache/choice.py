@@ -8,6 +8,7 @@ from functools import lru_cache
 from einsort_vla.cache.block import Axes, BlockCode, Size
 from einsort_vla.codec import DENSE_BITS, CodecSpec, Leader, Network, Scalar, check_codec, menu
 from einsort_vla.errors import UsageError, unknown_name
+from einsort_vla.plan import MAX_RATE
 
 FORMS = ("leader", "network", "scalar")
 # Rotated, the entries of a token are nearly Gaussian, as the tables expect. Keys have channels of
@@ -20,7 +21,6 @@ _AXES: dict[str, tuple[Axes, Axes]] = {
 _N_FIRST, _FROM_TOKENS = 1, 16  # in fewer, a token coded apart would cost more than it brings
 # Measured on SmolLM2-135M: of errors of equal share, that of the keys costs so much more.
 _KEY_WEIGHT = 1.5
-MAX_RATE = 0.95
 
 
 def check_rate(rate: float) -> float:

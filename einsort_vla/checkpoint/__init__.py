@@ -9,6 +9,7 @@ from einsort_vla.checkpoint.folder import (
     CompressionSummary,
     compress_folder,
     compressible_shapes,
+    for_language,
     plan_folder,
     read_folder,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "compress_folder",
     "compressible_shapes",
     "file_sha256",
+    "for_language",
     "is_compressed",
     "linear_layers",
     "plan_folder",

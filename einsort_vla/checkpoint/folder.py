@@ -86,7 +86,7 @@ def plan_folder(
     check_rate(rate)
     check_codec(form)
     dense = DenseFolder(source)
-    form = form if dense.is_lerobot else _for_language(form)
+    form = form if dense.is_lerobot else for_language(form)
     shapes = compressible_shapes(dense)
     coded = _matched(shapes, include) - _matched(shapes, exclude)
     choices, done, total = {}, 0, sum(map(math.prod, shapes.values()))
@@ -103,10 +103,12 @@ def plan_folder(
     return allocate(choices, rate, form, statistics.sensitivities or None)
 
 
-def _for_language(form: str) -> str:
-    """Language models' inputs have outliers in every layer, so all matrices are rotated: SmolLM2 at
-    3.2 bits, calibrated, has 1.11 times the dense perplexity, 1.29 with only those whose own
-    weights have outliers (docs/codec.md)."""
+def for_language(form: str) -> str:
+    """The form for a language model: `leader` rotates all its matrices if nothing else is asked.
+
+    Their inputs have outliers in every layer. SmolLM2 at 3.2 bits, calibrated, has 1.11 times the
+    dense perplexity, 1.29 with only those rotated whose own weights have outliers (docs/codec.md).
+    """
     is_open = form.split()[0] == Leader.form and "rotated=" not in form
     return f"{form} rotated=true" if is_open else form
 
