@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from einsort_vla.checkpoint import plan_folder
 from einsort_vla.cli.calibration import CalibrateOption, calibration_of
 from einsort_vla.cli.options import CodecOption
 from einsort_vla.cli.run import INCOMPLETE, run_command
@@ -29,7 +28,15 @@ from eval.request import read_rates
 from eval.text.harness import LOCAL, load_tasks
 from eval.text.language_report import FAMOUS, ROUNDED, SMALL, language_findings, print_findings
 from eval.text.language_run import Exam, check_model, is_complete, load_tokenizer, run_missing
-from eval.text.models import SMOLLM2, check_device, find_model, make_arms, weight_files
+from eval.text.models import (
+    SMOLLM2,
+    ArmPlans,
+    check_device,
+    find_model,
+    make_arms,
+    plan_arms,
+    weight_files,
+)
 from eval.text.perplexity import PROSE, Text, cut, read_text
 
 MODELS = "models"  # folder of the compressed ones in that of the run
@@ -93,24 +100,24 @@ def main(settings: Settings, console: Console) -> int:
     """Run the evaluation; 0 if every window was scored and every question answered."""
     request = check_request(settings, console)
     calibration = calibration_of(settings.calibrate, request.folder, console)
-    for codec in request.codecs:
-        for rate in filter(None, request.rates):  # refuses before anything is written
-            plan_folder(request.folder, rate, codec, calibration)
+    plans = plan_arms(request.folder, request.rates, request.codecs, calibration)
     output = prepare_folder("language", settings.output, comparable(settings), settings.resume)
     with alone_in(output):
         if not (output / RUN).exists():
             write_run(output, describe(comparable(settings), _inputs(request)))
-        return _evaluate(request, calibration, output, console)
+        return _evaluate(request, plans, calibration, output, console)
 
 
 def _evaluate(
-    request: Request, calibration: InputStatistics | None, output: Path, console: Console
+    request: Request,
+    plans: ArmPlans,
+    calibration: InputStatistics | None,
+    output: Path,
+    console: Console,
 ) -> int:
     """Make the models, score what is missing, write the report."""
     settings = request.settings
-    arms = make_arms(
-        request.folder, request.rates, request.codecs, output / MODELS, calibration, console
-    )
+    arms = make_arms(request.folder, plans, output / MODELS, calibration, console)
     scores, answers = run_missing(
         arms, request.exam, request.tokenizer, output, settings.device, console
     )

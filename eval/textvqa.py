@@ -26,7 +26,7 @@ from eval.output import alone_in, prepare_folder, write_run
 from eval.provenance import describe
 from eval.text.answering import Decoding, load_answering
 from eval.text.language_report import ROUNDED, print_findings
-from eval.text.models import SMOLLM2, TextArm, make_arms, weight_files
+from eval.text.models import SMOLLM2, TextArm, make_arms, plan_arms, weight_files
 from eval.text.vqa_data import VqaQuestion
 from eval.text.vqa_prompts import prompt_for
 from eval.text.vqa_report import textvqa_findings
@@ -66,9 +66,10 @@ def _evaluate(request: Request, output: Path, console: Console) -> int:
     asked = _ask(request, request.data.questions, words)
     decoding = _decoding(request, words)
     calibration = _calibrate(request, decoding, words, output, console)
-    arms = make_arms(
-        request.folder, request.rates, request.codecs, output / MODELS, calibration, console
-    )
+    plans = request.plans
+    if calibration is not None and calibration.sensitivities:
+        plans = plan_arms(request.folder, request.rates, request.codecs, calibration)
+    arms = make_arms(request.folder, plans, output / MODELS, calibration, console)
     answers = answer_missing(
         arms,
         asked,

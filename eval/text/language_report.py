@@ -99,7 +99,7 @@ def _accuracy(arms: Sequence[str], task: str, score: str, answers: Sequence[Answ
         name=f"{task} {score}",
         better="higher",
         counted="questions",
-        arms={arm: _share(list(own.values())) for arm, own in right.items() if own},
+        arms={arm: share(sum(own.values()), len(own)) for arm, own in right.items() if own},
         paired={arm: _difference(counts) for arm, counts in pairs.items() if counts.n},
         paired_as="difference",
         interval=OVER_QUESTIONS,
@@ -118,9 +118,9 @@ def count_pairs(arm: Mapping[int, bool], reference: Mapping[int, bool]) -> PairC
     )
 
 
-def _share(right: Sequence[bool]) -> Estimate:
-    interval = wilson(sum(right), len(right)) or (None, None)
-    return Estimate(sum(right) / len(right), *interval, len(right))
+def share(k: int, n: int) -> Estimate:
+    """k of n, with its Wilson interval; of none, 0 without."""
+    return Estimate(k / n if n else 0.0, *(wilson(k, n) or (None, None)), n)
 
 
 def _difference(counts: PairCounts) -> Estimate:

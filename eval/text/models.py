@@ -4,7 +4,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from eval.provenance import ROOT
 
 SMOLLM2 = "smollm2-135m"  # the default: the one language model that comes as a package
 CONVERTED = ROOT / "outputs" / "models"
+ArmPlans = Mapping[tuple[str, float], Plan]
+"""By code and rate."""
 
 
 @dataclass(frozen=True)
@@ -81,25 +83,41 @@ def find_model(model: str, console: Console) -> Path:
     return folder
 
 
-def make_arms(
+def plan_arms(
     source: Path,
     rates: Sequence[float],
     codecs: Sequence[str],
+    calibration: InputStatistics | None = None,
+) -> ArmPlans:
+    """A plan for each code and each rate above 0.
+
+    Raises:
+        UsageError: a rate that a code cannot reach.
+    """
+    return {
+        (codec, rate): plan_folder(source, rate, codec, calibration)
+        for codec in codecs
+        for rate in rates
+        if rate
+    }
+
+
+def make_arms(
+    source: Path,
+    plans: ArmPlans,
     folder: Path,
     calibration: InputStatistics | None,
     console: Console,
 ) -> list[TextArm]:
-    """The dense model, then a compressed copy in `folder` for each code and rate; kept copies of
-    an earlier start are used again.
+    """The dense model, then a compressed copy in `folder` for each plan; kept copies of an earlier
+    start are used again.
 
     Raises:
         CheckpointError: a copy there is of another code.
-        UsageError: a rate that a code cannot reach.
     """
     arms = [TextArm(DENSE, source)]
-    for codec, rate in ((codec, rate) for codec in codecs for rate in rates if rate):
+    for (codec, rate), plan in plans.items():
         name = f"{codec} {rate:g}"
-        plan = plan_folder(source, rate, codec, calibration)
         path = folder / name.replace(" ", "-")
         if not path.exists():
             with console.status(f"Compressing to {name}"):

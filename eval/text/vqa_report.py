@@ -7,8 +7,9 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from einsort_vla.results.measures import Estimate, Findings, Measure
-from einsort_vla.results.statistics import N_RESAMPLES, wilson
+from einsort_vla.results.statistics import N_RESAMPLES
 from eval.arms import DENSE
+from eval.text.language_report import share
 from eval.text.vqa_data import VqaQuestion
 from eval.text.vqa_metric import accuracy, normalise
 
@@ -94,15 +95,11 @@ def _agreement(
         return lambda question: normalise(answers[arm][question.question_id])
 
     equal = {arm: sum(of(arm)(q) == of(DENSE)(q) for q in questions) for arm in compressed}
-    n = len(questions)
     return Measure(
         name="same answer as dense",
         better="higher",
         counted="questions",
-        arms={
-            arm: Estimate(k / n if n else 0.0, *(wilson(k, n) or (None, None)), n)
-            for arm, k in equal.items()
-        },
+        arms={arm: share(k, len(questions)) for arm, k in equal.items()},
         paired={},
         paired_as="difference",
         interval="Wilson",

@@ -8,13 +8,12 @@ import torch
 import tyro
 from rich.console import Console
 
-from einsort_vla.checkpoint import plan_folder
 from einsort_vla.cli.options import CodecOption
 from einsort_vla.codec import check_codec
 from einsort_vla.errors import CheckpointError, UsageError
 from eval.request import read_rates
 from eval.text.answering import sees
-from eval.text.models import SMOLLM2, check_device, find_model
+from eval.text.models import SMOLLM2, ArmPlans, check_device, find_model, plan_arms
 from eval.text.scene_text import N_TRAIN, NAME, load_scene_text
 from eval.text.vqa_data import (
     HUB_NAMES,
@@ -94,6 +93,7 @@ class Request:
     settings: Settings
     rates: tuple[float, ...]
     codecs: tuple[str, ...]
+    plans: ArmPlans  # without a look at what the layers see
     folder: Path  # of the dense model
     is_seeing: bool
     ocr: Literal["none", "data", "read"]
@@ -122,9 +122,7 @@ def check_request(settings: Settings, console: Console) -> Request:
     folder = find_model(settings.model, console)
     is_seeing = sees(folder)
     n_shots = _n_shots(settings, is_seeing)
-    for codec in codecs:
-        for rate in filter(None, rates):
-            plan_folder(folder, rate, codec, None)
+    plans = plan_arms(folder, rates, codecs)
     data = _load(settings, console)
     ocr = choose_ocr(settings.ocr, is_seeing, data)
     has_answers = _has_answers(settings, data, any(rates))
@@ -136,7 +134,7 @@ def check_request(settings: Settings, console: Console) -> Request:
         raise UsageError(f"--shots {n_shots}: there are not so many training questions answered.")
     n_calibration = _number(settings.calibrate) or 0
     return Request(
-        settings, rates, codecs, folder, is_seeing, ocr, data, has_answers, shots,
+        settings, rates, codecs, plans, folder, is_seeing, ocr, data, has_answers, shots,
         training[:n_calibration],
     )  # fmt: skip
 
