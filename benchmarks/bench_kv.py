@@ -12,7 +12,6 @@ from pathlib import Path
 if not __package__:  # run as a script: the root of the checkout, for `eval`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from benchmarks.kv_page import render
 from einsort_vla.cli.run import run_command
 from einsort_vla.codec import Network
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
+from einsort_vla.results import appending, read_lines
 from eval.provenance import describe
 from eval.text.models import SMOLLM2, find_model
 from eval.text.perplexity import PROSE, read_text
@@ -90,8 +90,8 @@ def main(settings: Settings, console: Console) -> int:
                 console.print(f"left out: {error}")
                 continue
             if settings.json:
-                with settings.json.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
+                with appending(settings.json) as write:
+                    write(rows[-1])
     page = render(run, rows)
     console.print(page, markup=False)
     if settings.markdown:
@@ -157,22 +157,22 @@ def read_rows(path: Path | None, run: dict[str, Any]) -> list[dict[str, Any]]:
 
     Raises:
         UsageError: the file holds another run.
-        CheckpointError: it is damaged.
+        CheckpointError: it holds something else.
     """
     if path is None:
         return []
     if not path.exists():
-        path.write_text(json.dumps(run) + "\n", encoding="utf-8")
+        with appending(path) as write:
+            write(run)
         return []
     try:
-        earlier, *rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        earlier, *rows = read_lines(path)
         if earlier["config"] != run["config"] or earlier["inputs_sha256"] != run["inputs_sha256"]:
             raise UsageError(f"{path} holds another run; nothing was written. Name another file.")
         return [{"arm": row["arm"], "nll": row["nll"], **row} for row in rows]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} holds no rows of this benchmark, or its last line is cut off ({error}). "
-            "Remove that line, or name another file."
+            f"{path} holds no rows of this benchmark ({error}). Name another file."
         ) from error
 
 

@@ -46,6 +46,8 @@ def render(run: dict[str, Any], rows: Sequence[Row]) -> str:
     unsorted = [row for row in of["order"] if row["arm"] != "exact"]
     lines += _table("What the sort, the signs and the gauge bring (core rate 0.5)",
                     [*unsorted, *best], exact)  # fmt: skip
+    lines += _table("Each reduction at its best exponent, sign split and gauge (core rate 0.5)",
+                    _best_exponents(of["scores"]), exact)  # fmt: skip
     lines += _grid(of["scores"], exact)
     lines += _table("Topologies, with the paper's best recipe (core rate 0.5)",
                     [*best, *of["topologies"]], exact)  # fmt: skip
@@ -67,6 +69,15 @@ def _table(title: str, rows: Sequence[Row], exact: Sequence[float]) -> list[str]
             f"{_perplexity(row['nll']):.2f} | {ratio:.3f} ({low:.3f} to {high:.3f}) |"
         )
     return lines
+
+
+def _best_exponents(rows: Sequence[Row]) -> list[Row]:
+    """The paper's table 1: of each reduction, the power of |x| with the least perplexity."""
+    specs = [(Network(**row["network"]), row) for row in rows]
+    powers = [(spec, row) for spec, row in specs
+              if spec.map == "abs_power" and spec.sign_split and spec.is_gauged]  # fmt: skip
+    found = {r: [row for spec, row in powers if spec.reduction == r] for r in REDUCTIONS}
+    return [min(own, key=lambda row: np.mean(row["nll"])) for own in found.values() if own]
 
 
 def _grid(rows: Sequence[Row], exact: Sequence[float]) -> list[str]:
