@@ -4,6 +4,9 @@ Segments of a text are read as the paper does: 64 tokens fill the cache, it is c
 64 are scored. Every arm sees the same segments.
 
 python benchmarks/bench_kv.py --quick --json kv.jsonl --markdown kv.md
+
+Transformers' own quantized caches are compared where their packages are installed, without what
+they require: uv pip install --no-deps hqq==0.2.8.post1 optimum-quanto==0.2.7 ninja
 """
 
 import sys
