@@ -37,6 +37,8 @@ def render(run: dict[str, Any], rows: Sequence[Row]) -> str:
         "- bits: stored bits of a number of the cache with signs, orders, scales, means, gauge "
         "rows and padding counted; 16 is bfloat16",
         "- core rate: share of the numbers that a network's cores leave out, the paper's rate",
+        "- topologies: all but SVD fold rows and columns into their two nearest factors; a train "
+        "whose outer bonds are full, as here, is the SVD once more",
         f"- commit {run['git_commit']}, torch {run['versions']['torch']}, transformers "
         f"{run['versions']['transformers']}",
     ]
