@@ -4,6 +4,7 @@ The same episodes as `LocalCrew` runs, by the same code. The project and the pol
 Ray, so machines need no common disk; each needs the same packages installed.
 """
 
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ except ImportError as error:
 
 Folder = dict[str, bytes]  # relative path to content
 NOT_SENT = ("/outputs/", "/.git/", "/.venv/", "/.tools/", "/policies/checkpoints/", "/docs/")
+CONNECT_S = 5.0
 
 
 @contextmanager
@@ -50,6 +52,7 @@ def ray_crew(address: str, n_workers: int, station: Station, batch: int) -> Iter
         "excludes": list(NOT_SENT),
         "env_vars": {"OMP_NUM_THREADS": "1"},
     }
+    _check_answers(address)
     try:
         ray.init(address=address, runtime_env=environment, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -61,6 +64,17 @@ def ray_crew(address: str, n_workers: int, station: Station, batch: int) -> Iter
         yield RayCrew(n_workers, station, batch)
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address where nobody listens; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # `auto`
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--ray {address}: no Ray cluster answers there ({error}).") from error
 
 
 class RayCrew:
