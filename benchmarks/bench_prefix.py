@@ -29,7 +29,7 @@ from einsort_vla.lerobot import action_chunks, compressed_prefix, load_policy, r
 from eval.request import REFERENCE_POLICY, find_policy
 
 SVD = Network(1, scope="none", sign_split=False, is_gauged=False)
-CODECS: dict[str, str | CodecSpec] = {"leader": "leader", "scalar": "scalar"}
+FORMS = ("leader", "scalar")
 NETWORKS: dict[str, CodecSpec] = {"network, the paper's recipe": Network(1), "network, SVD": SVD}
 
 
@@ -58,7 +58,7 @@ def main(settings: Settings, console: Console) -> int:
     policy = load_policy(str(find_policy(settings.policy)))
     looks = read_frames(settings.observations, settings.n)
     arms = [
-        *((name, codec, bits) for name, codec in CODECS.items() for bits in settings.bits),
+        *((form, form, bits) for form in FORMS for bits in settings.bits),
         *((name, codec, DENSE_BITS / 2) for name, codec in NETWORKS.items()),
     ]
     rows = []
