@@ -62,8 +62,9 @@ def encode(weight: Tensor, spec: CodecSpec, hessian: Tensor | None = None) -> Co
 
 
 def decode(compressed: CompressedTensor) -> Tensor:
-    """The coded matrix, (out_features, in_features) float32, on the CPU."""
-    return compressed.spec.decode(compressed.parts, compressed.shape).contiguous()
+    """The coded matrix, (out_features, in_features) float32, on the device of its parts."""
+    device = next(iter(compressed.parts.values())).device
+    return compressed.spec.decode(compressed.parts, compressed.shape).to(device).contiguous()
 
 
 def n_bits(spec: CodecSpec, shape: Shape) -> int:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from einsort_vla.codec import tables
 from einsort_vla.codec.feedback import BLOCK, code_plainly, code_with_feedback
 from einsort_vla.codec.lossless import Lossless
-from einsort_vla.codec.packing import pack, smallest_int, unpack_bits
+from einsort_vla.codec.packing import pack, smallest_int, unpack
 from einsort_vla.codec.rotation import rotate, unrotate
 from einsort_vla.codec.search import WindowSearch, bites_tail
 from einsort_vla.codec.spec import CodecSpec, Part, Shape, stream
@@ -109,28 +109,31 @@ class Leader(CodecSpec):
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         rows, columns = shape
-        table = parts["table"].cpu().float() if self.refined else self.table()
-        weight = torch.empty(rows, columns)
+        device = parts["indices"].device
+        table = parts["table"].float() if self.refined else self.table().to(device)
+        weight = torch.empty(rows, columns, device=device)
         for first in range(0, columns, BLOCK):
             n = min(BLOCK, columns - first)
-            signs = unpack_bits(parts["signs"], n * rows, first * rows).view(n, rows).t()
+            signs = unpack(parts["signs"], n * rows, 1, first * rows).view(n, rows).t()
             windows = self._windows(parts["indices"], rows, first, n)
             magnitude = table[windows].flatten(1)[:, :rows].t()
             weight[:, first : first + n] = torch.where(signs.bool(), -magnitude, magnitude)
-        weight *= parts["scale"].cpu().float()[:, None]
+        weight *= parts["scale"].float()[:, None]
         return unrotate(weight) if self.rotated else weight
 
     def _windows(self, indices: Tensor, rows: int, first: int, n: int) -> Tensor:
         """(n, n_slices) windows of the `n` columns from `first` on."""
         n_slices = -(-rows // self.d)
-        length = n_slices * self.b
-        stream = unpack_bits(indices, n * length, first * length).view(n, length)
-        if self.s and bites_tail(n_slices, self.b, self.s):
-            stream = torch.cat([stream[:, -self.s :], stream], dim=1)
-        else:
-            stream = functional.pad(stream, (self.s, 0))
-        place = (2 ** torch.arange(self.s + self.b - 1, -1, -1)).to(torch.int32)
-        return (stream.unfold(1, self.s + self.b, self.b) * place).sum(-1)
+        windows = unpack(indices, n * n_slices, self.b, first * n_slices).view(n, n_slices)
+        wraps = bites_tail(n_slices, self.b, self.s)
+        n_joined = 1  # slices whose bits each window has
+        while n_joined * self.b < self.s + self.b:
+            before = windows.roll(n_joined, dims=1)
+            if not wraps:
+                before[:, :n_joined] = 0
+            windows = before << n_joined * self.b | windows
+            n_joined *= 2
+        return windows & 2 ** (self.s + self.b) - 1
 
     @classmethod
     def menu(

@@ -3,9 +3,12 @@
 Work goes in chunks: expanded to one number a bit, a large matrix would not fit in memory.
 """
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 CHUNK = 2**18  # values; a multiple of 8, so that every chunk ends with a whole byte
 
@@ -21,22 +24,39 @@ def pack(values: Tensor, bits: int) -> Tensor:
     return torch.from_numpy(np.concatenate(packed))
 
 
-def unpack_bits(packed: Tensor, n: int, start: int = 0) -> Tensor:
-    """`n` bits of a stream from bit `start` on, (n,) uint8 of 0 and 1."""
-    skipped = start % 8
-    stored = packed[start // 8 : -(-(start + n) // 8)].cpu().numpy()
-    return torch.from_numpy(np.unpackbits(stored, count=skipped + n)[skipped:])
-
-
 def unpack(packed: Tensor, n: int, bits: int, start: int = 0) -> Tensor:
-    """`n` integers of `bits` bits from the `start`-th on, (n,) int32: the inverse of `pack`."""
-    weights = (2 ** torch.arange(bits - 1, -1, -1)).to(torch.int32)
-    found = torch.empty(n, dtype=torch.int32)
+    """`n` integers of `bits` bits, 17 at most, from the `start`-th on: the inverse of `pack`.
+
+    Returns:
+        (n,) int32, on the device of the stream.
+    """
+    if n <= CHUNK:
+        first, last = start // 8, -(-(start + n) // 8)
+        groups = _unpack_groups(packed[first * bits : last * bits], bits)
+        return groups[start % 8 :][:n].int()
+    found = torch.empty(n, dtype=torch.int32, device=packed.device)
     for first in range(0, n, CHUNK):
         own = found[first : first + CHUNK]
-        stream = unpack_bits(packed, len(own) * bits, (start + first) * bits).view(-1, bits)
-        torch.sum(stream * weights, dim=1, dtype=torch.int32, out=own)
+        own.copy_(unpack(packed, len(own), bits, start + first))
     return found
+
+
+def _unpack_groups(packed: Tensor, bits: int) -> Tensor:
+    """All integers of a stream, eight of which fill `bits` bytes."""
+    byte_of, shift = _places(bits, packed.device)
+    if 8 % bits == 0:  # none lies in two bytes
+        return (packed[:, None] >> shift[: 8 // bits] & 2**bits - 1).flatten()
+    groups = functional.pad(packed, (0, -len(packed) % bits)).view(-1, bits)
+    groups = functional.pad(groups, (0, 2)).int()
+    words = groups[:, :-2] << 16 | groups[:, 1:-1] << 8 | groups[:, 2:]  # from each byte on
+    return (words.index_select(1, byte_of) >> shift + 16 & 2**bits - 1).flatten()
+
+
+@functools.lru_cache(maxsize=64)
+def _places(bits: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(8,) bytes in which integers begin, and bits from their ends to the ends of those bytes."""
+    start = torch.arange(8) * bits
+    return (start >> 3).to(device), (8 - bits - (start & 7)).to(device, torch.int8)
 
 
 def smallest_int(bits: int) -> torch.dtype:

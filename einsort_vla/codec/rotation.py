@@ -40,11 +40,14 @@ def unrotate(matrix: Tensor) -> Tensor:
 def _hadamard(folded: Tensor) -> Tensor:
     """(..., 2^k, m): the orthonormal Walsh-Hadamard transform along the next to last axis."""
     size = folded.shape[-2]
-    result, half = folded, 1
+    result, half = folded.contiguous(), 1
     while half < size:
         pairs = result.unflatten(-2, (-1, 2, half))
         first, second = pairs.unbind(-3)
-        result = torch.stack([first + second, first - second], dim=-3).flatten(-4, -2)
+        turned = torch.empty_like(pairs)
+        torch.add(first, second, out=turned.select(-3, 0))
+        torch.sub(first, second, out=turned.select(-3, 1))
+        result = turned.flatten(-4, -2)
         half *= 2
     return result / math.sqrt(size)
 

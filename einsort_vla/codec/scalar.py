@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import ClassVar, Literal, cast, get_args
 
 import torch
@@ -80,20 +80,26 @@ class Scalar(CodecSpec):
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         rows, columns = shape
         n_groups = self._n_groups(columns)
-        scale = parts["scale"].cpu().float().view(rows, n_groups)
-        group_of = torch.arange(columns) // (self.group or columns)
-        weight = torch.empty(rows, columns)
+        scale = parts["scale"].float().view(rows, n_groups)
+        grid = _levels(self, scale.device)
+
+        def spread(of_groups: Tensor) -> Tensor:
+            if n_groups == 1:
+                return of_groups
+            return of_groups[:, torch.arange(columns, device=scale.device) // self.group]
+
+        weight = torch.empty(rows, columns, device=scale.device)
         step = max(1, CHUNK // columns)
         for first in range(0, rows, step):
             n = min(step, rows - first)
             indices = unpack(parts["indices"], n * columns, self.bits, first * columns)
-            own = scale[first : first + n, group_of]
+            levels, own = indices.view(n, columns), spread(scale[first : first + n])
             if self.grid == "asymmetric":
                 zero = unpack(parts["zero"], n * n_groups, self.bits, first * n_groups)
-                levels = indices.view(n, columns) - zero.view(n, n_groups)[:, group_of]
+                levels = levels - spread(zero.view(n, n_groups))
                 weight[first : first + n] = levels * (own / (2**self.bits - 1))
             else:
-                weight[first : first + n] = self.levels()[indices.view(n, columns)] * own
+                weight[first : first + n] = grid[levels] * own
         return weight
 
     @classmethod
@@ -180,6 +186,11 @@ class _Coder:
 
     def _values(self, columns: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
         return self._decoded(self._nearest(columns, scale, zero), scale, zero)
+
+
+@lru_cache(maxsize=64)
+def _levels(spec: Scalar, device: torch.device) -> Tensor:
+    return spec.levels().to(device)
 
 
 def _positive(scale: Tensor) -> Tensor:

@@ -5,7 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.codec import Leader, Scalar, decode, encode, menu, n_bits
+from einsort_vla.codec import (
+    CompressedTensor,
+    Leader,
+    Scalar,
+    decode,
+    encode,
+    menu,
+    n_bits,
+)
 
 GROUPED = [
     Scalar(bits, group, grid, clip)
@@ -69,3 +77,17 @@ def test_leader_at_two_bits_beats_the_best_scalar_quantizer_by_a_quarter():
     weight = torch.randn(512, 256, generator=torch.Generator().manual_seed(4))
     error = float((weight - decode(encode(weight, Leader(d=2, b=2, s=6)))).square().mean())
     assert error < 0.75 * 0.1175  # Lloyd-Max at 2 bits (Max 1960)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [Leader(2, 3, 5), Leader(2, 3, 5, rotated=True, refined=True), Scalar(3, 32, "asymmetric"),
+     Scalar(4, 0, "nf4")],
+    ids=str,
+)  # fmt: skip
+def test_decoding_stays_on_the_device_of_the_parts(spec):
+    """On one without data: a step on the CPU would fail."""
+    compressed = encode(torch.randn(40, 70), spec)
+    parts = {name: part.to("meta") for name, part in compressed.parts.items()}
+    found = decode(CompressedTensor(spec, (40, 70), parts))
+    assert (found.device.type, found.shape, found.dtype) == ("meta", (40, 70), torch.float32)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from einsort_vla.codec import CompressedTensor, Leader, decode, encode
-from einsort_vla.codec.packing import pack, unpack, unpack_bits
+from einsort_vla.codec.packing import pack, unpack
 from einsort_vla.codec.search import WindowSearch, viterbi
 
 
@@ -104,7 +104,7 @@ def test_a_slice_needs_only_its_window_of_the_stream():
     compressed = encode(torch.randn(64, 3, generator=torch.Generator().manual_seed(0)), spec)
     whole = decode(compressed)
     n_slices = 32
-    bits = unpack_bits(compressed.parts["indices"], 3 * n_slices * spec.b).view(3, -1)
+    bits = unpack(compressed.parts["indices"], 3 * n_slices * spec.b, 1).view(3, -1)
     for column, t in [(0, 3), (1, 10), (2, 31)]:
         stop = (t + 1) * spec.b
         window = int("".join(map(str, bits[column, stop - 8 : stop].tolist())), 2)

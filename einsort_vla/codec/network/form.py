@@ -20,7 +20,7 @@ from einsort_vla.codec.network.decompose import DECOMPOSITIONS, Name, modes_of, 
 from einsort_vla.codec.network.order import Order, Scope
 from einsort_vla.codec.network.permutation import Storage
 from einsort_vla.codec.network.score import Map, Reduction, score
-from einsort_vla.codec.packing import pack, unpack_bits
+from einsort_vla.codec.packing import pack, unpack
 from einsort_vla.codec.spec import CodecSpec, Part, Shape, stream
 from einsort_vla.errors import NumericsError, UsageError, unknown_name
 
@@ -116,13 +116,13 @@ class Network(CodecSpec):
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         rows, columns = shape
         block = -(-rows // self.slices)
-        cores = self._unpack_cores(parts["cores"].cpu(), parts["gauge_rows"], shape)
+        cores = self._unpack_cores(parts["cores"].cpu(), parts["gauge_rows"].cpu(), shape)
         found = DECOMPOSITIONS[self.decomposition].contract(cores).reshape(self.slices, -1)
         result = torch.empty_like(found)
         result[:, self._order(shape).read(parts["order"].cpu())] = found
         weight = result.view(self.slices * block, columns)[:rows]
         if self.sign_split:
-            negative = unpack_bits(parts["signs"], rows * columns).view(shape).bool()
+            negative = unpack(parts["signs"].cpu(), rows * columns, 1).view(shape).bool()
             size = weight.clamp_min(0) ** (1 / self.power)
             weight = torch.where(negative, -size, size)
         if self.column_scaled:
@@ -229,7 +229,7 @@ class Network(CodecSpec):
 
     def _unpack_cores(self, numbers: Tensor, rows: Tensor, shape: Shape) -> list[Tensor]:
         gauged = self._gauged(shape)
-        chosen = unpack_bits(rows, sum(m for m, _ in gauged)).bool().split([m for m, _ in gauged])
+        chosen = unpack(rows, sum(m for m, _ in gauged), 1).bool().split([m for m, _ in gauged])
         bonds = DECOMPOSITIONS[self.decomposition].bonds(len(self._modes(shape)))
         of_core = {k: rows_of for (k, _, _), rows_of in zip(bonds, chosen, strict=False)}
         cores, start = [], 0
