@@ -25,9 +25,9 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from einsort_vla.checkpoint import METHOD, DenseFolder, for_language, linear_layers
-from einsort_vla.codec import check_codec, decode, encode
+from einsort_vla.codec import check_codec, encode
 from einsort_vla.errors import CheckpointError, EinSortError, UsageError
-from einsort_vla.kernels import check_backend
+from einsort_vla.kernels import check_backend, decode_fast
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.plan import InputStatistics, Plan, allocate, check_rate, options
 
@@ -193,7 +193,7 @@ def watch_text(
 
 
 def _dense(layer: CompressedLinear, dtype: torch.dtype) -> nn.Linear:
-    weight = decode(layer.compressed).to(layer.weight.device, dtype)
+    weight = decode_fast(layer.compressed).to(layer.weight.device, dtype)
     linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=False)
     if layer.bias is not None:

@@ -1,4 +1,4 @@
-"""How a coded matrix is multiplied: backends under one name each."""
+"""How a coded matrix is multiplied, by backends under one name each, and decoded fast."""
 
 from einsort_vla.kernels.backends import (
     BACKENDS,
@@ -8,12 +8,14 @@ from einsort_vla.kernels.backends import (
     device_of,
     make_backend,
 )
+from einsort_vla.kernels.decoding import decode_fast
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "check_available",
     "check_backend",
+    "decode_fast",
     "device_of",
     "make_backend",
 ]

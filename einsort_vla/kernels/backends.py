@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from einsort_vla.codec import CompressedTensor, Leader, decode
 from einsort_vla.errors import MissingDependency, unknown_name
+from einsort_vla.kernels.decoding import decode_fast
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class DenseBackend:
     name = "dense"
 
     def __init__(self, compressed: CompressedTensor) -> None:
-        self._weight = decode(compressed)
+        self._weight = decode_fast(compressed)
 
     def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         self._weight = self._weight.to(x)  # a no-op but after a move

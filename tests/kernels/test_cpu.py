@@ -3,6 +3,7 @@
 import gc
 import platform
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 
 from einsort_vla.codec import Leader, Scalar, decode, encode, tables
 from einsort_vla.errors import MissingDependency, UsageError
-from einsort_vla.kernels import make_backend
+from einsort_vla.kernels import decode_fast, make_backend
 from einsort_vla.kernels.cpu import backend as cpu_backend
 from einsort_vla.kernels.cpu import build, ops
 from einsort_vla.layers import CompressedLinear
@@ -21,7 +22,7 @@ from einsort_vla.layers import CompressedLinear
 TABLES = [Leader(d, b, s) for d, b, s in sorted(tables.available())]
 GRIDS = [Leader(1, b, 0) for b in (8, 14)]
 ROWS = [1, 2, 4, 5, 15, 16, 17, 64, 129]
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+TOLERANCE = {torch.float32: 2e-6, torch.float16: 4e-4, torch.bfloat16: 3e-3}
 
 
 def coded(spec, shape, seed=0):
@@ -30,11 +31,13 @@ def coded(spec, shape, seed=0):
 
 
 def error(compressed, x, bias):
+    """Relative to the sums of magnitudes: a single output may well cancel."""
     weight = decode(compressed).double()
     expected = x.double() @ weight.t() + (0 if bias is None else bias.double())
     found = make_backend("cpu", compressed).linear(x, bias)
     assert (found.dtype, found.shape) == (x.dtype, expected.shape)
-    return float((found.double() - expected).norm() / expected.norm())
+    size = x.double().abs() @ weight.abs().t() + (0 if bias is None else bias.double().abs())
+    return float((found.double() - expected).norm() / size.norm())
 
 
 @pytest.mark.parametrize("n_out", [67, 64])  # the latter with slices looked up together
@@ -56,10 +59,10 @@ def test_every_table_at_every_number_of_rows(spec, n_out):
 def test_any_shape_on_any_number_of_threads(spec, rows, columns, n, n_threads):
     compressed, generator = coded(spec, (rows, columns), seed=rows)
     x = torch.randn(n, columns, generator=generator)
-    before, ops.COLUMNS_PER_THREAD = torch.get_num_threads(), 8
+    before, ops.WEIGHTS_PER_THREAD = torch.get_num_threads(), 64
     torch.set_num_threads(n_threads)
     try:
-        assert error(compressed, x, None) < 1e-5
+        assert error(compressed, x, None) < 2e-6
         backend = make_backend("cpu", compressed)
         streams, window = backend._arguments[:4], backend._arguments[4:]
         assert len(streams[2]) == 2 ** sum(window[1:])  # merged, where the rows allow it
@@ -67,7 +70,40 @@ def test_any_shape_on_any_number_of_threads(spec, rows, columns, n, n_threads):
         assert torch.equal(found, decode(compressed))
     finally:
         torch.set_num_threads(before)
-        ops.COLUMNS_PER_THREAD = 64
+        ops.WEIGHTS_PER_THREAD = 2**15
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([*TABLES, *GRIDS, Scalar(5)]), st.booleans(), st.integers(1, 130),
+    st.integers(1, 100), st.integers(1, 3),
+)  # fmt: skip
+def test_decoding_fast_is_decoding(spec, rotated, rows, columns, n_threads):
+    if isinstance(spec, Leader):
+        spec = replace(spec, rotated=rotated)
+    compressed, _ = coded(spec, (rows, columns))
+    before, ops.WEIGHTS_PER_THREAD = torch.get_num_threads(), 64
+    torch.set_num_threads(n_threads)
+    try:
+        found, expected = decode_fast(compressed), decode(compressed)
+    finally:
+        torch.set_num_threads(before)
+        ops.WEIGHTS_PER_THREAD = 2**15
+    if isinstance(spec, Leader) and rotated:  # sums over the cosines may be in another order
+        torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+    else:
+        assert torch.equal(found, expected)
+
+
+def test_without_a_compiler_decoding_is_slow_and_says_so(monkeypatch, caplog):
+    compressed, _ = coded(Leader(2, 2, 6, rotated=True), (24, 12))
+    build.library.cache_clear()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    try:
+        assert torch.equal(decode_fast(compressed), decode(compressed))
+    finally:
+        build.library.cache_clear()
+    assert "no-such-compiler" in caplog.text
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="which flags there are")
@@ -84,7 +120,7 @@ def test_older_processors_have_the_same_results(flag, monkeypatch):
         for spec in (Leader(2, 2, 6), Leader(2, 6, 2), Leader(4, 3, 5)):
             compressed, generator = coded(spec, (200, 70))
             for n in (1, 3, 9, 129):
-                assert error(compressed, torch.randn(n, 70, generator=generator), None) < 1e-5
+                assert error(compressed, torch.randn(n, 70, generator=generator), None) < 2e-6
     finally:
         for cache in caches:
             cache.cache_clear()
@@ -92,9 +128,9 @@ def test_older_processors_have_the_same_results(flag, monkeypatch):
 
 def test_refined_tables_other_forms_and_empty_batches():
     compressed, _ = coded(Leader(2, 2, 6, refined=True), (40, 24))
-    assert error(compressed, torch.randn(3, 24), None) < 1e-5
+    assert error(compressed, torch.randn(3, 24), None) < 2e-6
     other, _ = coded(Scalar(bits=4), (40, 24))
-    assert error(other, torch.randn(3, 24), None) < 1e-5
+    assert error(other, torch.randn(3, 24), None) < 2e-6
     assert make_backend("cpu", compressed).linear(torch.zeros(2, 0, 24), None).shape == (2, 0, 40)
 
 
@@ -131,11 +167,11 @@ def test_compiled_once_and_again_when_it_changes(tmp_path, monkeypatch):
     assert build.build(tmp_path) == first
     assert first.stat().st_mtime_ns == stamp
     changed = tmp_path / "leader.cpp"
-    changed.write_text(build.SOURCE.read_text() + "\n// changed\n")
-    monkeypatch.setattr(build, "SOURCE", changed)
+    changed.write_text(build.SOURCES[0].read_text() + "\n// changed\n")
+    monkeypatch.setattr(build, "SOURCES", (changed, *build.SOURCES[1:]))
     assert build.build(tmp_path) != first
     changed.write_text("no C++")
-    with pytest.raises(MissingDependency, match=r"cannot compile leader\.cpp"):
+    with pytest.raises(MissingDependency, match=r"cannot compile its sources: .*leader\.cpp"):
         build.build(tmp_path)
     assert len(list(tmp_path.glob("*.so"))) == 2
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from einsort_vla.codec import CompressedTensor, Leader
 from einsort_vla.errors import UsageError
 from einsort_vla.kernels import hadamard  # noqa: F401  registers the op
-from einsort_vla.kernels.cpu import ops  # noqa: F401  registers the op
+from einsort_vla.kernels.cpu import ops
 from einsort_vla.kernels.cpu.build import library
 
 # Of a merged table. One row times 2048 x 2048 at 3 bits, without code for pairs: 1.4 ms up to
@@ -44,6 +44,35 @@ def _shared(spec: Leader, n_slices: int) -> tuple[Tensor, int, int]:
     return merged(spec.table().float(), spec.b, spec.s, n_slices)
 
 
+def decode(compressed: CompressedTensor) -> Tensor:
+    """As `codec.decode` a matrix in the `leader` form; rotated, but for rounding.
+
+    Raises:
+        MissingDependency: there is no C++ compiler.
+    """
+    library()
+    *streams, d, b, s = _arguments(compressed)
+    weight = torch.ops.einsort.decode_leader(*streams, compressed.shape[1], d, b, s)
+    return ops.unrotate_(weight) if _leader(compressed).rotated else weight
+
+
+def _arguments(compressed: CompressedTensor) -> tuple[Tensor | int, ...]:
+    """Of both ops, but for the inputs or their number."""
+    spec, parts = _leader(compressed), compressed.parts
+    n_slices = -(-compressed.shape[0] // spec.d)
+    if spec.refined:
+        table, d, b = merged(parts["table"].cpu().float(), spec.b, spec.s, n_slices)
+    else:
+        table, d, b = _shared(spec, n_slices % MOST_MERGED or MOST_MERGED)
+    streams = (parts["signs"].cpu().contiguous(), parts["indices"].cpu().contiguous())
+    return (*streams, table, parts["scale"].cpu().float(), d, b, spec.s)
+
+
+def _leader(compressed: CompressedTensor) -> Leader:
+    assert isinstance(compressed.spec, Leader)
+    return compressed.spec
+
+
 class CpuBackend:
     """Decodes within the product, for many rows just before it, into memory that all layers share;
     computes in float32.
@@ -55,19 +84,9 @@ class CpuBackend:
     name = "cpu"
 
     def __init__(self, compressed: CompressedTensor) -> None:
-        spec, parts = compressed.spec, compressed.parts
-        assert isinstance(spec, Leader)
         library()  # its errors come when a layer is made, not when it first runs
-        n_slices = -(-compressed.shape[0] // spec.d)
-        if spec.refined:
-            table, d, b = merged(parts["table"].cpu().float(), spec.b, spec.s, n_slices)
-        else:
-            table, d, b = _shared(spec, n_slices % MOST_MERGED or MOST_MERGED)
-        self._spec, self._shape = spec, compressed.shape
-        self._arguments = (
-            parts["signs"].cpu().contiguous(), parts["indices"].cpu().contiguous(),
-            table, parts["scale"].cpu().float(), d, b, spec.s,
-        )  # fmt: skip
+        self._rotated, self._shape = _leader(compressed).rotated, compressed.shape
+        self._arguments = _arguments(compressed)
 
     def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """See `Backend.linear`; sums are in another order than those of `nn.Linear`.
@@ -79,7 +98,7 @@ class CpuBackend:
             raise UsageError(f"--backend cpu computes on the CPU; the input is on {x.device}.")
         rows, columns = self._shape
         inputs = x.reshape(-1, columns).float()
-        if self._spec.rotated:
+        if self._rotated:
             inputs = torch.ops.einsort.hadamard(inputs)
         y = torch.ops.einsort.matmul_leader(inputs, *self._arguments)
         if bias is not None:

@@ -1,4 +1,4 @@
-"""Compiles leader.cpp for this machine once, and keeps the library in the user's cache."""
+"""Compiles the C++ here for this machine once, and keeps the library in the user's cache."""
 
 import ctypes
 import functools
@@ -13,13 +13,16 @@ from pathlib import Path
 from einsort_vla.errors import MissingDependency
 from einsort_vla.kernels.cache import cache, kept_in_cache
 
-SOURCE = Path(__file__).with_name("leader.cpp")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("leader.cpp", "unrotate.cpp"))
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-Wall")
+# Threads of the pool that torch's own operators use, on Linux. Others that are started at each call
+# cost more than what they decode.
+OPENMP = "-fopenmp"
 NATIVE = {"x86_64": "-march=native", "AMD64": "-march=native", "aarch64": "-mcpu=native"}
 COMPILERS = ("c++", "g++", "clang++")
 
 _POINTER, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-_MATRIX = (_POINTER, _INT64, _POINTER, _INT64, _POINTER, _INT64, _INT, _INT, _INT, _INT64, _INT64)
+_MATRIX = (_POINTER, _INT64, _POINTER, _INT64, _POINTER, _INT64, _INT, _INT, _INT, _INT64, _INT)
 
 
 @functools.cache
@@ -32,9 +35,13 @@ def library() -> ctypes.CDLL:
     with kept_in_cache("the kernels of --backend cpu"):
         loaded = ctypes.CDLL(str(build(cache())))
     loaded.einsort_decode_leader.argtypes = (*_MATRIX, _POINTER, _INT64)
-    loaded.einsort_matmul_leader.argtypes = (*_MATRIX, _POINTER, _INT64, _INT64, _POINTER, _INT64)
-    for function in (loaded.einsort_decode_leader, loaded.einsort_matmul_leader):
-        function.restype = None
+    loaded.einsort_matmul_leader.argtypes = (*_MATRIX, _POINTER, _INT64, _POINTER, _INT64)
+    loaded.einsort_unrotate.argtypes = (
+        _POINTER, _INT64, _INT64, _INT64, _POINTER, _POINTER, _INT,
+    )  # fmt: skip
+    loaded.einsort_decode_leader.restype = None
+    loaded.einsort_matmul_leader.restype = None
+    loaded.einsort_unrotate.restype = None
     return loaded
 
 
@@ -45,20 +52,27 @@ def build(folder: Path) -> Path:
         MissingDependency: there is no C++ compiler, or it fails.
     """
     compiler = _compiler()
-    command = [compiler, *FLAGS, *filter(None, [NATIVE.get(platform.machine())]), str(SOURCE)]
-    target = folder / f"leader-{_fingerprint(command)}.so"
+    flags = [*FLAGS, *filter(None, [NATIVE.get(platform.machine())])]
+    target = folder / f"leader-{_fingerprint(compiler, flags)}.so"
     if target.is_file():
         return target
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as work:
         made = Path(work) / target.name
-        result = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True)
-        if result.returncode:
-            raise MissingDependency(
-                f"--backend cpu: {compiler} cannot compile {SOURCE.name}: {result.stderr[-800:]}"
-            )
+        _compile([compiler, *flags, *map(str, SOURCES), "-o", str(made)])
         os.replace(made, target)  # whole, whoever else compiles at the same time
     return target
+
+
+def _compile(command: list[str]) -> None:
+    """With OpenMP, or where the compiler has none, as Apple's, for one thread."""
+    for threads in (OPENMP, "-Wno-unknown-pragmas"):
+        result = subprocess.run([*command, threads], capture_output=True, text=True)
+        if not result.returncode:
+            return
+    raise MissingDependency(
+        f"--backend cpu: {command[0]} cannot compile its sources: {result.stderr[-800:]}"
+    )
 
 
 def _compiler() -> str:
@@ -72,13 +86,14 @@ def _compiler() -> str:
     return found
 
 
-def _fingerprint(command: list[str]) -> str:
-    """Of the source, the compiler and the processor, which `native` means."""
-    version = subprocess.run([command[0], "--version"], capture_output=True, text=True).stdout
+def _fingerprint(compiler: str, flags: list[str]) -> str:
+    """Of the sources, the compiler and the processor, which `native` means."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
     cpu = Path("/proc/cpuinfo")
     features = [
         line for line in (cpu.read_text() if cpu.is_file() else "").splitlines()
         if line.lower().startswith(("flags", "features", "model name"))
     ][:2]  # fmt: skip
-    text = "\n".join([SOURCE.read_text(encoding="utf-8"), version, *command[1:-1], *features])
+    sources = [source.read_text(encoding="utf-8") for source in SOURCES]
+    text = "\n".join([*sources, version, *flags, OPENMP, *features])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -339,6 +339,21 @@ void add_columns(const Matrix& m, const Pairs& pairs, int64_t first, int64_t las
   }
 }
 
+// y += x, (n_x, columns), times the columns from `first` to before `last`.
+void multiply_columns(const Matrix& m, const Pairs& pairs, int64_t first, int64_t last,
+                      const float* x, int64_t n_x, int64_t columns, float* y, int64_t stride) {
+  if (n_x == 1) return add_columns(m, pairs, first, last, x, y);
+  float* const weights = scratch(kColumns * (stride + n_x));
+  float* const inputs = weights + kColumns * stride;
+  for (int64_t k = first; k < last; k += kColumns) {
+    const int64_t n = k + kColumns < last ? kColumns : last - k;
+    decode_columns(m, pairs, k, k + n, weights, stride);
+    for (int64_t i = 0; i < n_x; ++i)
+      std::memcpy(inputs + i * kColumns, x + i * columns + k, n * sizeof(float));
+    multiply(inputs, n_x, weights, n, m.rows, y, stride);
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -352,32 +367,33 @@ int einsort_has_pairs() {
 #endif
 }
 
-// out: the columns from `first` to before `last`, `stride` floats apart. `stride` and that of y
-// below are whole blocks of 128 floats or more, and what is beyond `rows` in them is overwritten.
+// out: all columns, `stride` floats apart. `stride` and that of y below are whole blocks of 128
+// floats or more, and what is beyond `rows` in them is overwritten. Columns are shared out to
+// `parts` threads, where OpenMP is there.
 void einsort_decode_leader(const uint8_t* signs, int64_t n_sign_bytes, const uint8_t* indices,
                            int64_t n_index_bytes, const float* table, int64_t rows, int d, int b,
-                           int s, int64_t first, int64_t last, float* out, int64_t stride) {
-  const Matrix m{{signs, n_sign_bytes}, {indices, n_index_bytes}, table, rows, d, b, s};
-  decode_columns(m, Pairs(m), first, last, out, stride);
-}
-
-// y: (n_x, rows), rows `stride` apart, zeros at first; x: (n_x, columns). Adds what the columns
-// from `first` to before `last` contribute.
-void einsort_matmul_leader(const uint8_t* signs, int64_t n_sign_bytes, const uint8_t* indices,
-                           int64_t n_index_bytes, const float* table, int64_t rows, int d, int b,
-                           int s, int64_t first, int64_t last, const float* x, int64_t n_x,
-                           int64_t columns, float* y, int64_t stride) {
+                           int s, int64_t columns, int parts, float* out, int64_t stride) {
   const Matrix m{{signs, n_sign_bytes}, {indices, n_index_bytes}, table, rows, d, b, s};
   const Pairs pairs(m);
-  if (n_x == 1) return add_columns(m, pairs, first, last, x, y);
-  float* const weights = scratch(kColumns * (stride + n_x));
-  float* const inputs = weights + kColumns * stride;
-  for (int64_t k = first; k < last; k += kColumns) {
-    const int64_t n = k + kColumns < last ? kColumns : last - k;
-    decode_columns(m, pairs, k, k + n, weights, stride);
-    for (int64_t i = 0; i < n_x; ++i)
-      std::memcpy(inputs + i * kColumns, x + i * columns + k, n * sizeof(float));
-    multiply(inputs, n_x, weights, n, rows, y, stride);
+#pragma omp parallel for num_threads(parts) schedule(static, 1)
+  for (int part = 0; part < parts; ++part) {
+    const int64_t first = columns * part / parts, last = columns * (part + 1) / parts;
+    decode_columns(m, pairs, first, last, out + first * stride, stride);
+  }
+}
+
+// y: (parts, n_x, rows), rows `stride` apart, zeros at first; x: (n_x, columns). Adds to each part
+// what its share of the columns contributes, each by a thread where OpenMP is there.
+void einsort_matmul_leader(const uint8_t* signs, int64_t n_sign_bytes, const uint8_t* indices,
+                           int64_t n_index_bytes, const float* table, int64_t rows, int d, int b,
+                           int s, int64_t columns, int parts, const float* x, int64_t n_x,
+                           float* y, int64_t stride) {
+  const Matrix m{{signs, n_sign_bytes}, {indices, n_index_bytes}, table, rows, d, b, s};
+  const Pairs pairs(m);
+#pragma omp parallel for num_threads(parts) schedule(static, 1)
+  for (int part = 0; part < parts; ++part) {
+    const int64_t first = columns * part / parts, last = columns * (part + 1) / parts;
+    multiply_columns(m, pairs, first, last, x, n_x, columns, y + part * n_x * stride, stride);
   }
 }
 }

@@ -1,13 +1,12 @@
 """`einsort::matmul_leader` and `einsort::decode_leader` on a CPU, by compiled code, in float32."""
 
+import functools
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from einsort_vla.codec.rotation import rotation_parts
 from einsort_vla.kernels.cpu.build import library
 
 # Up to so many rows are multiplied block by block while the matrix is decoded, more by torch after
@@ -16,7 +15,7 @@ FUSED_ROWS = 128
 BLOCK = 128  # floats that are written at once, up to so many beyond the end
 # Floats between rows: a power of two apart, they would push each other out of the cache.
 PADDING = 16
-COLUMNS_PER_THREAD = 64  # fewer are not worth a thread
+WEIGHTS_PER_THREAD = 2**15  # fewer are not worth a thread
 
 _kept = threading.local()
 
@@ -54,14 +53,11 @@ def matmul_leader(
         return (x @ _decode(streams, rows, columns)).mul_(scale)
     inputs = x.contiguous()
 
-    def run(first: int, last: int) -> Tensor:
-        y = torch.zeros(n, _stride(rows))
-        library().einsort_matmul_leader(
-            *streams, first, last, inputs.data_ptr(), n, columns, y.data_ptr(), _stride(rows)
-        )  # fmt: skip
-        return y[:, :rows]
-
-    total, *others = _over_columns(columns, run)
+    y = torch.zeros(_n_parts(rows, columns), n, _stride(rows))
+    library().einsort_matmul_leader(
+        *streams, columns, len(y), inputs.data_ptr(), n, y.data_ptr(), _stride(rows)
+    )
+    total, *others = y[..., :rows]
     for other in others:
         total += other
     return total * scale
@@ -90,6 +86,24 @@ def _(signs: Tensor, indices: Tensor, table: Tensor, scale: Tensor, columns: int
     return scale.new_empty(scale.shape[0], columns)
 
 
+def unrotate_(weight: Tensor) -> Tensor:
+    """In place: `codec.rotation.unrotate` of what `decode_leader` returns, but for rounding."""
+    rows, columns = weight.shape
+    signs, cosine = _rotation(columns)
+    m = len(cosine)
+    library().einsort_unrotate(
+        weight.data_ptr(), rows, columns // m, m, cosine.data_ptr(), signs.data_ptr(),
+        _n_parts(rows, columns),
+    )  # fmt: skip
+    return weight
+
+
+@functools.lru_cache(maxsize=64)
+def _rotation(columns: int) -> tuple[Tensor, Tensor]:
+    signs, cosine = rotation_parts(columns)
+    return signs.float(), cosine.float().contiguous()
+
+
 def _streams(
     signs: Tensor, indices: Tensor, table: Tensor, rows: int, d: int, b: int, s: int
 ) -> tuple[int, ...]:
@@ -102,13 +116,9 @@ def _decode(streams: tuple[int, ...], rows: int, columns: int) -> Tensor:
     """(in_features, out_features) without the row scales, in memory that the next call reuses."""
     stride = _stride(rows)
     out = _scratch(columns * stride).view(columns, stride)
-
-    def run(first: int, last: int) -> None:
-        library().einsort_decode_leader(
-            *streams, first, last, out[first:last].data_ptr(), stride
-        )  # fmt: skip
-
-    _over_columns(columns, run)
+    library().einsort_decode_leader(
+        *streams, columns, _n_parts(rows, columns), out.data_ptr(), stride
+    )
     return out[:, :rows]
 
 
@@ -123,11 +133,6 @@ def _scratch(n: int) -> Tensor:
     return _kept.memory[:n]
 
 
-def _over_columns[T](columns: int, run: Callable[[int, int], T]) -> list[T]:
-    """Results of `run(first, last)` for parts of all columns, one to a thread of torch."""
-    n = max(1, min(torch.get_num_threads(), columns // COLUMNS_PER_THREAD))
-    if n == 1:
-        return [run(0, columns)]
-    bounds = [columns * k // n for k in range(n + 1)]
-    with ThreadPoolExecutor(n) as pool:  # the library runs without Python's lock
-        return list(pool.map(lambda part: run(*part), pairwise(bounds)))
+def _n_parts(rows: int, columns: int) -> int:
+    """Into which the columns are shared out, one to a thread of torch."""
+    return max(1, min(torch.get_num_threads(), columns, rows * columns // WEIGHTS_PER_THREAD))
