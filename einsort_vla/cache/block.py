@@ -21,6 +21,7 @@ from einsort_vla.codec import (
     encode,
 )
 from einsort_vla.codec.interface import FLOAT16_MAX
+from einsort_vla.kernels import decode_fast
 
 Size = tuple[int, int, int]  # (heads, tokens, head_dim)
 Axes = Literal["token", "channel", "joint"]
@@ -95,20 +96,23 @@ class BlockCode:
         if isinstance(self.spec, Leader):
             coded.parts["scale"] = _unbiased(coded, matrix)
         parts |= coded.parts
+        parts = {name: part.to(states.device) for name, part in parts.items()}
         return CodedStates(self, (heads, tokens, dim), parts)
 
-    def decode(self, parts: Mapping[str, Tensor], size: Size) -> Tensor:
-        """(heads, tokens, head_dim) float32, on the CPU."""
+    def decode(self, parts: Mapping[str, Tensor], size: Size, out: Tensor) -> None:
+        """Decode the first tokens into `out`, (heads, as many tokens, head_dim), of any type."""
         found = {
-            prefix: decode(CompressedTensor(spec, shape, _own(prefix, parts, spec, shape)))
+            prefix: decode_fast(CompressedTensor(spec, shape, _own(prefix, parts, spec, shape)))
             for prefix, spec, shape in self._pieces(size)
         }
-        states = self._to_states(found[""], size)
-        if self.is_centred:
-            states = states + found["mean_"][:, None]
+        first, rest = out[:, : self.n_first], out[:, self.n_first :]
         if self.n_first:
-            states = torch.cat([found["first_"].unflatten(0, (size[0], -1)), states], dim=1)
-        return states
+            first.copy_(found["first_"].unflatten(0, (size[0], -1))[:, : first.shape[1]])
+        states = self._to_states(found[""], size)[:, : rest.shape[1]]
+        if self.is_centred:
+            torch.add(states, found["mean_"][:, None], out=rest)
+        else:
+            rest.copy_(states)
 
     def _pieces(self, size: Size) -> Iterator[tuple[str, CodecSpec, Shape]]:
         """Prefix of the names, code and shape of each matrix that is stored."""
@@ -140,9 +144,9 @@ class CodedStates:
     size: Size
     parts: dict[str, Tensor]
 
-    def decode(self) -> Tensor:
-        """(heads, tokens, head_dim) float32, on the CPU."""
-        return self.code.decode(self.parts, self.size)
+    def decode(self, out: Tensor) -> None:
+        """Decode the first tokens into `out`, (heads, as many tokens, head_dim), of any type."""
+        self.code.decode(self.parts, self.size, out)
 
 
 def _unbiased(coded: CompressedTensor, matrix: Tensor) -> Tensor:

@@ -73,8 +73,9 @@ class EinSortCache(Cache):
 
     The first tokens it is given are coded, layer by layer, once their attention has been computed
     from the exact ones; the EinSort paper's protocol, section 4.1. It holds sequences of any
-    length, also for models whose masks slide a window over it. Coded tokens lie in main memory as
-    packed integers, and come back decoded on the device and in the type they came in.
+    length, also for models whose masks slide a window over it. Coded tokens stay on the device they
+    came from, as packed integers; each step decodes them, in the type they came in: `leader` in
+    memory by compiled code, all else by torch.
 
     Args:
         codec: `leader`, `scalar` or `network`, with options as for weights (`scalar group=32`), or

@@ -170,11 +170,17 @@ class EinSortLayer(DynamicLayer):
 
     def _joined(self, blocks: Iterator[tuple[CodedStates, ...]], recent: Tensor) -> Tensor:
         """What is decoded of the blocks, and the recent tokens."""
-        found = [
-            torch.stack([states.decode() for states in own])[..., : block.n_tokens, :].to(recent)
-            for own, block in zip(blocks, self.blocks, strict=True)
-        ]
-        return torch.cat([*found, recent], dim=-2) if found else recent
+        if not self.blocks:
+            return recent
+        batch, heads, n_recent, dim = recent.shape
+        sizes = [*(block.n_tokens for block in self.blocks), n_recent]
+        joined = recent.new_empty(batch, heads, sum(sizes), dim)
+        *runs, last = joined.split(sizes, dim=-2)
+        for run, own in zip(runs, blocks, strict=True):
+            for out, states in zip(run, own, strict=True):
+                states.decode(out)
+        last.copy_(recent)
+        return joined
 
 
 def _coded(choose: Choose, keys: Tensor, values: Tensor) -> CodedBlock:
