@@ -14,9 +14,7 @@ import torch
 from rich.console import Console
 
 from einsort_vla.cli.calibration import CalibrateOption, calibration_of
-from einsort_vla.cli.options import CodecOption
 from einsort_vla.cli.run import INCOMPLETE, run_command
-from einsort_vla.codec import check_codec
 from einsort_vla.errors import UsageError
 from einsort_vla.plan import InputStatistics, is_statistics
 from einsort_vla.results import PAGE, RUN, read_run
@@ -24,14 +22,14 @@ from einsort_vla.results.measures import write_findings
 from einsort_vla.results.text_page import write_text_pages
 from eval.output import alone_in, prepare_folder, write_run
 from eval.provenance import describe
-from eval.request import read_rates
 from eval.text.harness import LOCAL, load_tasks
 from eval.text.language_report import FAMOUS, ROUNDED, SMALL, language_findings, print_findings
 from eval.text.language_run import Exam, check_model, is_complete, load_tokenizer, run_missing
 from eval.text.models import (
     SMOLLM2,
     ArmPlans,
-    check_device,
+    ArmSettings,
+    check_arms,
     find_model,
     make_arms,
     plan_arms,
@@ -45,16 +43,11 @@ LINE = 40  # characters from which a line is told apart from chance
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(ArmSettings):
     """`--rate R` removes the share R of the bytes of a language model's linear weights (everything
     that the code stores is counted) and compares the result with the dense model: perplexity of a
     text, and questions of lm-evaluation-harness, multiple choice and worked out in words."""
 
-    rate: str
-    """Share of linear-weight bytes to remove, 0 to 0.95; 0 scores the dense model alone. Several
-    separated by commas, or a series: 0,0.25,...,0.75."""
-    codec: CodecOption = "leader"
-    """Several separated by commas."""
     calibrate: CalibrateOption = None
     model: str = SMOLLM2
     """Folder or hub id of a dense Transformers language model, or smollm2-135m, which comes as a
@@ -75,8 +68,6 @@ class Settings:
     piqa; a network is needed), or none."""
     limit: int = 60
     """Questions of each task, from the first; 0 asks all."""
-    device: str = "cpu"
-    """What runs the models: cpu, cuda."""
     output: Path | None = None
     """Folder for the results; default: outputs/language-<time>."""
     resume: bool = False
@@ -88,8 +79,6 @@ class Request:
     """Settings that were found to be possible, with their lists read and their data at hand."""
 
     settings: Settings
-    rates: tuple[float, ...]
-    codecs: tuple[str, ...]
     folder: Path  # of the dense model
     tokenizer: Any
     text: Text | None
@@ -100,7 +89,7 @@ def main(settings: Settings, console: Console) -> int:
     """Run the evaluation; 0 if every window was scored and every question answered."""
     request = check_request(settings, console)
     calibration = calibration_of(settings.calibrate, request.folder, console)
-    plans = plan_arms(request.folder, request.rates, request.codecs, calibration)
+    plans = plan_arms(request.folder, settings, calibration)
     output = prepare_folder("language", settings.output, comparable(settings), settings.resume)
     with alone_in(output):
         if not (output / RUN).exists():
@@ -143,10 +132,7 @@ def check_request(settings: Settings, console: Console) -> Request:
     Raises:
         EinSortError: one message that names what was asked for, and what would be valid.
     """
-    rates, codecs = read_rates(settings.rate), tuple(settings.codec.split(","))
-    for codec in codecs:
-        check_codec(codec)
-    check_device(settings.device)
+    check_arms(settings)
     if settings.limit < 0:
         raise UsageError(f"--limit {settings.limit} must be at least 0; 0 asks all questions.")
     text = None if settings.text == "none" else read_text(settings.text)
@@ -161,7 +147,7 @@ def check_request(settings: Settings, console: Console) -> Request:
         n_tokens = settings.stride * (len(windows) - 1) + settings.window
         check_disjoint(_beginning(tokenizer, text, n_tokens), settings.calibrate)
     exam = Exam(windows, tasks, settings.limit)
-    return Request(settings, rates, codecs, folder, tokenizer, text, exam)
+    return Request(settings, folder, tokenizer, text, exam)
 
 
 def _windows(settings: Settings, text: Text, tokenizer: Any, n_held: int) -> list[Any]:

@@ -68,7 +68,7 @@ def _evaluate(request: Request, output: Path, console: Console) -> int:
     calibration = _calibrate(request, decoding, words, output, console)
     plans = request.plans
     if calibration is not None and calibration.sensitivities:
-        plans = plan_arms(request.folder, request.rates, request.codecs, calibration)
+        plans = plan_arms(request.folder, request.settings, calibration)
     arms = make_arms(request.folder, plans, output / MODELS, calibration, console)
     answers = answer_missing(
         arms,

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,37 @@ from einsort_vla.checkpoint import (
     plan_folder,
     read_folder,
 )
+from einsort_vla.cli.options import CodecOption
+from einsort_vla.codec import check_codec
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 from einsort_vla.lerobot import resolve_folder
 from einsort_vla.plan import InputStatistics, Plan
 from eval.arms import DENSE
 from eval.provenance import ROOT
+from eval.request import read_rates
 
 SMOLLM2 = "smollm2-135m"  # the default: the one language model that comes as a package
 CONVERTED = ROOT / "outputs" / "models"
 ArmPlans = Mapping[tuple[str, float], Plan]
 """By code and rate."""
+
+
+@dataclass(frozen=True)
+class ArmSettings:
+    """The options that say which models are compared."""
+
+    rate: str
+    """Share of linear-weight bytes to remove, 0 to 0.95; 0 runs the dense model alone. Several
+    separated by commas, or a series: 0,0.25,...,0.75."""
+    codec: CodecOption = "leader"
+    """Several separated by commas."""
+    include: str = "*"
+    """Patterns, separated by commas, of tensor names that may be coded: "*text_model*" for the
+    language part of SmolVLM2 alone."""
+    exclude: str = ""
+    """Patterns of those that stay dense all the same. What is left out counts in the rate."""
+    device: str = "cpu"
+    """What runs the models: cpu, cuda."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +73,22 @@ class TextArm:
             if self.plan is None
             else {"rate_achieved": self.plan.rate, "bits_per_weight": self.plan.bits_per_weight},
         }
+
+
+def check_arms(settings: ArmSettings) -> None:
+    """Refuse what no model could be made or run by.
+
+    Raises:
+        UsageError: a rate, a codec or a device that cannot be.
+    """
+    read_rates(settings.rate)
+    for codec in settings.codec.split(","):
+        check_codec(codec)
+    try:
+        torch.empty(1, device=settings.device)
+    except Exception as error:  # an unknown name, a CUDA that is not there: several classes
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {settings.device} cannot be used: {reason}") from error
 
 
 def find_model(model: str, console: Console) -> Path:
@@ -84,20 +121,19 @@ def find_model(model: str, console: Console) -> Path:
 
 
 def plan_arms(
-    source: Path,
-    rates: Sequence[float],
-    codecs: Sequence[str],
-    calibration: InputStatistics | None = None,
+    source: Path, settings: ArmSettings, calibration: InputStatistics | None = None
 ) -> ArmPlans:
     """A plan for each code and each rate above 0.
 
     Raises:
-        UsageError: a rate that a code cannot reach.
+        UsageError: a rate that a code cannot reach, or a pattern that fits no matrix.
     """
+    include = settings.include.split(",")
+    exclude = settings.exclude.split(",") if settings.exclude else ()
     return {
-        (codec, rate): plan_folder(source, rate, codec, calibration)
-        for codec in codecs
-        for rate in rates
+        (codec, rate): plan_folder(source, rate, codec, calibration, include, exclude)
+        for codec in settings.codec.split(",")
+        for rate in read_rates(settings.rate)
         if rate
     }
 
@@ -132,19 +168,6 @@ def weight_files(folder: Path) -> dict[str, Path]:
     """The files of a model's weights, under the names that run.json has their SHA-256 by."""
     files = DenseFolder(folder).files
     return {"model": files[0]} if len(files) == 1 else {file.name: file for file in files}
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that torch cannot use here.
-
-    Raises:
-        UsageError: its name is unknown, or it is not there.
-    """
-    try:
-        torch.empty(1, device=device)
-    except Exception as error:  # an unknown name, a CUDA that is not there: several classes
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {device} cannot be used: {reason}") from error
 
 
 def _packed() -> Path:

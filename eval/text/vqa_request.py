@@ -8,12 +8,9 @@ import torch
 import tyro
 from rich.console import Console
 
-from einsort_vla.cli.options import CodecOption
-from einsort_vla.codec import check_codec
 from einsort_vla.errors import CheckpointError, UsageError
-from eval.request import read_rates
 from eval.text.answering import sees
-from eval.text.models import SMOLLM2, ArmPlans, check_device, find_model, plan_arms
+from eval.text.models import SMOLLM2, ArmPlans, ArmSettings, check_arms, find_model, plan_arms
 from eval.text.scene_text import N_TRAIN, NAME, load_scene_text
 from eval.text.vqa_data import (
     HUB_NAMES,
@@ -31,16 +28,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(ArmSettings):
     """`--rate R` removes the share R of the bytes of a model's linear weights (everything that the
     code stores is counted) and asks the result and the dense model the same questions about text
     in pictures, scored as TextVQA is."""
 
-    rate: str
-    """Share of linear-weight bytes to remove, 0 to 0.95; 0 asks the dense model alone. Several
-    separated by commas, or a series: 0,0.25,...,0.75."""
-    codec: CodecOption = "leader"
-    """Several separated by commas."""
     calibrate: Annotated[str | None, tyro.conf.arg(metavar="N|SOURCE")] = None
     """Keep the outputs of layers close, not their weights: on N training questions (the paper has
     64), or on a text file or statistics as in `einsort-vla compress`."""
@@ -74,8 +66,6 @@ class Settings:
     """Longest answer."""
     batch: int = 8
     """Questions answered in one pass."""
-    device: str = "cpu"
-    """What runs the models: cpu, cuda."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """In which the models compute."""
     seed: int = 0
@@ -91,8 +81,6 @@ class Request:
     """Settings that were found to be possible, with their lists read and their data at hand."""
 
     settings: Settings
-    rates: tuple[float, ...]
-    codecs: tuple[str, ...]
     plans: ArmPlans  # without a look at what the layers see
     folder: Path  # of the dense model
     is_seeing: bool
@@ -113,19 +101,16 @@ def check_request(settings: Settings, console: Console) -> Request:
     Raises:
         EinSortError: one message that names what was asked for, and what would be valid.
     """
-    rates, codecs = read_rates(settings.rate), tuple(settings.codec.split(","))
-    for codec in codecs:
-        check_codec(codec)
+    check_arms(settings)
     _check_numbers(settings)
     prompt_for(settings.prompt, "", None)  # an unknown prompt
-    check_device(settings.device)
     folder = find_model(settings.model, console)
     is_seeing = sees(folder)
     n_shots = _n_shots(settings, is_seeing)
-    plans = plan_arms(folder, rates, codecs)
+    plans = plan_arms(folder, settings)
     data = _load(settings, console)
     ocr = choose_ocr(settings.ocr, is_seeing, data)
-    has_answers = _has_answers(settings, data, any(rates))
+    has_answers = _has_answers(settings, data, bool(plans))
     training = _training(settings, max(n_shots, _number(settings.calibrate) or 0), console)
     if training:  # they must have what the questions have
         choose_ocr(ocr, is_seeing, QuestionSet("the training questions", training))
@@ -134,9 +119,8 @@ def check_request(settings: Settings, console: Console) -> Request:
         raise UsageError(f"--shots {n_shots}: there are not so many training questions answered.")
     n_calibration = _number(settings.calibrate) or 0
     return Request(
-        settings, rates, codecs, plans, folder, is_seeing, ocr, data, has_answers, shots,
-        training[:n_calibration],
-    )  # fmt: skip
+        settings, plans, folder, is_seeing, ocr, data, has_answers, shots, training[:n_calibration]
+    )
 
 
 def choose_ocr(

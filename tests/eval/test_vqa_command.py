@@ -12,6 +12,8 @@ from rich.console import Console
 
 pytest.importorskip("transformers")
 
+from einsort_vla.checkpoint import read_folder
+from einsort_vla.codec import Dense
 from einsort_vla.errors import CheckpointError, EinSortError, UsageError
 from einsort_vla.results.measures import read_findings
 from eval.text.vqa_data import QuestionSet, VqaQuestion
@@ -104,6 +106,18 @@ def test_a_model_that_sees_is_shown_pictures(tmp_path, seeing, original):
         run(tmp_path / "none", seeing, original / "val.json")
 
 
+def test_the_language_part_can_be_compressed_alone(tmp_path, seeing, original):
+    """As in the EinSort paper; the rate counts the tower, so that the other weights have fewer."""
+    output = tmp_path / "run"
+    run(output, seeing, original / "val.json", images=original, include="*text_model*,*connector*",
+        exclude="*connector*")  # fmt: skip
+    plan = read_folder(output / "models" / "leader-0.5").plan
+    is_dense = {name: isinstance(own.spec, Dense) for name, own in plan.tensors.items()}
+    assert is_dense == {name: "text_model" not in name for name in is_dense}
+    assert set(is_dense.values()) == {False, True}
+    assert plan.rate >= 0.5
+
+
 @pytest.mark.parametrize("sees", [False, True])
 def test_calibrated_on_training_questions(tmp_path, model, seeing, original, sees):
     """The statistics change the code, and are kept for a resumed run."""
@@ -152,6 +166,7 @@ def test_questions_without_answers_give_agreement_alone(tmp_path, model, questio
         ({"rate": "0.99"}, UsageError, "0.95"),
         ({"prompt": "blip"}, UsageError, "unknown prompt 'blip'"),
         ({"codec": "zip"}, UsageError, "unknown"),
+        ({"include": "*tower*"}, UsageError, "fits no compressible matrix"),
         ({"ocr": "none"}, UsageError, "has no vision input"),
         ({"ocr": "read"}, UsageError, "has no pictures"),
         ({"rate": "0"}, UsageError, "makes no other model"),
