@@ -52,7 +52,7 @@ class Settings:
     segments: int = 0
     """So many segments instead."""
     only: tuple[str, ...] = ()
-    """Only these tables: order, scores, topologies, bits."""
+    """Only these tables: order, scores, topologies, folds, bits."""
     json: Path | None = None
     """File of rows, one JSON object a line, written as they come; a file of the same run is gone on
     with."""

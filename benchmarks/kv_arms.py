@@ -14,6 +14,7 @@ from einsort_vla.codec.network.score import Map, Reduction
 from einsort_vla.errors import MissingDependency
 
 CORE_RATE = 0.5  # of the paper's table 4
+TOPOLOGY_RATES = (0.1, 0.2)  # of its table 2, which has the shares kept: lower error at "90 %"
 # Signs split, a linear map is the absolute power 1, and the signed power the absolute one.
 PLAIN_MAPS: tuple[tuple[Map, float], ...] = (
     ("linear", 1.0), ("power", 0.5), ("abs_power", 0.5), ("abs_power", 1.0), ("exp", 1.0),
@@ -51,7 +52,7 @@ class Arm:
 
     Attributes:
         name: unique.
-        table: `order`, `scores`, `topologies` or `bits`.
+        table: `order`, `scores`, `topologies`, `folds` or `bits`.
     """
 
     name: str
@@ -137,8 +138,8 @@ def all_arms(config: Any, with_cp: bool) -> list[Arm]:
         "sign split, no sorting": replace(plain, sign_split=True),
         "sign split, no sorting, gauge": replace(plain, sign_split=True, is_gauged=True),
     }
-    topologies = [name for name in TOPOLOGIES[1:] if with_cp or name != "cp"]
-    best = Network(1)
+    names = [name for name in TOPOLOGIES if with_cp or name != "cp"]
+    best, folded = Network(1), Network(1, power=0.5, fold="slices")
     return [
         Arm("exact", "order"),
         *(EinSortArm(name, "order", spec, CORE_RATE) for name, spec in orders.items()),
@@ -151,8 +152,13 @@ def all_arms(config: Any, with_cp: bool) -> list[Arm]:
         ),
         *(EinSortArm(f"scalar, {b} bits", "bits", "scalar", _rate(b)) for b in SCALAR_BITS),
         *(
-            EinSortArm(name, "topologies", replace(best, decomposition=name), CORE_RATE)
-            for name in topologies
+            EinSortArm(f"{name}, {1 - rate:g} kept", "topologies",
+                       replace(folded, decomposition=name), rate)
+            for rate, name in itertools.product(TOPOLOGY_RATES, names)
+        ),
+        *(
+            EinSortArm(name, "folds", replace(best, decomposition=name), CORE_RATE)
+            for name in names[1:]
         ),
         *(EinSortArm(_name(s), "scores", s, CORE_RATE) for s in _scores() if s != best),
     ]  # fmt: skip

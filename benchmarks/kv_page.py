@@ -37,22 +37,25 @@ def render(run: dict[str, Any], rows: Sequence[Row]) -> str:
         "- bits: stored bits of a number of the cache with signs, orders, scales, means, gauge "
         "rows and padding counted; 16 is bfloat16",
         "- core rate: share of the numbers that a network's cores leave out, the paper's rate",
-        "- topologies: all but SVD fold rows and columns into their two nearest factors; a train "
+        "- topologies: SVD of (heads x tokens, head_dim); the others have three modes, heads, "
+        "tokens and head_dim, or four: each axis of the SVD's in its two nearest factors. A train "
         "whose outer bonds are full, as here, is the SVD once more",
         f"- commit {run['git_commit']}, torch {run['versions']['torch']}, transformers "
         f"{run['versions']['transformers']}",
     ]
     best = [by_name[BEST]] if BEST in by_name else []
     of = {table: [row for row in rows if row["table"] == table] for table in
-          ("order", "scores", "topologies", "bits")}  # fmt: skip
+          ("order", "scores", "topologies", "folds", "bits")}  # fmt: skip
     unsorted = [row for row in of["order"] if row["arm"] != "exact"]
     lines += _table("What the sort, the signs and the gauge bring (core rate 0.5)",
                     [*unsorted, *best], exact)  # fmt: skip
     lines += _table("Each reduction at its best exponent, sign split and gauge (core rate 0.5)",
                     _best_exponents(of["scores"]), exact)  # fmt: skip
     lines += _grid(of["scores"], exact)
-    lines += _table("Topologies, with the paper's best recipe (core rate 0.5)",
-                    [*best, *of["topologies"]], exact)  # fmt: skip
+    lines += _table("Topologies in three modes, as in the paper's table 2: product, square root, "
+                    "sign split, gauge", of["topologies"], exact)  # fmt: skip
+    lines += _table("Topologies in four modes, with the paper's best recipe (core rate 0.5)",
+                    [*best, *of["folds"]], exact)  # fmt: skip
     lines += _table("At equal bits, everything counted",
                     sorted(of["bits"], key=lambda row: -row["bits_per_entry"]), exact)  # fmt: skip
     return "\n".join(lines) + "\n"

@@ -119,17 +119,18 @@ def test_scores_are_what_their_names_say():
     decomposition=st.sampled_from(["svd", "tt", "tr", "cp", "tucker"]),
     flags=st.tuples(*[st.booleans()] * 3),
     storage=st.sampled_from(["lehmer", "index"]),
+    fold=st.sampled_from(["factors", "slices"]),
     seed=st.integers(0, 99),
 )
 def test_bits_are_exact_for_any_shape(
-    rows, columns, rank, slices, scope, decomposition, flags, storage, seed
+    rows, columns, rank, slices, scope, decomposition, flags, storage, fold, seed
 ):
     if decomposition == "cp":
         rank = min(rank, 3)
     split, gauged, scaled = flags
     spec = Network(
         rank, slices, decomposition, scope=scope, sign_split=split, is_gauged=gauged,
-        column_scaled=scaled, storage=storage,
+        column_scaled=scaled, storage=storage, fold=fold,
     )  # fmt: skip
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
     compressed = encode(weight, spec, torch.eye(columns) * 2)
@@ -144,12 +145,12 @@ def test_bits_are_exact_for_any_shape(
 
 @pytest.mark.parametrize("decomposition", ["svd", "tt", "tucker", "tr"])
 @pytest.mark.parametrize("gauged", [True, False])
-@pytest.mark.parametrize("scope", ["none", "full"])
-def test_full_rank_gives_the_matrix_back(decomposition, gauged, scope):
+@pytest.mark.parametrize(("scope", "fold"), [("none", "factors"), ("full", "slices")])
+def test_full_rank_gives_the_matrix_back(decomposition, gauged, scope, fold):
     weight = torch.randn(24, 36, generator=torch.Generator().manual_seed(0))
     # A ring splits its first bond in two, so that its full rank is the square of the others'.
     spec = Network(400 if decomposition == "tr" else 40, 4, decomposition, scope=scope,
-                   is_gauged=gauged)  # fmt: skip
+                   is_gauged=gauged, fold=fold)  # fmt: skip
     torch.testing.assert_close(decode(encode(weight, spec)), weight, rtol=0.02, atol=0.02)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from einsort_vla.errors import MissingDependency
 
 Name = Literal["svd", "tt", "tr", "cp", "tucker"]
+Fold = Literal["factors", "slices"]
 
 
 class Decomposition(Protocol):
@@ -156,14 +157,18 @@ def _chain(cores: Sequence[Tensor]) -> Tensor:
     return result
 
 
-def modes_of(name: str, rows: int, columns: int) -> tuple[int, ...]:
-    """The fold that a decomposition of a (rows, columns) matrix works on.
+def modes_of(name: str, fold: Fold, slices: int, rows: int, columns: int) -> tuple[int, ...]:
+    """The fold that a decomposition of `slices` blocks of (rows, columns) works on.
 
-    SVD keeps the two axes; the others split each into the two factors nearest to each other.
+    SVD keeps the two axes of the whole matrix. The others have three modes for the fold `slices`,
+    as in the EinSort paper's table 2, or four for `factors`: both axes split into the two factors
+    nearest to each other.
     """
     if name == "svd":
-        return rows, columns
-    return (*_near_factors(rows), *_near_factors(columns))
+        return slices * rows, columns
+    if fold == "slices":
+        return slices, rows, columns
+    return (*_near_factors(slices * rows), *_near_factors(columns))
 
 
 def _near_factors(n: int) -> tuple[int, int]:

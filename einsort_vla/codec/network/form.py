@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from einsort_vla.codec.feedback import damped_factor
 from einsort_vla.codec.network import gauge
-from einsort_vla.codec.network.decompose import DECOMPOSITIONS, Name, modes_of, multiply
+from einsort_vla.codec.network.decompose import DECOMPOSITIONS, Fold, Name, modes_of, multiply
 from einsort_vla.codec.network.order import Order, Scope
 from einsort_vla.codec.network.permutation import Storage
 from einsort_vla.codec.network.score import Map, Reduction, score
@@ -25,7 +25,7 @@ from einsort_vla.codec.spec import CodecSpec, Part, Shape, stream
 from einsort_vla.errors import NumericsError, UsageError, unknown_name
 
 MENU_SLICES = (8, 32)  # fewer slices fit better and cost a longer order
-_CHOICES = {"decomposition": Name, "map": Map, "reduction": Reduction, "scope": Scope,
+_CHOICES = {"decomposition": Name, "fold": Fold, "map": Map, "reduction": Reduction, "scope": Scope,
             "storage": Storage}  # fmt: skip
 
 
@@ -35,8 +35,9 @@ class Network(CodecSpec):
 
     `slices` row blocks share one order, chosen by `map` of `power` reduced by `reduction`; `scope`
     and `size` say which orders there are. `sign_split` decomposes |x|^power instead of x. `rank`
-    bounds every bond of the `decomposition`; `is_gauged` leaves out what a gauge can make an
-    identity. `column_scaled` divides input columns by a stored scale before all this (ASVD).
+    bounds every bond of the `decomposition` of the axes that `fold` makes; `is_gauged` leaves out
+    what a gauge can make an identity. `column_scaled` divides input columns by a stored scale
+    before all this (ASVD).
 
     Raises:
         UsageError: a name is unknown or a number out of range.
@@ -54,6 +55,7 @@ class Network(CodecSpec):
     is_gauged: bool = True
     column_scaled: bool = False
     storage: Storage = "lehmer"
+    fold: Fold = "factors"
     form: ClassVar[str] = "network"
 
     def __post_init__(self) -> None:
@@ -144,10 +146,11 @@ class Network(CodecSpec):
         is_gauged: bool = True,
         column_scaled: bool = False,
         storage: str = "lehmer",
+        fold: str = "factors",
     ) -> Sequence["Network"]:
         """All ranks, with `slices` row blocks or, for 0, with each of MENU_SLICES."""
         names = {"decomposition": decomposition, "map": map, "reduction": reduction, "scope": scope,
-                 "storage": storage}  # fmt: skip
+                 "storage": storage, "fold": fold}  # fmt: skip
         flags = {"sign_split": sign_split, "is_gauged": is_gauged, "column_scaled": column_scaled}
         fixed: dict[str, Any] = {**names, **flags, "power": power, "size": size}
         bases = [cls(1, n, **fixed) for n in _slices_tried(slices, scope)]
@@ -186,7 +189,8 @@ class Network(CodecSpec):
         return Order(self.scope, self.size, storage or self.storage, rows, shape[1])
 
     def _modes(self, shape: Shape) -> tuple[int, ...]:
-        return modes_of(self.decomposition, self.slices * -(-shape[0] // self.slices), shape[1])
+        rows = -(-shape[0] // self.slices)
+        return modes_of(self.decomposition, self.fold, self.slices, rows, shape[1])
 
     def _core_shapes(self, shape: Shape) -> list[tuple[int, ...]]:
         return DECOMPOSITIONS[self.decomposition].core_shapes(self._modes(shape), self.rank)
