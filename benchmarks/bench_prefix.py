@@ -25,7 +25,13 @@ from einsort_vla.checkpoint import check_new
 from einsort_vla.cli.run import run_command
 from einsort_vla.codec import DENSE_BITS, CodecSpec, Network
 from einsort_vla.errors import UsageError
-from einsort_vla.lerobot import action_chunks, compressed_prefix, load_policy, read_frames
+from einsort_vla.lerobot import (
+    action_chunks,
+    action_errors,
+    compressed_prefix,
+    load_policy,
+    read_frames,
+)
 from eval.request import REFERENCE_POLICY, find_policy
 
 SVD = Network(1, scope="none", sign_split=False, is_gauged=False)
@@ -80,8 +86,7 @@ def main(settings: Settings, console: Console) -> int:
 
 def _row(found: np.ndarray, exact: np.ndarray, report: CacheReport) -> dict[str, Any]:
     """Numbers of one arm; the interval is over looks."""
-    variance = exact.reshape(-1, exact.shape[-1]).var(0)
-    by_look = ((found - exact) ** 2 / variance).mean((1, 2))
+    by_look = action_errors(found, exact)
     rng = np.random.default_rng(0)
     interval = bootstrap((by_look,), np.mean, method="percentile", rng=rng).confidence_interval
     return {

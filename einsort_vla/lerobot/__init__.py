@@ -6,6 +6,7 @@
 from einsort_vla.lerobot.calibration import (
     action_chunks,
     action_error,
+    action_errors,
     measure_sensitivities,
     replaced,
     watch_inputs,
@@ -32,6 +33,7 @@ __all__ = [
     "Shown",
     "action_chunks",
     "action_error",
+    "action_errors",
     "compressed_prefix",
     "in_policy",
     "load_observations",

@@ -34,10 +34,17 @@ def action_chunks(policy: LoadedPolicy, observations: Sequence[Observation]) -> 
     )
 
 
-def action_error(found: np.ndarray, expected: np.ndarray) -> float:
-    """Mean squared error, each action dimension in units of its own variance."""
+def action_errors(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """(looks,) mean squared errors of chunks, (looks, steps, dimensions); each action dimension in
+    units of its variance over all looks.
+    """
     variance = expected.reshape(-1, expected.shape[-1]).var(0) + 1e-12
-    return float(((found - expected) ** 2 / variance).mean())
+    return ((found - expected) ** 2 / variance).mean((1, 2))
+
+
+def action_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Their mean."""
+    return float(action_errors(found, expected).mean())
 
 
 def measure_sensitivities(
