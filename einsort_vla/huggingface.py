@@ -193,7 +193,7 @@ def watch_text(
 
 
 def _dense(layer: CompressedLinear, dtype: torch.dtype) -> nn.Linear:
-    weight = decode_fast(layer.compressed).to(layer.weight.device, dtype)
+    weight = decode_fast(layer.compressed).to(layer.weight.device, dtype).contiguous()
     linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=False)
     if layer.bias is not None:

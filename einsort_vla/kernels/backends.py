@@ -49,7 +49,7 @@ class DenseBackend:
     name = "dense"
 
     def __init__(self, compressed: CompressedTensor) -> None:
-        self._weight = decode_fast(compressed)
+        self._weight = decode_fast(compressed).contiguous()  # sums in the order of nn.Linear
 
     def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         self._weight = self._weight.to(x)  # a no-op but after a move

@@ -45,12 +45,7 @@ def _shared(spec: Leader, n_slices: int) -> tuple[Tensor, int, int]:
 
 
 def decode(compressed: CompressedTensor) -> Tensor:
-    """As `codec.decode` a matrix in the `leader` form; rotated, but for rounding.
-
-    Raises:
-        MissingDependency: there is no C++ compiler.
-    """
-    library()
+    """As `codec.decode` a matrix in the `leader` form; rotated, but for rounding."""
     *streams, d, b, s = _arguments(compressed)
     weight = torch.ops.einsort.decode_leader(*streams, compressed.shape[1], d, b, s)
     return ops.unrotate_(weight) if _leader(compressed).rotated else weight

@@ -37,7 +37,7 @@ def library() -> ctypes.CDLL:
     loaded.einsort_decode_leader.argtypes = (*_MATRIX, _POINTER, _INT64)
     loaded.einsort_matmul_leader.argtypes = (*_MATRIX, _POINTER, _INT64, _POINTER, _INT64)
     loaded.einsort_unrotate.argtypes = (
-        _POINTER, _INT64, _INT64, _INT64, _POINTER, _POINTER, _INT,
+        _POINTER, _INT64, _INT64, _INT64, _INT64, _POINTER, _POINTER, _INT,
     )  # fmt: skip
     loaded.einsort_decode_leader.restype = None
     loaded.einsort_matmul_leader.restype = None

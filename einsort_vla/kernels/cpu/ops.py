@@ -50,7 +50,9 @@ def matmul_leader(
     (n, columns), rows = x.shape, scale.shape[0]
     streams = _streams(signs, indices, table, rows, d, b, s)
     if n > FUSED_ROWS:
-        return (x @ _decode(streams, rows, columns)).mul_(scale)
+        weight = _scratch(columns * _stride(rows)).view(columns, -1)
+        _decode(streams, rows, weight)
+        return (x @ weight[:, :rows]).mul_(scale)
     inputs = x.contiguous()
 
     y = torch.zeros(_n_parts(rows, columns), n, _stride(rows))
@@ -74,16 +76,19 @@ def decode_leader(
     signs: Tensor, indices: Tensor, table: Tensor, scale: Tensor, columns: int, d: int, b: int,
     s: int,
 ) -> Tensor:  # fmt: skip
-    """The matrix itself, (out_features, in_features) float32; see `matmul_leader`."""
+    """The matrix itself, (out_features, in_features) float32, whose columns are what is contiguous;
+    see `matmul_leader`.
+    """
     rows = len(scale)
-    transposed = _decode(_streams(signs, indices, table, rows, d, b, s), rows, columns)
-    return transposed.t() * scale[:, None]
+    out = torch.empty(columns, _stride(rows))
+    _decode(_streams(signs, indices, table, rows, d, b, s), rows, out)
+    return out[:, :rows].mul_(scale).t()
 
 
 @torch.library.register_fake("einsort::decode_leader", lib=LIBRARY)
 def _(signs: Tensor, indices: Tensor, table: Tensor, scale: Tensor, columns: int,
       d: int, b: int, s: int) -> Tensor:  # fmt: skip
-    return scale.new_empty(scale.shape[0], columns)
+    return scale.new_empty(columns, _stride(len(scale)))[:, : len(scale)].t()
 
 
 def unrotate_(weight: Tensor) -> Tensor:
@@ -92,8 +97,8 @@ def unrotate_(weight: Tensor) -> Tensor:
     signs, cosine = _rotation(columns)
     m = len(cosine)
     library().einsort_unrotate(
-        weight.data_ptr(), rows, columns // m, m, cosine.data_ptr(), signs.data_ptr(),
-        _n_parts(rows, columns),
+        weight.data_ptr(), rows, weight.stride(1), columns // m, m, cosine.data_ptr(),
+        signs.data_ptr(), _n_parts(rows, columns),
     )  # fmt: skip
     return weight
 
@@ -112,14 +117,14 @@ def _streams(
     return (*pointers, table.data_ptr(), rows, d, b, s)
 
 
-def _decode(streams: tuple[int, ...], rows: int, columns: int) -> Tensor:
-    """(in_features, out_features) without the row scales, in memory that the next call reuses."""
-    stride = _stride(rows)
-    out = _scratch(columns * stride).view(columns, stride)
+def _decode(streams: tuple[int, ...], rows: int, out: Tensor) -> None:
+    """Write (in_features, out_features), without the row scales, into `out`, whose rows have
+    `_stride` floats.
+    """
+    columns, stride = out.shape
     library().einsort_decode_leader(
         *streams, columns, _n_parts(rows, columns), out.data_ptr(), stride
     )
-    return out[:, :rows]
 
 
 def _stride(rows: int) -> int:

@@ -35,11 +35,11 @@ void unrotate(Vector* data, int64_t size, int64_t m, const float* cosine, const 
 
 extern "C" {
 
-// data: (size * m, rows), the transpose of a matrix whose rows are turned back, in place: each is
-// multiplied by the orthonormal Walsh-Hadamard matrix of width `size`, then by cosine's transpose,
+// data: (size * m, rows), `stride` floats apart, the transpose of a matrix whose rows are turned
+// back, in place: each is multiplied by the orthonormal Walsh-Hadamard matrix of width `size`, then by cosine's transpose,
 // (m, m), and by the signs. Rows are shared out to `parts` threads, where OpenMP is there.
-void einsort_unrotate(float* data, int64_t rows, int64_t size, int64_t m, const float* cosine,
-                      const float* signs, int parts) {
+void einsort_unrotate(float* data, int64_t rows, int64_t stride, int64_t size, int64_t m,
+                      const float* cosine, const float* signs, int parts) {
   const int64_t n = size * m, blocks = (rows + kLanes - 1) / kLanes;
 #pragma omp parallel for num_threads(parts) schedule(static, 1)
   for (int part = 0; part < parts; ++part) {
@@ -48,9 +48,9 @@ void einsort_unrotate(float* data, int64_t rows, int64_t size, int64_t m, const 
     for (int64_t i = blocks * part / parts; i < blocks * (part + 1) / parts; ++i) {
       const int64_t first = i * kLanes;
       const size_t n_bytes = sizeof(float) * (rows - first < kLanes ? rows - first : kLanes);
-      for (int64_t k = 0; k < n; ++k) std::memcpy(block + k, data + k * rows + first, n_bytes);
+      for (int64_t k = 0; k < n; ++k) std::memcpy(block + k, data + k * stride + first, n_bytes);
       unrotate(block, size, m, cosine, signs, block + n);
-      for (int64_t k = 0; k < n; ++k) std::memcpy(data + k * rows + first, block + k, n_bytes);
+      for (int64_t k = 0; k < n; ++k) std::memcpy(data + k * stride + first, block + k, n_bytes);
     }
   }
 }
