@@ -105,10 +105,10 @@ def compare(model: Any, prompt: Tensor, settings: Settings, console: Console) ->
 
 def all_arms(config: Any) -> list[Arm]:
     return [
-        Arm("exact", "speed"),
-        *(EinSortArm(f"{form}, rate {rate}", "speed", form, rate)
+        Arm("exact", "bits"),
+        *(EinSortArm(f"{form}, rate {rate}", "bits", form, rate)
           for form, rate in (("leader", 0.75), ("leader", 0.85), ("scalar", 0.75))),
-        *(QuantizedArm(f"{name} 4 bits", "speed", name, 4, axes, config)
+        *(QuantizedArm(f"{name} 4 bits", "bits", name, 4, axes, config)
           for name, axes in (("quanto", (0, 0)), ("hqq", (1, 1)))),
     ]  # fmt: skip
 

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from benchmarks.kv_arms import Arm, Layers, all_arms
+from benchmarks.kv_arms import Arm, Layers, Table, all_arms
 from benchmarks.kv_page import render
 from einsort_vla.cli.run import run_command
 from einsort_vla.codec import Network
@@ -51,8 +51,8 @@ class Settings:
     """4 segments instead of 32, and no canonical decomposition."""
     segments: int = 0
     """So many segments instead."""
-    only: tuple[str, ...] = ()
-    """Only these tables: order, scores, topologies, folds, bits."""
+    only: tuple[Table, ...] = ()
+    """Only these tables."""
     json: Path | None = None
     """File of rows, one JSON object a line, written as they come; a file of the same run is gone on
     with."""

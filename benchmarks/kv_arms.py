@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 from transformers import Cache, DynamicCache, QuantizedCache
@@ -31,6 +31,7 @@ SCALAR_BITS = (4.5, 3.5, 2.5)
 QUANTIZED = (("quanto", 4, 0, 0), ("quanto", 2, 0, 0), ("hqq", 4, 1, 1), ("hqq", 2, 1, 1),
              ("hqq", 4, 0, 1), ("hqq", 3, 0, 0), ("hqq", 2, 0, 1))  # fmt: skip
 GROUP = 64
+Table = Literal["order", "scores", "topologies", "folds", "bits"]
 Layers = Sequence[tuple[Tensor, Tensor]]
 """Keys and values of every layer, (segments, heads, tokens, head_dim)."""
 
@@ -52,11 +53,11 @@ class Arm:
 
     Attributes:
         name: unique.
-        table: `order`, `scores`, `topologies`, `folds` or `bits`.
+        table: that it stands in.
     """
 
     name: str
-    table: str
+    table: Table
 
     def fill(self, layers: Layers) -> list[Filled]:
         """Caches that hold all segments between them."""

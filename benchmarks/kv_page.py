@@ -40,7 +40,7 @@ def render(run: dict[str, Any], rows: Sequence[Row]) -> str:
         "- topologies: SVD of (heads x tokens, head_dim); the others have three modes, heads, "
         "tokens and head_dim, or four: each axis of the SVD's in its two nearest factors. A train "
         "whose outer bonds are full, as here, is the SVD once more",
-        f"- commit {run['git_commit']}, torch {run['versions']['torch']}, transformers "
+        f"- begun at commit {run['git_commit']}, torch {run['versions']['torch']}, transformers "
         f"{run['versions']['transformers']}",
     ]
     best = [by_name[BEST]] if BEST in by_name else []
