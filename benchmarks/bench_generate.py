@@ -14,7 +14,6 @@ if not __package__:  # run as a script: the root of the checkout, for `eval`
 
 import json
 from dataclasses import dataclass
-from itertools import product
 from statistics import median
 from typing import Any
 
@@ -88,19 +87,20 @@ def compare(model: Any, prompt: Tensor, settings: Settings, console: Console) ->
         token = model(prompt, past_key_values=exact, logits_to_keep=1).logits[:, -1:].argmax(-1)
     kept: Any = exact.layers
     layers = [(layer.keys, layer.values) for layer in kept]
-    found: dict[str, list[dict[str, Any]]] = {}
-    arms = all_arms(model.config)
-    for _, arm in product(range(settings.rounds), arms):
-        try:
-            found.setdefault(arm.name, []).append(one_round(model, arm, layers, token, settings))
-        except MissingDependency as error:
-            console.print(f"left out: {error}")
-            arms.remove(arm)
+    arms = {arm.name: arm for arm in all_arms(model.config)}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
+    for _ in range(settings.rounds):
+        for name in list(found):
+            try:
+                found[name].append(one_round(model, arms[name], layers, token, settings))
+            except MissingDependency as error:
+                console.print(f"left out: {error}")
+                del found[name]
     return [
         {"cache": name, "prompt": prompt.shape[1]}
         | {key: median(own[key] for own in rounds) for key in rounds[0]}
-        for name, rounds in found.items() if rounds
-    ]  # fmt: skip
+        for name, rounds in found.items()
+    ]
 
 
 def all_arms(config: Any) -> list[Arm]:

@@ -2,14 +2,17 @@
 
 import json
 from contextlib import suppress
+from io import StringIO
 
 import pytest
 import torch
 
 pytest.importorskip("transformers")
 
+from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.bench_generate import Settings, compare, show
 from benchmarks.bench_kv import SEGMENT, cut, measure, prefill, read_rows
 from benchmarks.kv_arms import EinSortArm, all_arms
 from benchmarks.kv_page import BEST, ratio_of, render
@@ -23,18 +26,22 @@ RUN = {
 }
 
 
-@pytest.fixture(scope="module")
-def rows():
+def tiny_model():
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=32, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=2, head_dim=64,
     )  # fmt: skip
-    model = LlamaForCausalLM(config).eval()
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def rows():
+    model = tiny_model()
     segments = cut(torch.randint(0, 32, (300,)), 2)
     layers = prefill(model, segments)
     found = []
-    for arm in all_arms(config, with_cp=False)[:160:3]:
+    for arm in all_arms(model.config, with_cp=False)[:160:3]:
         with suppress(MissingDependency):  # quanto and HQQ are no extra of ours
             found.append(measure(arm, model, segments, layers))
     return found
@@ -87,6 +94,19 @@ def test_a_file_of_rows_is_gone_on_with(rows, tmp_path):
     path.write_text("a text\n")
     with pytest.raises(CheckpointError, match="holds no rows"):
         read_rows(path, RUN)
+
+
+def test_caches_take_turns_and_what_is_not_installed_is_left_out_once():
+    settings = Settings(tokens=3, rounds=2)
+    out = StringIO()
+    rows = compare(tiny_model(), torch.randint(0, 32, (1, 64)), settings, Console(file=out))
+    assert [row["cache"] for row in rows][:2] == ["exact", "leader, rate 0.75"]
+    assert len(rows) + out.getvalue().count("left out") == 6
+    assert all(row["token_ms"] > 0 and row["prompt"] == 64 for row in rows)
+    assert rows[0]["bits"] == 16
+    assert rows[1]["bits"] <= 4
+    show(rows, settings, Console(file=out))
+    assert "1.00" in out.getvalue()
 
 
 def test_a_text_too_short():
