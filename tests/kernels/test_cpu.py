@@ -3,6 +3,7 @@
 import gc
 import platform
 import weakref
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +29,19 @@ TOLERANCE = {torch.float32: 2e-6, torch.float16: 4e-4, torch.bfloat16: 3e-3}
 def coded(spec, shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return encode(torch.randn(shape, generator=generator), spec), generator
+
+
+@contextmanager
+def threads(n):
+    """So many of torch's, and any matrix worth them."""
+    before, worth = torch.get_num_threads(), (ops.COLUMNS_PER_THREAD, ops.WEIGHTS_PER_THREAD)
+    torch.set_num_threads(n)
+    ops.COLUMNS_PER_THREAD, ops.WEIGHTS_PER_THREAD = 8, 64
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        ops.COLUMNS_PER_THREAD, ops.WEIGHTS_PER_THREAD = worth
 
 
 def error(compressed, x, bias):
@@ -59,18 +73,13 @@ def test_every_table_at_every_number_of_rows(spec, n_out):
 def test_any_shape_on_any_number_of_threads(spec, rows, columns, n, n_threads):
     compressed, generator = coded(spec, (rows, columns), seed=rows)
     x = torch.randn(n, columns, generator=generator)
-    before, ops.WEIGHTS_PER_THREAD = torch.get_num_threads(), 64
-    torch.set_num_threads(n_threads)
-    try:
+    with threads(n_threads):
         assert error(compressed, x, None) < 2e-6
         backend = make_backend("cpu", compressed)
         streams, window = backend._arguments[:4], backend._arguments[4:]
         assert len(streams[2]) == 2 ** sum(window[1:])  # merged, where the rows allow it
         found = torch.ops.einsort.decode_leader(*streams, columns, *window)
         assert torch.equal(found, decode(compressed))
-    finally:
-        torch.set_num_threads(before)
-        ops.WEIGHTS_PER_THREAD = 2**15
 
 
 @settings(max_examples=60, deadline=None)
@@ -82,13 +91,8 @@ def test_decoding_fast_is_decoding(spec, rotated, rows, columns, n_threads):
     if isinstance(spec, Leader):
         spec = replace(spec, rotated=rotated)
     compressed, _ = coded(spec, (rows, columns))
-    before, ops.WEIGHTS_PER_THREAD = torch.get_num_threads(), 64
-    torch.set_num_threads(n_threads)
-    try:
+    with threads(n_threads):
         found, expected = decode_fast(compressed), decode(compressed)
-    finally:
-        torch.set_num_threads(before)
-        ops.WEIGHTS_PER_THREAD = 2**15
     if isinstance(spec, Leader) and rotated:  # sums over the cosines may be in another order
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
     else:

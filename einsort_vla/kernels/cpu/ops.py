@@ -15,7 +15,8 @@ FUSED_ROWS = 128
 BLOCK = 128  # floats that are written at once, up to so many beyond the end
 # Floats between rows: a power of two apart, they would push each other out of the cache.
 PADDING = 16
-WEIGHTS_PER_THREAD = 2**15  # fewer are not worth a thread
+# Less is not worth a thread: of a product each has sums of its own, which are added in the end.
+COLUMNS_PER_THREAD, WEIGHTS_PER_THREAD = 64, 2**15
 
 _kept = threading.local()
 
@@ -140,4 +141,5 @@ def _scratch(n: int) -> Tensor:
 
 def _n_parts(rows: int, columns: int) -> int:
     """Into which the columns are shared out, one to a thread of torch."""
-    return max(1, min(torch.get_num_threads(), columns, rows * columns // WEIGHTS_PER_THREAD))
+    worth = min(columns // COLUMNS_PER_THREAD, rows * columns // WEIGHTS_PER_THREAD)
+    return max(1, min(torch.get_num_threads(), worth))
