@@ -145,7 +145,8 @@ def test_bits_are_exact_for_any_shape(
 
 @pytest.mark.parametrize("decomposition", ["svd", "tt", "tucker", "tr"])
 @pytest.mark.parametrize("gauged", [True, False])
-@pytest.mark.parametrize(("scope", "fold"), [("none", "factors"), ("full", "slices")])
+@pytest.mark.parametrize("scope", ["none", "full"])
+@pytest.mark.parametrize("fold", ["factors", "slices"])
 def test_full_rank_gives_the_matrix_back(decomposition, gauged, scope, fold):
     weight = torch.randn(24, 36, generator=torch.Generator().manual_seed(0))
     # A ring splits its first bond in two, so that its full rank is the square of the others'.
