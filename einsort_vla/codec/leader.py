@@ -7,6 +7,7 @@ Trellis-coded quantization with a shift register: Marcellin and Fischer 1990; th
 permuted magnitudes: Slepian 1965.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ class Leader(CodecSpec):
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         rows, columns = shape
         device = parts["indices"].device
-        table = parts["table"].float() if self.refined else self.table().to(device)
+        table = parts["table"].float() if self.refined else table_on(self, device)
         weight = torch.empty(rows, columns, device=device)
         for first in range(0, columns, BLOCK):
             n = min(BLOCK, columns - first)
@@ -160,6 +161,12 @@ class Leader(CodecSpec):
         specs.sort(key=lambda leader: leader.bits_per_weight)
         # Where it costs less than the finest codes, no error at all is the better choice.
         return [*specs, *Lossless.menu(weight)]
+
+
+@functools.lru_cache(maxsize=64)  # one for all matrices
+def table_on(spec: Leader, device: torch.device) -> Tensor:
+    """The table of a code that is not refined, (2^(s+b), d) float32, on a device."""
+    return spec.table().to(device)
 
 
 def has_outliers(weight: Tensor) -> bool:

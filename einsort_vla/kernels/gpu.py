@@ -1,6 +1,5 @@
 """What both backends for GPUs share: which GPUs and inputs will do, and the matrix on the GPU."""
 
-import functools
 import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from einsort_vla.codec import CompressedTensor, Leader
+from einsort_vla.codec.leader import table_on
 from einsort_vla.errors import MissingDependency, UsageError
 from einsort_vla.kernels import hadamard  # noqa: F401  registers the op
 from einsort_vla.kernels.words import to_words
@@ -99,15 +99,10 @@ class GpuBackend(ABC):
     def _prepare(self, device: torch.device) -> None:
         """Bring the matrix to a device: words of signs and indices, table, scales."""
         parts = {name: part.to(device) for name, part in self._compressed.parts.items()}
-        table = parts["table"].float() if self._spec.refined else _table(self._spec, device)
+        table = parts["table"].float() if self._spec.refined else table_on(self._spec, device)
         streams = to_words(parts["signs"]), to_words(parts["indices"])
         self.matrix = (*streams, table.contiguous(), parts["scale"].contiguous())
         self._device = device
-
-
-@functools.cache  # one table for all layers
-def _table(spec: Leader, device: torch.device) -> Tensor:
-    return spec.table().float().to(device)
 
 
 def _text(capability: tuple[int, int]) -> str:
