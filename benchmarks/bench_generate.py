@@ -23,7 +23,7 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.kv_arms import Arm, EinSortArm, Layers, QuantizedArm
+from benchmarks.kv_arms import Arm, EinSortArm, Layers, QuantizedArm, prefill
 from benchmarks.timing import check_device, device_name, time_ms
 from einsort_vla.checkpoint import check_new
 from einsort_vla.cli.run import run_command
@@ -80,13 +80,7 @@ def main(settings: Settings, console: Console) -> int:
 
 def compare(model: Any, prompt: Tensor, settings: Settings, console: Console) -> list[dict]:
     """One row for each cache, medians over rounds in which they take turns."""
-    from transformers import DynamicCache
-
-    exact = DynamicCache()
-    with torch.inference_mode():
-        token = model(prompt, past_key_values=exact, logits_to_keep=1).logits[:, -1:].argmax(-1)
-    kept: Any = exact.layers
-    layers = [(layer.keys, layer.values) for layer in kept]
+    layers, token = prefill(model, prompt)
     arms = {arm.name: arm for arm in all_arms(model.config)}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
     for _ in range(settings.rounds):

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from benchmarks.kv_arms import Arm, Layers, Table, all_arms
+from benchmarks.kv_arms import Arm, Layers, Table, all_arms, prefill
 from benchmarks.kv_page import render
 from einsort_vla.cli.run import run_command
 from einsort_vla.codec import Network
@@ -81,7 +81,7 @@ def main(settings: Settings, console: Console) -> int:
     )
     rows = read_rows(settings.json, run)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    layers = prefill(model, segments)
+    layers, _ = prefill(model, segments[:, :PREFIX])
     arms = all_arms(model.config, with_cp=not settings.quick)
     arms = [arm for arm in arms if not settings.only or arm.table in settings.only or is_exact(arm)]
     missing = [arm for arm in arms if arm.name not in {row["arm"] for row in rows}]
@@ -118,17 +118,6 @@ def cut(ids: Tensor, n: int) -> Tensor:
             f"has {len(ids)} tokens, enough for {len(ids) // SEGMENT}."
         )
     return ids[: len(ids) // n * n].view(n, -1)[:, :SEGMENT]
-
-
-def prefill(model: Any, segments: Tensor) -> Layers:
-    """Exact keys and values of the segments' prefixes."""
-    from transformers import DynamicCache
-
-    cache = DynamicCache()
-    with torch.inference_mode():
-        model(segments[:, :PREFIX], past_key_values=cache)
-    layers: Any = cache.layers
-    return [(layer.keys, layer.values) for layer in layers]
 
 
 def measure(arm: Arm, model: Any, segments: Tensor, layers: Layers) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, QuantizedCache
 
@@ -34,6 +35,15 @@ GROUP = 64
 Table = Literal["order", "scores", "topologies", "folds", "bits"]
 Layers = Sequence[tuple[Tensor, Tensor]]
 """Keys and values of every layer, (segments, heads, tokens, head_dim)."""
+
+
+def prefill(model: Any, ids: Tensor) -> tuple[Layers, Tensor]:
+    """Exact keys and values of (n, tokens) ids, and the likeliest next token of each, (n, 1)."""
+    cache = DynamicCache()
+    with torch.inference_mode():
+        logits = model(ids, past_key_values=cache, logits_to_keep=1).logits
+    layers: Any = cache.layers
+    return [(layer.keys, layer.values) for layer in layers], logits[:, -1:].argmax(-1)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from scipy.stats import bootstrap
 
-from benchmarks.kv_arms import REDUCTIONS, row_name
+from benchmarks.kv_arms import REDUCTIONS, Table, row_name
 from einsort_vla.codec import Network
 
 Row = dict[str, Any]
@@ -20,8 +20,29 @@ def render(run: dict[str, Any], rows: Sequence[Row]) -> str:
     by_name = {row["arm"]: row for row in rows}
     if "exact" not in by_name:
         return "No rows yet.\n"
-    exact, config = by_name["exact"]["nll"], run["config"]
-    lines = [
+    exact = by_name["exact"]["nll"]
+    lines = _head(run, exact)
+    best = [by_name[BEST]] if BEST in by_name else []
+    of = {table: [row for row in rows if row["table"] == table] for table in get_args(Table)}
+    unsorted = [row for row in of["order"] if row["arm"] != "exact"]
+    lines += _table("What the sort, the signs and the gauge bring (core rate 0.5)",
+                    [*unsorted, *best], exact)  # fmt: skip
+    lines += _table("Each reduction at its best exponent, sign split and gauge (core rate 0.5)",
+                    _best_exponents(of["scores"]), exact)  # fmt: skip
+    lines += _grid(of["scores"], exact)
+    lines += _table("Topologies in three modes, as in the paper's table 2: product, square root, "
+                    "sign split, gauge", of["topologies"], exact)  # fmt: skip
+    lines += _table("Topologies in four modes, with the paper's best recipe (core rate 0.5)",
+                    [*best, *of["folds"]], exact)  # fmt: skip
+    lines += _table("At equal bits, everything counted",
+                    sorted(of["bits"], key=lambda row: -row["bits_per_entry"]), exact)  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _head(run: dict[str, Any], exact: Sequence[float]) -> list[str]:
+    """What was measured, and what the columns mean."""
+    config = run["config"]
+    return [
         "# Compressed KV caches on a language model",
         "",
         "Made by `benchmarks/bench_kv.py`. The protocol is that of the EinSort paper (arXiv "
@@ -43,22 +64,6 @@ def render(run: dict[str, Any], rows: Sequence[Row]) -> str:
         f"- begun at commit {run['git_commit']}, torch {run['versions']['torch']}, transformers "
         f"{run['versions']['transformers']}",
     ]
-    best = [by_name[BEST]] if BEST in by_name else []
-    of = {table: [row for row in rows if row["table"] == table] for table in
-          ("order", "scores", "topologies", "folds", "bits")}  # fmt: skip
-    unsorted = [row for row in of["order"] if row["arm"] != "exact"]
-    lines += _table("What the sort, the signs and the gauge bring (core rate 0.5)",
-                    [*unsorted, *best], exact)  # fmt: skip
-    lines += _table("Each reduction at its best exponent, sign split and gauge (core rate 0.5)",
-                    _best_exponents(of["scores"]), exact)  # fmt: skip
-    lines += _grid(of["scores"], exact)
-    lines += _table("Topologies in three modes, as in the paper's table 2: product, square root, "
-                    "sign split, gauge", of["topologies"], exact)  # fmt: skip
-    lines += _table("Topologies in four modes, with the paper's best recipe (core rate 0.5)",
-                    [*best, *of["folds"]], exact)  # fmt: skip
-    lines += _table("At equal bits, everything counted",
-                    sorted(of["bits"], key=lambda row: -row["bits_per_entry"]), exact)  # fmt: skip
-    return "\n".join(lines) + "\n"
 
 
 def _table(title: str, rows: Sequence[Row], exact: Sequence[float]) -> list[str]:

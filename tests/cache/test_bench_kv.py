@@ -13,8 +13,8 @@ from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.bench_generate import Settings, compare, show
-from benchmarks.bench_kv import SEGMENT, cut, measure, prefill, read_rows
-from benchmarks.kv_arms import EinSortArm, all_arms
+from benchmarks.bench_kv import PREFIX, SEGMENT, cut, measure, read_rows
+from benchmarks.kv_arms import EinSortArm, all_arms, prefill
 from benchmarks.kv_page import BEST, ratio_of, render
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 
@@ -39,7 +39,7 @@ def tiny_model():
 def rows():
     model = tiny_model()
     segments = cut(torch.randint(0, 32, (300,)), 2)
-    layers = prefill(model, segments)
+    layers, _ = prefill(model, segments[:, :PREFIX])
     found = []
     for arm in all_arms(model.config, with_cp=False)[:160:3]:
         with suppress(MissingDependency):  # quanto and HQQ are no extra of ours
