@@ -29,6 +29,6 @@ def _decode_leader() -> Callable[[CompressedTensor], Tensor]:
     try:
         backend.library()
     except MissingDependency as error:
-        log.warning("codes are decoded without compiled code, some times slower: %s", error)
+        log.warning("codes are decoded without compiled code, several times slower: %s", error)
         return decode
     return backend.decode

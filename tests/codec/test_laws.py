@@ -5,15 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.codec import (
-    CompressedTensor,
-    Leader,
-    Scalar,
-    decode,
-    encode,
-    menu,
-    n_bits,
-)
+from einsort_vla.codec import CompressedTensor, Leader, Scalar, decode, encode, menu, n_bits
 
 GROUPED = [
     Scalar(bits, group, grid, clip)

@@ -36,8 +36,8 @@ void unrotate(Vector* data, int64_t size, int64_t m, const float* cosine, const 
 extern "C" {
 
 // data: (size * m, rows), `stride` floats apart, the transpose of a matrix whose rows are turned
-// back, in place: each is multiplied by the orthonormal Walsh-Hadamard matrix of width `size`, then by cosine's transpose,
-// (m, m), and by the signs. Rows are shared out to `parts` threads, where OpenMP is there.
+// back, in place: each is multiplied by the orthonormal Walsh-Hadamard matrix of width `size`, then
+// by cosine's transpose, (m, m), and by the signs. Rows are shared out to `parts` threads, where OpenMP is there.
 void einsort_unrotate(float* data, int64_t rows, int64_t stride, int64_t size, int64_t m,
                       const float* cosine, const float* signs, int parts) {
   const int64_t n = size * m, blocks = (rows + kLanes - 1) / kLanes;
