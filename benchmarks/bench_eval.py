@@ -32,10 +32,10 @@ from benchmarks.timing import device_name
 from einsort_vla.checkpoint import check_new
 from einsort_vla.cli.run import run_command
 from einsort_vla.errors import SimulatorError, UsageError
-from envs.benchmark import load_initial_states, load_task
-from envs.protocol import load_protocol
-from eval.provenance import ROOT
-from eval.request import REFERENCE_POLICY
+from envs.libero.benchmark import load_initial_states, load_task
+from envs.libero.protocol import load_protocol
+from eval.closed_loop.request import REFERENCE_POLICY
+from eval.run.provenance import ROOT
 
 SHORT_STEPS = 4
 OURS, THEIRS = "eval/libero.py", "lerobot-eval"

@@ -36,7 +36,7 @@ from einsort_vla.lerobot import (
 )
 from einsort_vla.plan import InputStatistics, Plan, PlannedTensor, allocate, check_rate, options
 from eval.calibrate import STATISTICS
-from eval.request import REFERENCE_POLICY, find_policy
+from eval.closed_loop.request import REFERENCE_POLICY, find_policy
 
 PLANS = ("least weight error", "smallest kept fine", "by sensitivity")
 

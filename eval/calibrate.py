@@ -29,11 +29,11 @@ from einsort_vla.lerobot import (
 )
 from einsort_vla.plan import InputStatistics
 from einsort_vla.results import Scene
-from envs.benchmark import load_task
-from envs.libero import LiberoEnv
-from eval.recorder import Recorder
-from eval.request import REFERENCE_POLICY, find_policy, task_ids
-from eval.rollout import run_episode
+from envs.libero.benchmark import load_task
+from envs.libero.environment import LiberoEnv
+from eval.closed_loop.recorder import Recorder
+from eval.closed_loop.request import REFERENCE_POLICY, find_policy, task_ids
+from eval.closed_loop.rollout import run_episode
 from policies.lerobot_adapter import LeRobotPolicy, load
 
 STATISTICS = "statistics.safetensors"

@@ -20,8 +20,8 @@ from einsort_vla.plan import InputStatistics, is_statistics
 from einsort_vla.results import PAGE, RUN, read_run
 from einsort_vla.results.measures import write_findings
 from einsort_vla.results.text_page import write_text_pages
-from eval.output import alone_in, prepare_folder, write_run
-from eval.provenance import describe
+from eval.run.output import alone_in, prepare_folder, write_run
+from eval.run.provenance import describe
 from eval.text.harness import LOCAL, load_tasks
 from eval.text.language_report import FAMOUS, ROUNDED, SMALL, language_findings, print_findings
 from eval.text.language_run import Exam, check_model, is_complete, load_tokenizer, run_missing

@@ -20,16 +20,16 @@ from einsort_vla.results.card import card_text
 from einsort_vla.results.page import write_pages
 from einsort_vla.results.report import write_report
 from einsort_vla.results.summary import print_summary
-from eval.arms import Arm
-from eval.baseline import read_dense
-from eval.compression import Compressed, describe_arms, list_arms, make_all, plan_all
-from eval.crew import Crew, check_memory, local_crew, policy_bytes
-from eval.driver import run_all
-from eval.followers import Followers
-from eval.output import POLICIES, RECORDINGS, alone_in, describe_run, prepare, write_run
-from eval.request import Request, Settings, check_request
-from eval.schedule import Schedule
-from eval.worker import Station
+from eval.closed_loop.baseline import read_dense
+from eval.closed_loop.crew import Crew, check_memory, local_crew, policy_bytes
+from eval.closed_loop.driver import run_all
+from eval.closed_loop.followers import Followers
+from eval.closed_loop.request import Request, Settings, check_request
+from eval.closed_loop.schedule import Schedule
+from eval.closed_loop.worker import Station
+from eval.run.arms import Arm
+from eval.run.compression import Compressed, describe_arms, list_arms, make_all, plan_all
+from eval.run.output import POLICIES, RECORDINGS, alone_in, describe_run, prepare, write_run
 
 
 def main(settings: Settings, console: Console) -> int:
@@ -110,7 +110,7 @@ def _crew(request: Request, output: Path) -> Iterator[Crew]:
         with local_crew(settings.workers, station, settings.batch) as crew:
             yield crew
     else:
-        from eval.ray_crew import ray_crew
+        from eval.closed_loop.ray_crew import ray_crew
 
         with ray_crew(settings.ray, settings.workers, station, settings.batch) as crew:
             yield crew

@@ -21,9 +21,9 @@ from einsort_vla.plan import InputStatistics
 from einsort_vla.results import PAGE, RUN, read_run
 from einsort_vla.results.measures import Findings, write_findings
 from einsort_vla.results.text_page import write_text_pages
-from eval.arms import DENSE
-from eval.output import alone_in, prepare_folder, write_run
-from eval.provenance import describe
+from eval.run.arms import DENSE
+from eval.run.output import alone_in, prepare_folder, write_run
+from eval.run.provenance import describe
 from eval.text.answering import Decoding, load_answering
 from eval.text.language_report import ROUNDED, print_findings
 from eval.text.models import SMOLLM2, TextArm, make_arms, plan_arms, weight_files

@@ -10,7 +10,7 @@ import numpy as np
 from einsort_vla.errors import SimulatorError
 from envs.experts.condition import conditions_for, expert_for
 from envs.experts.sequence import SequenceExpert
-from envs.simulator import Simulator
+from envs.libero.simulator import Simulator
 
 __all__ = ["WITHOUT_EXPERT", "Expert", "make_expert"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from envs.experts.servo import rotation_error, servo, tilted, turned_down
-from envs.simulator import Condition, Simulator
+from envs.libero.simulator import Condition, Simulator
 
 TILT = -1.2  # rad; a hand that points further down meets the handle of the drawer above
 STANDOFF, ALIGNED, TILTED = 0.10, 0.012, 0.25

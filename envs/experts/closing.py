@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from envs.experts.articulated import handle_of, opening_direction
 from envs.experts.servo import rotation_error, servo, turned_down
-from envs.simulator import Condition, Simulator
+from envs.libero.simulator import Condition, Simulator
 
 TILT, TILTED = 0.8, 0.3  # rad; with the palm along the drawer, clear of the handles above
 STANDOFF, ALIGNED = 0.09, 0.03

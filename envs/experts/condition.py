@@ -4,7 +4,7 @@ from einsort_vla.errors import SimulatorError
 from envs.experts.articulated import DrawerExpert, KnobExpert
 from envs.experts.closing import CloseDrawerExpert
 from envs.experts.pick_and_place import APPROACH, PickAndPlaceExpert
-from envs.simulator import Condition, Simulator
+from envs.libero.simulator import Condition, Simulator
 
 ConditionExpert = CloseDrawerExpert | DrawerExpert | KnobExpert | PickAndPlaceExpert
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.experts.articulated import opening_direction
 from envs.experts.servo import rotation_error, servo, tilted
-from envs.simulator import Condition, Simulator
+from envs.libero.simulator import Condition, Simulator
 
 RELEASE_STEPS = 20  # the gripper needs 10 steps to open
 OPEN_GAP, HELD_GAP = 0.07, 0.002

@@ -9,7 +9,7 @@ import numpy as np
 from envs.experts.articulated import DrawerExpert
 from envs.experts.condition import ConditionExpert, conditions_for, expert_for
 from envs.experts.pick_and_place import OPEN_GAP, PickAndPlaceExpert
-from envs.simulator import Condition, Simulator
+from envs.libero.simulator import Condition, Simulator
 
 ORDER = {"turnon": 0, "open": 0, "on": 1, "in": 1, "close": 2}  # the rest as in the sentence
 BUSY = ("close", "carry", "place", "pull", "push", "release")

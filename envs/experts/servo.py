@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from envs.simulator import Simulator
+from envs.libero.simulator import Simulator
 
 POSITION_GAIN = 30.0  # below 20 the controller's steady offset (1 to 1.5 cm at 12) misses the grasp
 ROTATION_GAIN, ROTATION_LIMIT = 1.0, 0.5

@@ -5,7 +5,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-ENVS = ("__init__", "benchmark", "libero", "observation", "protocol", "simulator")
+ENVS = ("__init__.py", "libero")
 
 
 class IncludeEnvironment(BuildHookInterface):
@@ -15,6 +15,6 @@ class IncludeEnvironment(BuildHookInterface):
         if version == "standard":
             envs = Path(self.root).parent
             build_data["force_include"] |= {
-                **{str(envs / f"{name}.py"): f"envs/{name}.py" for name in ENVS},
+                **{str(envs / name): f"envs/{name}" for name in ENVS},
                 str(envs.parent / "configs/eval"): "configs/eval",
             }

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from einsort_vla.results.measures import Estimate, Findings, Measure
 from einsort_vla.results.statistics import PairCounts, tango, wilson
-from eval.arms import DENSE
+from eval.run.arms import DENSE
 from eval.text.harness import Answer
 from eval.text.perplexity import WindowScore, perplexity, perplexity_ratio
 

@@ -25,9 +25,9 @@ from einsort_vla.codec import check_codec
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 from einsort_vla.lerobot import resolve_folder
 from einsort_vla.plan import InputStatistics, Plan
-from eval.arms import DENSE
-from eval.provenance import ROOT
-from eval.request import read_rates
+from eval.closed_loop.request import read_rates
+from eval.run.arms import DENSE
+from eval.run.provenance import ROOT
 
 SMOLLM2 = "smollm2-135m"  # the default: the one language model that comes as a package
 CONVERTED = ROOT / "outputs" / "models"

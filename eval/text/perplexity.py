@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 from einsort_vla.results.measures import Estimate
 from einsort_vla.results.statistics import N_RESAMPLES
-from eval.provenance import ROOT
+from eval.run.provenance import ROOT
 
 PROSE = "eval/text/prose/northanger_abbey.txt"  # the default: comes with the project
 COLUMN = "text"  # of a hub data set

@@ -121,7 +121,7 @@ def load_backgrounds() -> list[Background]:
 
 
 def _frames() -> list[Background]:
-    from envs.libero import LiberoEnv
+    from envs.libero.environment import LiberoEnv
 
     found, env = [], None
     for frame in FRAMES:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from eval.provenance import ROOT
+from eval.run.provenance import ROOT
 from eval.text.scene_backgrounds import Background, Place, load_backgrounds
 from eval.text.scene_drawing import compose
 from eval.text.scene_signs import Look, Sign, annotate, draw_sign

@@ -8,7 +8,7 @@ from scipy.stats import bootstrap
 
 from einsort_vla.results.measures import Estimate, Findings, Measure
 from einsort_vla.results.statistics import N_RESAMPLES
-from eval.arms import DENSE
+from eval.run.arms import DENSE
 from eval.text.language_report import share
 from eval.text.vqa_data import VqaQuestion
 from eval.text.vqa_metric import accuracy, normalise

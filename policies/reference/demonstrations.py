@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.benchmark import load_task
 from envs.experts import Expert, make_expert
-from envs.observation import observe
-from envs.protocol import load_protocol
-from envs.simulator import CAMERAS, Simulator
+from envs.libero.benchmark import load_task
+from envs.libero.observation import observe
+from envs.libero.protocol import load_protocol
+from envs.libero.simulator import CAMERAS, Simulator
 from policies.protocol import Policy
 
 LOOK_EVERY, LOOK_EVERY_CLOSING = 4, 2  # control steps between recorded pictures

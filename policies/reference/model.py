@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from einsort_vla.lerobot import quiet_lerobot
-from envs.benchmark import load_task, n_tasks
+from envs.libero.benchmark import load_task, n_tasks
 
 CAMERA_KEYS = ("observation.images.image", "observation.images.image2")
 LANGUAGE_SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10")

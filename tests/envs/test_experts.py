@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from envs.experts import make_expert
-from envs.libero import LiberoEnv
+from envs.libero.environment import LiberoEnv
 
 pytestmark = pytest.mark.sim
 TASKS = {

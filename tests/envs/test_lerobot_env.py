@@ -15,8 +15,8 @@ from lerobot.utils.import_utils import register_third_party_plugins
 from lerobot_env_einsort_libero.environment import LeRobotLibero
 
 from einsort_vla.lerobot import quiet_lerobot
-from envs.libero import LiberoEnv
-from eval.rollout import Scene, run_episode
+from envs.libero.environment import LiberoEnv
+from eval.closed_loop.rollout import Scene, run_episode
 from policies.lerobot_adapter import load
 
 pytestmark = pytest.mark.sim

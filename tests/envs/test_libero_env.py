@@ -5,8 +5,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from einsort_vla.errors import UsageError
-from envs.benchmark import load_initial_states, load_task, suite_names
-from envs.libero import LiberoEnv
+from envs.libero.benchmark import load_initial_states, load_task, suite_names
+from envs.libero.environment import LiberoEnv
 
 pytestmark = pytest.mark.sim
 AGENT_VIEW, WRIST, STATE = (

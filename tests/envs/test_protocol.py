@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from einsort_vla.errors import MissingDependency, UsageError
-from envs import benchmark
-from envs.protocol import load_protocol, protocol_names
+from envs.libero import benchmark
+from envs.libero.protocol import load_protocol, protocol_names
 
 
 def test_protocols_extend_one_another():

@@ -18,7 +18,7 @@ from einsort_vla.lerobot import (
 )
 from einsort_vla.plan import InputStatistics
 from eval.calibrate import STATISTICS, Settings, main
-from eval.recorder import Recorder
+from eval.closed_loop.recorder import Recorder
 
 
 class TwoBranches:

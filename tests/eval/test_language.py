@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from einsort_vla.errors import CheckpointError, EinSortError, MissingDependency, UsageError
 from einsort_vla.results.measures import read_findings
 from eval.language import Settings, check_disjoint, check_request, main
-from eval.provenance import ROOT
+from eval.run.provenance import ROOT
 from eval.text import harness, models
 from eval.text.harness import LOCAL, Answer, load_tasks
 from eval.text.language_report import language_findings

@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from einsort_vla.errors import EinSortError, UsageError
+from eval.closed_loop.request import Settings
 from eval.libero import main
-from eval.output import alone_in, comparable
-from eval.request import Settings
+from eval.run.output import alone_in, comparable
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,9 +10,9 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs import EnvConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
-from envs.benchmark import n_tasks
-from envs.libero import ACTION_DIM, STATE_DIM
-from envs.protocol import load_protocol
+from envs.libero.benchmark import n_tasks
+from envs.libero.environment import ACTION_DIM, STATE_DIM
+from envs.libero.protocol import load_protocol
 from lerobot_env_einsort_libero.environment import LeRobotLibero
 
 

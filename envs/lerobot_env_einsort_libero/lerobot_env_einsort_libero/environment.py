@@ -8,9 +8,9 @@ import torch
 from gymnasium import spaces
 from lerobot.envs.utils import NEW_ROLLOUT_OPTION
 
-from envs.libero import LiberoEnv
-from envs.observation import PICTURE_KEYS, STATE_KEY
-from envs.protocol import look_seed, scene_seed
+from envs.libero.environment import LiberoEnv
+from envs.libero.observation import PICTURE_KEYS, STATE_KEY
+from envs.libero.protocol import look_seed, scene_seed
 
 
 class LeRobotLibero(gym.Env[dict[str, Any], np.ndarray]):

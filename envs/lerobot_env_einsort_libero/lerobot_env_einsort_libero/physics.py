@@ -38,9 +38,9 @@ def check() -> Iterator[Finding]:
 
 def bowl_place() -> np.ndarray:
     """(3,) metres: the bowl's place after STEPS steps from a stored initial state."""
-    from envs.benchmark import load_initial_states, load_task
-    from envs.protocol import load_protocol
-    from envs.simulator import Simulator
+    from envs.libero.benchmark import load_initial_states, load_task
+    from envs.libero.protocol import load_protocol
+    from envs.libero.simulator import Simulator
 
     protocol = load_protocol()
     simulator = Simulator(load_task(SUITE, TASK), protocol)

@@ -1,0 +1,1 @@
+"""LIBERO on its real simulator: its tasks, the protocol of an episode, the environment."""

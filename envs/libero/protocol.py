@@ -1,0 +1,111 @@
+"""The evaluation protocol as data: what an episode is, and how the policy sees it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from einsort_vla.errors import UsageError, unknown_name
+
+FOLDER = Path(__file__).resolve().parents[2] / "configs" / "eval"
+DEFAULT = "einsort"
+
+LOOKS = 10_000  # more than any episode has
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """All choices that move a LIBERO success rate; see configs/eval/einsort.yaml for each."""
+
+    name: str
+    control_freq_hz: int
+    controller: str
+    gripper_open: float
+    settle_steps: int
+    image_size_px: int
+    image_resize_px: int | None
+    image_flip: Literal["both_axes", "vertical"]
+    quaternion_sign: Literal["x_positive", "raw"]
+    n_action_steps: int | None
+    while_thinking: Literal["hold", "next_action"]
+    max_steps: Mapping[str, int]
+    default_max_steps: int
+
+    @property
+    def shown_px(self) -> int:
+        """Height and width of the pictures that a policy is shown."""
+        return self.image_resize_px or self.image_size_px
+
+    def steps_for(self, suite: str) -> int:
+        """The step budget of one suite, settle steps not counted."""
+        return self.max_steps.get(suite, self.default_max_steps)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def protocol_names() -> list[str]:
+    """Of the protocols that come with the project."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_protocol(name_or_path: str = DEFAULT) -> Protocol:
+    """A protocol by its name, or of a file.
+
+    Raises:
+        UsageError: there is none, a key is unknown or absent, or a choice does not exist.
+    """
+    path = _find(name_or_path)
+    data = _read(path)
+    if base := data.pop("extends", None):
+        data = {**load_protocol(base).as_dict(), **data}
+    names = {field.name for field in fields(Protocol)}
+    for key in data:
+        if key not in names:
+            raise unknown_name(f"key in {path.name}", key, names)
+    if missing := sorted(names - data.keys()):
+        raise UsageError(f"{path.name} lacks the keys {', '.join(missing)}.")
+    for key, choices in _CHOICES.items():
+        if data[key] not in choices:
+            raise unknown_name(f"{key} in {path.name}", str(data[key]), choices)
+    return Protocol(**data)
+
+
+_CHOICES = {
+    "image_flip": ("both_axes", "vertical"),
+    "quaternion_sign": ("x_positive", "raw"),
+    "while_thinking": ("hold", "next_action"),
+}
+
+
+def _find(name_or_path: str) -> Path:
+    if name_or_path in protocol_names():
+        return FOLDER / f"{name_or_path}.yaml"
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        raise unknown_name("protocol", name_or_path, protocol_names())
+    if not path.is_file():
+        raise UsageError(f"protocol file {path} does not exist.")
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UsageError(f"protocol file {path} is no YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"protocol file {path} holds no keys.")
+    return data
+
+
+def scene_seed(seed: int, task_id: int, episode: int) -> int:
+    """One number for all draws of an episode, the same for every policy that is judged on it."""
+    return (seed * 1000 + task_id) * 1000 + episode
+
+
+def look_seed(scene: int, n_looks: int) -> int:
+    """Seed of the flow's noise at a look; those of two episodes never meet."""
+    return scene * LOOKS + n_looks

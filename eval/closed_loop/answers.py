@@ -1,0 +1,125 @@
+"""What a simulator asks of a policy, and how it is answered, several at a time.
+
+A request names policy, observation and the seed of the noise, so that an answer depends on nothing
+before it: whoever answers can be started again, and be asked again.
+
+Requests of one policy are answered together, always as many as `batch`: where there are fewer, the
+last is repeated. An answer then does not depend on who else is asking, and so neither on the
+number of workers.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from einsort_vla.lerobot import Observation
+from envs.libero.protocol import look_seed
+from eval.run.arms import Variant
+from policies.lerobot_adapter import LeRobotPolicy
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a rollout must know of a policy."""
+
+    chunk_size: int
+    n_action_steps: int
+    layers: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One look; without an observation, `Facts` are asked for."""
+
+    variant: Variant
+    observation: Observation | None = None
+    seed: int = 0
+
+    @property
+    def kind(self) -> tuple[Variant, bool]:
+        """Requests of one kind can be answered together."""
+        return self.variant, self.observation is None
+
+
+Reply = tuple[Literal["chunk", "facts", "error"], Any, float]
+"""(chunk_size, action_dim) float32, `Facts` or a message; and milliseconds of computing."""
+
+
+class Answerer:
+    """Holds policies, each loaded when it is first asked for.
+
+    Args:
+        batch: looks that a policy answers in one pass.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self._policies: dict[Variant, LeRobotPolicy] = {}
+
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        """To at most `batch` requests of one kind, in their order."""
+        policy = self._policy(requests[0].variant)
+        if requests[0].observation is None:
+            facts = Facts(policy.chunk_size, policy.n_action_steps, policy.layers)
+            return [("facts", facts, 0.0)] * len(requests)
+        padded = [*requests, *[requests[-1]] * (self.batch - len(requests))]
+        observations = [r.observation for r in padded if r.observation is not None]
+        started = time.perf_counter()
+        chunks = policy.loaded.chunks(observations, [r.seed for r in padded])
+        ms = 1000 * (time.perf_counter() - started)
+        return [("chunk", chunk, ms) for chunk in chunks[: len(requests)]]
+
+    def _policy(self, variant: Variant) -> LeRobotPolicy:
+        if variant not in self._policies:
+            self._policies[variant] = variant.load()
+        return self._policies[variant]
+
+
+class AskedPolicy(ABC):
+    """A policy that answers requests, behind the project's policy protocol."""
+
+    def __init__(self, variant: Variant) -> None:
+        self._variant = variant
+        facts: Facts = self._ask(Request(variant))[0]
+        self.chunk_size, self.n_action_steps = facts.chunk_size, facts.n_action_steps
+        self.layers = facts.layers
+        self.last_chunk_ms = 0.0
+        self.seed = self._n_looks = 0
+
+    @abstractmethod
+    def _ask(self, request: Request) -> tuple[Any, float]:
+        """What is answered, and milliseconds of computing."""
+
+    def reset(self, seed: int) -> None:
+        self.seed, self._n_looks = seed, 0
+
+    def predict_action_chunk(self, observation: Observation) -> np.ndarray:
+        chunk = self.chunk_at(observation, self._n_looks)
+        self._n_looks += 1
+        return chunk
+
+    def select_action(self, observation: Observation) -> np.ndarray:
+        """The first action of a new chunk."""
+        return self.predict_action_chunk(observation)[0]
+
+    def chunk_at(self, observation: Observation, n_looks: int) -> np.ndarray:
+        """What the policy would answer at look number `n_looks` of the episode."""
+        request = Request(self._variant, observation, look_seed(self.seed, n_looks))
+        chunk, self.last_chunk_ms = self._ask(request)
+        return chunk
+
+
+class OwnPolicy(AskedPolicy):
+    """Answered in the same process."""
+
+    def __init__(self, answerer: Answerer, variant: Variant) -> None:
+        self._answerer = answerer
+        super().__init__(variant)
+
+    def _ask(self, request: Request) -> tuple[Any, float]:
+        _, found, ms = self._answerer.answer([request])[0]
+        return found, ms

@@ -1,0 +1,1 @@
+"""What every evaluation does, whatever it measures: its folder, its provenance, its arms."""

