@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.timing import check_device, device_name, graph_ms, memory_gb_per_s, times_ms
-from einsort_vla.checkpoint import check_new
+from einsort_vla.atomic import check_new
 from einsort_vla.cli.run import run_command
 from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, decode
 from einsort_vla.errors import NumericsError, UsageError

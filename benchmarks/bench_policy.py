@@ -24,8 +24,10 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.timing import check_device, device_name, time_ms
-from einsort_vla.checkpoint import DenseFolder, check_new, compress_folder, plan_folder
+from einsort_vla.atomic import check_new
+from einsort_vla.checkpoint import DenseFolder, compress_folder, plan_folder
 from einsort_vla.cli.run import run_command
+from einsort_vla.codec import Codec
 from einsort_vla.errors import UsageError
 from einsort_vla.kernels import check_backend
 from einsort_vla.layers import count_backends
@@ -67,9 +69,9 @@ def main(settings: Settings, console: Console) -> int:
     check_device(settings.device)
     backends = [check_backend(name) for name in settings.backends or BACKENDS[settings.device]]
     torch.set_num_threads(settings.threads)
-    source = find_policy(settings.policy)
-    policies = _load(source, backends, settings)
-    features = DenseFolder(source).config["input_features"]
+    dense = find_policy(settings.policy)
+    policies = _load(dense, backends, settings)
+    features = dense.config["input_features"]
     observation = made_up_observations(features, policies[DENSE].statistics, 1)[0]
 
     def chunk(policy: LoadedPolicy) -> Any:
@@ -88,12 +90,12 @@ def main(settings: Settings, console: Console) -> int:
     return 0
 
 
-def _load(source: Path, backends: list[str], settings: Settings) -> dict[str, LoadedPolicy]:
-    policies = {DENSE: load_policy(str(source), settings.device)}
+def _load(dense: DenseFolder, backends: list[str], settings: Settings) -> dict[str, LoadedPolicy]:
+    policies = {DENSE: load_policy(str(dense.folder), settings.device)}
     with tempfile.TemporaryDirectory() as folder:
         compressed = Path(folder) / "compressed"
-        plan = plan_folder(source, settings.rate, settings.codec)
-        compress_folder(source, compressed, plan)
+        plan = plan_folder(dense, settings.rate, Codec.parse(settings.codec))
+        compress_folder(dense, compressed, plan)
         for backend in backends:
             policies[backend] = load_policy(str(compressed), settings.device, backend)
     return policies

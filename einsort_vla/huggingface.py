@@ -24,12 +24,12 @@ from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from einsort_vla.checkpoint import METHOD, DenseFolder, for_language, linear_layers
-from einsort_vla.codec import check_codec, encode
+from einsort_vla.checkpoint import METHOD, DenseFolder, linear_layers
+from einsort_vla.codec import Codec, encode
 from einsort_vla.errors import CheckpointError, EinSortError, UsageError
 from einsort_vla.kernels import check_backend, decode_fast
 from einsort_vla.layers import CompressedLinear
-from einsort_vla.plan import InputStatistics, Plan, allocate, check_rate, options
+from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, check_rate, options
 
 BLOCK_TOKENS = 512  # that a text is read in
 
@@ -60,7 +60,7 @@ class EinSortConfig(QuantizationConfigMixin):
         **_: Any,
     ) -> None:
         self.quant_method: Any = METHOD
-        self.rate, self.codec = check_rate(rate), for_language(check_codec(codec))
+        self.rate, self.codec = check_rate(rate), str(Codec.parse(codec))
         self.backend = check_backend(backend)
         self.modules_to_not_convert = modules_to_not_convert
         self.plan = plan
@@ -113,10 +113,11 @@ class EinSortQuantizer(HfQuantizer):
             f"{path}.weight": (layer.out_features, layer.in_features)
             for path, layer in layers.items()
         }
-        choices = {name: options(shape, config.codec) for name, shape in shapes.items()}
+        codec = Codec.parse(config.codec)
+        choices = {n: options(s, codec, has_outlying_inputs=True) for n, s in shapes.items()}
         if any(len(choice) < 2 for choice in choices.values()):
-            raise UsageError(f"--codec {config.codec} must see the weights before it can plan.")
-        return allocate(choices, config.rate, config.codec)
+            raise UsageError(f"--codec {codec} must see the weights before it can plan.")
+        return allocate(Candidates(codec, choices), config.rate)
 
     def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
         for path, module in list(model.named_modules()):

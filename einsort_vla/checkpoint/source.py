@@ -14,6 +14,7 @@ from torch import Tensor
 
 from einsort_vla.checkpoint.families import Family, family_of
 from einsort_vla.checkpoint.transformers_layers import linear_weights
+from einsort_vla.codec import Shape
 from einsort_vla.errors import CheckpointError
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -72,6 +73,20 @@ class DenseFolder:
         if self.is_lerobot:
             return family_of(self.policy_type)
         return Family(dense={}, linear=linear_weights(self.folder, self.tensors))
+
+    @property
+    def matrices(self) -> dict[str, Shape]:
+        """Name to (out_features, in_features) of all compressible ones."""
+        return {
+            name: (stored.shape[0], stored.shape[1])
+            for name, stored in self.tensors.items()
+            if self.family.dense_reason(name, stored.shape) is None
+        }
+
+    @property
+    def has_outlying_inputs(self) -> bool:
+        """Whether its layers see inputs with outliers: those of language models do."""
+        return not self.is_lerobot
 
     @property
     def n_bytes(self) -> int:
@@ -133,16 +148,6 @@ def policy_type(folder: Path, config: dict[str, Any]) -> str:
     if not isinstance(named, str):
         raise CheckpointError(f"{folder / CONFIG} names no policy type.")
     return named
-
-
-def check_new(path: Path) -> None:
-    """Refuse a file or folder that is there already.
-
-    Raises:
-        CheckpointError: it is.
-    """
-    if path.exists():
-        raise CheckpointError(f"{path} exists already; nothing was written over.")
 
 
 def is_lerobot(config: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 from tyro.conf import Positional
 
-from einsort_vla.checkpoint import check_new
+from einsort_vla.atomic import check_new
 from einsort_vla.errors import UsageError, unknown_name
 from einsort_vla.export import (
     MAX_BATCH,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from tyro.conf import Positional
 
-from einsort_vla.checkpoint import WEIGHTS, check_new, file_sha256, read_folder, write_results
+from einsort_vla.atomic import check_new
+from einsort_vla.checkpoint import WEIGHTS, file_sha256, read_folder, write_results
 from einsort_vla.checkpoint.card import CARD as MODEL_CARD
 from einsort_vla.checkpoint.card import read_card
 from einsort_vla.cli.run import INCOMPLETE
@@ -75,7 +76,7 @@ def _identify(folder: Path) -> "Identity":
 
     found = read_folder(folder)
     read_card(folder)
-    code = found.plan.form, found.plan.rate_requested
+    code = str(found.plan.codec), found.plan.rate_requested
     weights = file_sha256(folder / WEIGHTS)
     return Identity(folder.name, code, found.source_sha256, weights, found.is_calibrated)
 

@@ -1,7 +1,6 @@
 """Writes a bundle: everything a device needs to run a policy, and to prove what it runs."""
 
 import json
-import os
 import platform
 import shutil
 import zipfile
@@ -14,10 +13,10 @@ import numpy as np
 import torch
 
 import einsort_vla
+from einsort_vla.atomic import atomic_folder, check_new
 from einsort_vla.checkpoint import (
     TYPE_PREFIX,
     WEIGHTS,
-    check_new,
     file_sha256,
     is_compressed,
     read_config,
@@ -88,10 +87,8 @@ def export_bundle(
     config = read_config(source)
     family, plan = family_of(config.get("type", "of Transformers")), _plan_facts(source, config)
     precision = None if target.capability is None else _precision(options, family, config["type"])
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / GRAPHS).mkdir(parents=True)
-    try:
+    with atomic_folder(out) as partial:
+        (partial / GRAPHS).mkdir()
         cuda = _write_plugin(partial / PLUGINS, target)
         policy = load_policy(str(source))
         manifest = {
@@ -108,10 +105,6 @@ def export_bundle(
         write_device_program(partial / DEVICE_PROGRAM)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         write_sums(partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    os.replace(partial, out)
     return manifest
 
 
@@ -181,7 +174,8 @@ def sample_runs(policy: LoadedPolicy, observations: Sequence[Observation]) -> di
 def write_device_program(path: Path) -> None:
     """Write the `runtime` package as one file that any Python from 3.10 on runs."""
     root = Path(einsort_vla.__file__).parent
-    members = [root / "__init__.py", root / "errors.py", *sorted((root / "runtime").glob("*.py"))]
+    alone = [root / f"{name}.py" for name in ("__init__", "atomic", "errors")]
+    members = [*alone, *sorted((root / "runtime").glob("*.py"))]
     with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as program:
         for member in members:
             name = f"einsort_vla/{member.relative_to(root).as_posix()}"
@@ -195,10 +189,10 @@ def _plan_facts(source: Path, config: dict[str, Any]) -> dict[str, Any]:
     if not is_compressed(config):
         raise UsageError(f"{source} is not compressed. First: einsort-vla compress {source} DIR")
     content = read_folder(source)
-    if content.plan.form != Leader.form:
+    if content.plan.codec.form != Leader.form:
         raise UsageError(
-            f"{source} is in the form {content.plan.form!r}; kernels compute on `leader` only. "
-            "Compress with --codec leader."
+            f"{source} is in the form {content.plan.codec.form!r}; kernels compute on `leader` "
+            "only. Compress with --codec leader."
         )
     other = [n for n, c in content.coded.items() if not isinstance(c.spec, Leader)]
     return {

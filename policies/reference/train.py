@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
+from einsort_vla.atomic import atomic_file
 from einsort_vla.lerobot import VLM_FOLDER, load_policy
 from policies.reference.data import Batch, Demonstrations, augment, tokenize
 from policies.reference.model import Shape, build_policy, build_vlm_folder
@@ -172,7 +173,6 @@ class _Trainer:
             parameter.grad = part.view_as(parameter)
 
     def _save(self) -> None:
-        partial = self.work / f"{STATE_FILE}.partial"
         state = {
             "policy": self.policy.state_dict(),
             "head": self.head.state_dict(),
@@ -181,8 +181,8 @@ class _Trainer:
             "statistics": self.statistics,
             "step": self.step,
         }
-        torch.save(state, partial)
-        os.replace(partial, self.work / STATE_FILE)
+        with atomic_file(self.work / STATE_FILE) as partial:
+            torch.save(state, partial)
 
     def _begin_with(self, checkpoint: Path) -> None:
         start = load_policy(str(checkpoint), str(self.device))

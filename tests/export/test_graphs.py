@@ -11,13 +11,13 @@ import lerobot_policy_einsort  # noqa: F401
 import onnxruntime
 from lerobot.policies.factory import get_policy_class
 
-from einsort_vla.checkpoint import compress_folder, plan_folder
 from einsort_vla.errors import UsageError
 from einsort_vla.export import GraphOptions
 from einsort_vla.export.graphs import write_graphs
 from einsort_vla.export.parts import family_of, n_flow_steps, parts_of
 from einsort_vla.lerobot import LoadedPolicy, quiet_lerobot
 from einsort_vla.runtime.flow import sample_actions
+from tests.compressing import compress
 from tests.policies.tiny_policies import FAMILIES
 
 TOLERANCE = 1e-5  # relative; sums of float32 in another order
@@ -49,8 +49,7 @@ def exported(request, tmp_path_factory):
         for parameter in policy.parameters():
             parameter.data += 0.02 * torch.randn_like(parameter)
         policy.save_pretrained(folder / "dense")
-        plan = plan_folder(folder / "dense", 0.75, "leader")
-        compress_folder(folder / "dense", folder / "coded", plan)
+        compress(folder / "dense", folder / "coded", 0.75)
 
         def load(backend="reference"):
             kind = get_policy_class(f"einsort_{request.param}")

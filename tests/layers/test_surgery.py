@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from einsort_vla.checkpoint import Checkpoint
-from einsort_vla.codec import Leader, Lossless, decode, encode
+from einsort_vla.codec import Codec, Leader, Lossless, decode, encode
 from einsort_vla.errors import CheckpointError, ShapeError, UsageError
 from einsort_vla.layers import CompressedLinear, load_, without_weights
 from einsort_vla.plan import Plan
@@ -24,7 +24,7 @@ def checkpoint(dense_model, spec=SPEC):
     state = dense_model.state_dict()
     coded = {name: encode(state[name], spec) for name in ("0.weight", "2.weight")}
     return Checkpoint(
-        Plan("leader", 0.5, {}), coded, {n: t for n, t in state.items() if n not in coded}
+        Plan(Codec("leader"), 0.5, {}), coded, {n: t for n, t in state.items() if n not in coded}
     )
 
 

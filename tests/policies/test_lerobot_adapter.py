@@ -8,18 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from einsort_vla.checkpoint import compress_folder, plan_folder
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.layers import CompressedLinear
 from policies.lerobot_adapter import load
 from policies.protocol import Policy
+from tests.compressing import compress
 
 ROOT = Path(__file__).parents[2]
 TASK = "pick up the milk and place it in the basket"
-
-
-def compress(source, destination, rate=0.5):
-    return compress_folder(source, destination, plan_folder(source, rate, "leader"))
 
 
 @pytest.fixture(scope="module")
