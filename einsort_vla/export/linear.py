@@ -89,10 +89,14 @@ class _Rotation(nn.Module):
         return folded.flatten(-2).to(x.dtype)
 
 
+# What is exported of a matrix, by its form; of another form it is decoded.
+OPERATORS = {Leader.form: ExportedLinear}
+
+
 def replace_linears_(module: nn.Module) -> dict[str, nn.Module]:
     """Put what is exported in the place of every coded layer, in place.
 
-    A matrix that is not in the `leader` form (those few that a plan keeps without error) becomes an
+    A matrix in a form without an operator (those few that a plan keeps without error) becomes an
     ordinary dense layer.
 
     Returns:
@@ -109,8 +113,8 @@ def replace_linears_(module: nn.Module) -> dict[str, nn.Module]:
 def _exported(layer: CompressedLinear) -> nn.Module:
     compressed, dtype = layer.compressed, layer.weight.dtype
     bias = None if layer.bias is None else layer.bias.detach()
-    if isinstance(compressed.spec, Leader):
-        return ExportedLinear(compressed, bias, dtype)
+    if operator := OPERATORS.get(compressed.spec.form):
+        return operator(compressed, bias, dtype)
     dense = nn.Linear(layer.in_features, layer.out_features, bias is not None, dtype=dtype)
     dense.weight = nn.Parameter(decode(compressed).to(dtype), False)
     if bias is not None:
