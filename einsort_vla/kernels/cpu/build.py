@@ -19,6 +19,8 @@ FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-Wall")
 # cost more than what they decode.
 OPENMP = "-fopenmp"
 NATIVE = {"x86_64": "-march=native", "AMD64": "-march=native", "aarch64": "-mcpu=native"}
+# For debugging: what the code is built for instead of this processor, such as x86-64-v3.
+MARCH = "EINSORT_MARCH"
 COMPILERS = ("c++", "g++", "clang++")
 
 _POINTER, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
@@ -52,7 +54,9 @@ def build(folder: Path) -> Path:
         MissingDependency: there is no C++ compiler, or it fails.
     """
     compiler = _compiler()
-    flags = [*FLAGS, *filter(None, [NATIVE.get(platform.machine())])]
+    march = os.environ.get(MARCH)
+    processor = f"-march={march}" if march else NATIVE.get(platform.machine())
+    flags = [*FLAGS, *filter(None, [processor])]
     target = folder / f"leader-{_fingerprint(compiler, flags)}.so"
     if target.is_file():
         return target
