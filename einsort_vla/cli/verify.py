@@ -52,7 +52,7 @@ class Verify:
     looks: int = 8
     """Observations to compare actions at; 0 compares none."""
 
-    backend: BackendOption = "dense"
+    backend: BackendOption = "decoded"
     runtime: Runtime = "auto"
     """What runs an exported policy; auto: TensorRT if engines were built, else ONNX Runtime."""
 

@@ -14,7 +14,7 @@ class Variant:
     """One policy on disk, and what runs it."""
 
     path: str
-    backend: str = "dense"
+    backend: str = "decoded"
     bundle: Path | None = None  # its export, which ONNX Runtime then runs
     device: str = "cpu"
 

@@ -67,7 +67,7 @@ def list_arms(request: Request, planned: Sequence[Compressed], folder: Path) -> 
         bundle = path.with_name(path.name + BUNDLE_SUFFIX) if settings.runtime == "onnx" else None
         variants[made.name] = Variant(str(path), settings.backend, bundle, device)
     # Another backend adds in another order, and then the actions differ in their last bits.
-    is_decoded = settings.backend == "dense" and settings.runtime == "torch"
+    is_decoded = settings.backend == "decoded" and settings.runtime == "torch"
     exact = {made.name for made in planned if made.plan.is_exact and is_decoded}
     return [
         Arm(

@@ -34,7 +34,7 @@ def library() -> ctypes.CDLL:
     Raises:
         MissingDependency: there is no C++ compiler, it fails, or the cache cannot be used.
     """
-    with kept_in_cache("the kernels of --backend cpu"):
+    with kept_in_cache("the compiled kernels"):
         loaded = ctypes.CDLL(str(build(cache())))
     loaded.einsort_decode_leader.argtypes = (*_MATRIX, _POINTER, _INT64)
     loaded.einsort_matmul_leader.argtypes = (*_MATRIX, _POINTER, _INT64, _POINTER, _INT64)
@@ -74,9 +74,7 @@ def _compile(command: list[str]) -> None:
         result = subprocess.run([*command, threads], capture_output=True, text=True)
         if not result.returncode:
             return
-    raise MissingDependency(
-        f"--backend cpu: {command[0]} cannot compile its sources: {result.stderr[-800:]}"
-    )
+    raise MissingDependency(f"{command[0]} cannot compile the kernels: {result.stderr[-800:]}")
 
 
 def _compiler() -> str:
@@ -84,8 +82,8 @@ def _compiler() -> str:
     found = next(filter(None, map(shutil.which, [named] if named else COMPILERS)), None)
     if found is None:
         raise MissingDependency(
-            f"--backend cpu needs a C++ compiler ({named or ', '.join(COMPILERS)}), and none is "
-            "here. On Debian or Ubuntu: apt-get install g++; or use --backend dense."
+            f"a C++ compiler is needed ({named or ', '.join(COMPILERS)}), and none is here. On "
+            "Debian or Ubuntu: apt-get install g++; or use --backend decoded."
         )
     return found
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.sim  # a request asks the benchmark for its scenes
 
 
 def test_only_exact_codes_multiplied_as_dense_share_episodes(tmp_path):
-    for backend, exact in (("dense", ["leader 0.3"]), ("reference", [])):
+    for backend, exact in (("decoded", ["leader 0.3"]), ("reference", [])):
         request = check_request(Settings(rate="0,0.3,0.5", backend=backend))
         arms = list_arms(request, plan_all(request, None, Console(quiet=True)), tmp_path)
         assert [arm.name for arm in arms if arm.is_exact] == exact
