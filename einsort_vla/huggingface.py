@@ -27,7 +27,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from einsort_vla.checkpoint import METHOD, DenseFolder, linear_layers
 from einsort_vla.codec import Codec, encode
 from einsort_vla.errors import CheckpointError, EinSortError, UsageError
-from einsort_vla.kernels import check_backend, decode_fast
+from einsort_vla.kernels import BackendChoice, decode_fast
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, check_rate, options
 
@@ -54,14 +54,14 @@ class EinSortConfig(QuantizationConfigMixin):
         self,
         rate: float = 0.75,
         codec: str = "leader",
-        backend: str = "dense",
+        backend: str = "decoded",
         modules_to_not_convert: list[str] | None = None,
         plan: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
         self.quant_method: Any = METHOD
         self.rate, self.codec = check_rate(rate), str(Codec.parse(codec))
-        self.backend = check_backend(backend)
+        self.backend = str(BackendChoice.parse(backend))
         self.modules_to_not_convert = modules_to_not_convert
         self.plan = plan
 
@@ -101,7 +101,7 @@ class EinSortQuantizer(HfQuantizer):
                         planned.spec,
                         planned.shape,
                         linear.bias,
-                        config.backend,
+                        BackendChoice.parse(config.backend),
                         linear.weight.dtype,
                     ),
                 )
@@ -149,7 +149,7 @@ class _Encode(ConversionOps):
             compressed = encode(weight, planned.spec)
         except EinSortError as error:
             raise type(error)(f"{full_layer_name}: {error}") from error
-        backend = self._quantizer.quantization_config.backend
+        backend = BackendChoice.parse(self._quantizer.quantization_config.backend)
         layer = CompressedLinear(compressed, linear.bias, backend, linear.weight.dtype)
         model.set_submodule(path, layer.to(weight.device))
         if missing_keys is not None:

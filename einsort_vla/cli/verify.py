@@ -17,7 +17,7 @@ from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.codec import decode
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 from einsort_vla.kernels import check_available, device_of
-from einsort_vla.layers import count_backends
+from einsort_vla.layers import count_backends, count_fallbacks
 from einsort_vla.lerobot import (
     action_chunks,
     action_error,
@@ -52,7 +52,7 @@ class Verify:
     looks: int = 8
     """Observations to compare actions at; 0 compares none."""
 
-    backend: BackendOption = "dense"
+    backend: BackendOption = "decoded"
     runtime: Runtime = "auto"
     """What runs an exported policy; auto: TensorRT if engines were built, else ONNX Runtime."""
 
@@ -126,6 +126,8 @@ class Verify:
             highlight=False,
             soft_wrap=True,
         )
+        for fallback, n in count_fallbacks(coded.module).items():
+            console.print(f"{n} of them: {fallback}", highlight=False, soft_wrap=True)
 
 
 def _compare(

@@ -25,6 +25,7 @@ from einsort_vla.checkpoint import (
 from einsort_vla.codec import Leader
 from einsort_vla.errors import UsageError
 from einsort_vla.export.graphs import write_graphs
+from einsort_vla.export.linear import OPERATORS
 from einsort_vla.export.options import GraphOptions
 from einsort_vla.export.parts import Family, family_of, n_flow_steps
 from einsort_vla.export.targets import Target
@@ -194,7 +195,7 @@ def _plan_facts(source: Path, config: dict[str, Any]) -> dict[str, Any]:
             f"{source} is in the form {content.plan.codec.form!r}; kernels compute on `leader` "
             "only. Compress with --codec leader."
         )
-    other = [n for n, c in content.coded.items() if not isinstance(c.spec, Leader)]
+    other = [n for n, c in content.coded.items() if c.spec.form not in OPERATORS]
     return {
         "weights_sha256": file_sha256(source / WEIGHTS), "rate": content.plan.rate,
         "kept_without_error": other,

@@ -22,7 +22,7 @@ VLM_FOLDER = "vlm"  # tokenizer and configuration of the backbone, beside the we
 _PREPROCESSOR = "policy_preprocessor.json"
 
 
-def load_policy(path_or_hub_id: str, device: str = "cpu", backend: str = "dense") -> LoadedPolicy:
+def load_policy(path_or_hub_id: str, device: str = "cpu", backend: str = "decoded") -> LoadedPolicy:
     """A policy, dense or compressed, from a folder or hub id; in float32, strictly loaded.
 
     Args:

@@ -85,7 +85,7 @@ class Settings(ArmSettings):
     """Move every object at random by up to this far in x and y."""
     wrong_pictures: bool = False
     """Control: show objects where another displacement would have put them."""
-    backend: BackendOption = "dense"
+    backend: BackendOption = "decoded"
     runtime: Literal["torch", "onnx"] = "torch"
     """What runs the compressed policy: PyTorch, or ONNX Runtime, once its whole chunk has been
     exported as one graph."""
@@ -213,7 +213,7 @@ def _check_runtime(
         raise UsageError("--runtime onnx runs the compressed policy; --rate 0 makes none.")
     if others := [codec for codec in codecs if codec.form != Leader.form]:
         raise UsageError(f"--runtime onnx runs --codec leader, not {others[0]}.")
-    if settings.backend != "dense":
+    if settings.backend != "decoded":
         raise UsageError("--backend is for --runtime torch; ONNX Runtime decodes by itself.")
     if settings.batch > 1:
         raise UsageError("--batch is for --runtime torch; the exported graph takes one look.")

@@ -46,7 +46,7 @@ class Variant:
     """One model on disk, and what runs it."""
 
     path: str
-    backend: str = "dense"
+    backend: str = "decoded"
     bundle: Path | None = None  # its export, which ONNX Runtime then runs
     device: str = "cpu"
 
@@ -142,7 +142,7 @@ def list_arms(
     copies: Sequence[Copy],
     folder: Path,
     delays_ms: Sequence[float] = (0.0,),
-    backend: str = "dense",
+    backend: str = "decoded",
     device: str = "cpu",
     runtime: str = "torch",
 ) -> list[Arm]:
@@ -163,7 +163,7 @@ def list_arms(
         bundle = _bundle(path) if runtime == "onnx" else None
         variants[copy.name] = Variant(str(path), backend, bundle, device)
     # Another backend adds in another order, and then the results differ in their last bits.
-    is_decoded = backend == "dense" and runtime == "torch"
+    is_decoded = backend == "decoded" and runtime == "torch"
     exact = {copy.name for copy in copies if copy.plan.is_exact and is_decoded}
     return [
         Arm(

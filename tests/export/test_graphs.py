@@ -58,7 +58,7 @@ def exported(request, tmp_path_factory):
         (folder / "graphs").mkdir()
         options = GraphOptions(BATCH, dynamic_batch=True)
         facts = write_graphs(load, folder / "graphs", options, None)
-        yield load("dense"), folder / "graphs", facts
+        yield load("decoded"), folder / "graphs", facts
 
 
 def norm_error(found, expected):

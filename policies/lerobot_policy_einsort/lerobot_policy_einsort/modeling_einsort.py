@@ -15,6 +15,7 @@ from torch import Tensor
 
 from einsort_vla.checkpoint import TYPE_PREFIX, Checkpoint, read_folder
 from einsort_vla.codec import CompressedTensor
+from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import load_
 from einsort_vla.lerobot import in_policy
 from lerobot_policy_einsort import configuration_einsort
@@ -30,7 +31,7 @@ class EinsortPolicy:
         pretrained_name_or_path: str | Path,
         *,
         config: Any = None,
-        backend: str = "dense",
+        backend: str = "decoded",
         revision: str | None = None,
         **kwargs: Any,
     ) -> PreTrainedPolicy:
@@ -39,7 +40,7 @@ class EinsortPolicy:
         Args:
             pretrained_name_or_path: folder or hub id.
             config: instead of the folder's own.
-            backend: how coded weights are multiplied.
+            backend: how coded weights are multiplied; see `BackendChoice.parse`.
             revision: of a hub id.
             **kwargs: for the policy class; LeRobot's loading options have no effect here.
 
@@ -52,7 +53,7 @@ class EinsortPolicy:
         content = read_folder(folder)
         with without_base_models(config):
             policy = cls(config, **{k: v for k, v in kwargs.items() if k not in _LOADING})
-        load_(policy, _with_names_of(policy, content), backend)
+        load_(policy, _with_names_of(policy, content), BackendChoice.parse(backend))
         policy.to(config.device)
         return policy.eval()
 

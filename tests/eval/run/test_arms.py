@@ -11,7 +11,7 @@ from eval.run.settings import ArmSettings
 
 def test_only_exact_codes_multiplied_as_dense_share_episodes(reference_policy, tmp_path):
     dense = DenseFolder(reference_policy)
-    for backend, exact in (("dense", ["leader 0.3"]), ("reference", [])):
+    for backend, exact in (("decoded", ["leader 0.3"]), ("reference", [])):
         copies = plan_copies(dense, ArmSettings(rate="0,0.3,0.5"))
         arms = list_arms(dense, copies, tmp_path, backend=backend)
         assert [arm.name for arm in arms if arm.is_exact] == exact
