@@ -4,9 +4,9 @@ UV := $(shell command -v uv || echo .tools/bin/uv)
 PYTHON := .venv/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow check lint bench reference-policy setup gl cross
+.PHONY: demo test test-slow check lint bench reference-policy setup uv gl cross
 
-demo: setup ## the main job: dense and compressed reference policy on LIBERO
+demo: gl .venv/demo-stamp ## the main job: dense and compressed reference policy on LIBERO
 	$(PYTHON) eval/libero.py --rate 0.5
 
 test: setup cross
@@ -50,13 +50,24 @@ reference-policy: setup ## trains the shipped policy anew, into outputs/; resume
 	  $(FOUR_SUITES) --seed 3 --demonstrations-per-task 8 5 14 11 --takeover-after 0 \
 	  --takeover-scenes-per-task.0 2 3 7 6 --train.steps 1313 --train.learning-rate 4e-4
 
-setup: gl .venv/setup-stamp
+setup: gl .venv/setup-stamp ## everything that tests and developers need
 
-.venv/setup-stamp: pyproject.toml policies/lerobot_policy_einsort/pyproject.toml \
-    envs/lerobot_env_einsort_libero/pyproject.toml .python-version
-	@command -v $(UV) >/dev/null || { python3 -m venv .tools && .tools/bin/pip install -q uv; }
-	$(UV) sync --all-extras --all-groups --all-packages
+# Bytecode is compiled now: where PYTHONDONTWRITEBYTECODE is set, every process would do it anew.
+WHAT_IS_INSTALLED = pyproject.toml policies/lerobot_policy_einsort/pyproject.toml \
+  envs/lerobot_env_einsort_libero/pyproject.toml .python-version
+
+.venv/demo-stamp: $(WHAT_IS_INSTALLED) | uv
+	$(UV) sync --compile-bytecode --inexact --no-default-groups \
+	  --package einsort-vla --package lerobot_policy_einsort \
+	  --extra cli --extra fast --extra lerobot --extra libero --extra eval
 	@touch $@
+
+.venv/setup-stamp: $(WHAT_IS_INSTALLED) | uv
+	$(UV) sync --compile-bytecode --all-extras --all-groups --all-packages
+	@touch .venv/demo-stamp $@
+
+uv:
+	@command -v $(UV) >/dev/null || { python3 -m venv .tools && .tools/bin/pip install -q uv; }
 
 gl: # the software renderer of the simulator
 	@ldconfig -p | grep -q libOSMesa || { \

@@ -1,7 +1,9 @@
 """Fixtures that several stages share."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +15,22 @@ REFERENCE_POLICY = Path(__file__).parents[1] / "policies" / "checkpoints" / "ref
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs `einsort-vla` or a script's settings as its user would, but in this process."""
+    from einsort_vla.cli import main
+
+    def run(name, *arguments):
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capfd.readouterr()
+        return SimpleNamespace(returncode=end.value.code, stdout=out, stderr=err)
+
+    return run
 
 
 @pytest.fixture

@@ -2,18 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
 from tyro.conf import Positional
 
-from einsort_vla.checkpoint import check_new, plan_folder
-from einsort_vla.cli.calibration import CalibrateOption, calibration_of
-from einsort_vla.cli.options import CodecOption
+from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.errors import CheckpointError
-from einsort_vla.lerobot import resolve_folder
-from einsort_vla.plan import Plan
+
+if TYPE_CHECKING:  # loads torch
+    from einsort_vla.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,10 @@ class MakePlan:
     """YAML file to write, for `compress --plan`; without it the plan is printed."""
 
     def run(self, console: Console) -> int:
+        from einsort_vla.checkpoint import check_new, plan_folder
+        from einsort_vla.cli.calibration import calibration_of
+        from einsort_vla.lerobot import resolve_folder
+
         source = resolve_folder(self.source)
         statistics = calibration_of(self.calibrate, source, console)
         plan = plan_folder(source, self.rate, self.codec, statistics)
@@ -48,7 +51,7 @@ class MakePlan:
         return 0
 
 
-def to_yaml(plan: Plan) -> str:
+def to_yaml(plan: "Plan") -> str:
     """A plan as text: one line a matrix, so that two plans can be compared line by line."""
     content = plan.as_dict()
     head = yaml.safe_dump({key: content[key] for key in ("form", "rate_requested")})
@@ -56,12 +59,14 @@ def to_yaml(plan: Plan) -> str:
     return head + "tensors:\n" + "".join(lines)
 
 
-def from_yaml(file: Path) -> Plan:
+def from_yaml(file: Path) -> "Plan":
     """The plan in a file.
 
     Raises:
         CheckpointError: it is missing, no YAML, or no plan.
     """
+    from einsort_vla.plan import Plan
+
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
