@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from einsort_vla.checkpoint import DenseFolder
-from einsort_vla.cli.calibration import CalibrateOption
-from einsort_vla.cli.options import BackendOption, CodecOption
+from einsort_vla.cli.options import BackendOption, CalibrateOption, CodecOption
 from einsort_vla.codec import Leader, check_codec
 from einsort_vla.errors import UsageError
 from einsort_vla.export import family_of
