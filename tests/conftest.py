@@ -1,6 +1,7 @@
 """Fixtures that several stages share."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,8 @@ REFERENCE_POLICY = Path(__file__).parents[1] / "policies" / "checkpoints" / "ref
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    torch.set_num_threads(1)
+def as_many_threads_as_stated():
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
 
 
 @pytest.fixture
