@@ -36,11 +36,13 @@ def test_importing_the_library_loads_nothing_heavy():
     _run(code)
 
 
-@pytest.mark.parametrize("name", ["codec", "plan", "checkpoint", "layers", "kernels", "cli"])
-def test_all_is_true(name):
-    module = importlib.import_module(f"einsort_vla.{name}")
-    assert module.__all__
-    assert all(hasattr(module, attribute) for attribute in module.__all__)
+PACKAGES = sorted(path.parent for path in (ROOT / "einsort_vla").rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
+def test_all_is_true(folder):
+    module = importlib.import_module(".".join(folder.relative_to(ROOT).parts))
+    assert all(hasattr(module, attribute) for attribute in getattr(module, "__all__", ()))
 
 
 def test_the_script_finds_the_libero_package_and_not_itself():

@@ -1,13 +1,12 @@
 """`einsort-vla build`, `bench` and `audit`: what a bundle's own program does, too."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from tyro.conf import Positional
-
-from einsort_vla.runtime import commands
 
 Runtime = Literal["auto", "tensorrt", "onnx"]
 
@@ -20,6 +19,8 @@ class Build:
     """Folder that `export` wrote."""
 
     def run(self, console: Console) -> int:
+        from einsort_vla.runtime import commands
+
         return commands.build(self.bundle, say_to(console))
 
 
@@ -35,6 +36,8 @@ class Bench:
     """Chunks to time."""
 
     def run(self, console: Console) -> int:
+        from einsort_vla.runtime import commands
+
         return commands.bench(self.bundle, self.runtime, self.n, say_to(console))
 
 
@@ -47,9 +50,11 @@ class Audit:
     """Folder that `export` wrote."""
 
     def run(self, console: Console) -> int:
+        from einsort_vla.runtime import commands
+
         return commands.audit(self.bundle, say_to(console))
 
 
-def say_to(console: Console) -> commands.Say:
+def say_to(console: Console) -> Callable[[str], None]:
     """Print lines as they are."""
     return lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -3,21 +3,22 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from tyro.conf import Positional
 
 from einsort_vla.atomic import check_new
-from einsort_vla.checkpoint import CompressionSummary, DenseFolder, compress_folder, plan_folder
-from einsort_vla.cli.calibration import CalibrateOption, calibration_of
-from einsort_vla.cli.options import CodecOption
+from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.cli.plan import from_yaml
 from einsort_vla.cli.run import INCOMPLETE
-from einsort_vla.codec import Codec
 from einsort_vla.errors import UsageError
-from einsort_vla.lerobot import resolve_folder
-from einsort_vla.plan import InputStatistics, Plan
+
+if TYPE_CHECKING:  # loads torch
+    from einsort_vla.checkpoint import CompressionSummary, DenseFolder
+    from einsort_vla.codec import Codec
+    from einsort_vla.plan import InputStatistics, Plan
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Compress:
     """Patterns of those that stay dense all the same; they still count in the rate."""
 
     def run(self, console: Console) -> int:
+        from einsort_vla.checkpoint import DenseFolder
+        from einsort_vla.cli.calibration import calibration_of
+        from einsort_vla.codec import Codec
+        from einsort_vla.lerobot import resolve_folder
+
         if (self.rate is None) == (self.plan is None):
             raise UsageError("compress takes either --rate or --plan.")
         check_new(self.destination)
@@ -61,11 +67,13 @@ class Compress:
 
     def _compress(
         self,
-        dense: DenseFolder,
-        codec: Codec,
-        statistics: InputStatistics | None,
+        dense: "DenseFolder",
+        codec: "Codec",
+        statistics: "InputStatistics | None",
         console: Console,
-    ) -> tuple[Plan, CompressionSummary]:
+    ) -> "tuple[Plan, CompressionSummary]":
+        from einsort_vla.checkpoint import compress_folder
+
         with Progress(console=console) as progress:
             plan = self._plan(dense, codec, statistics, _bar(progress, "planning"))
             coding = _bar(progress, "coding weights")
@@ -73,11 +81,13 @@ class Compress:
 
     def _plan(
         self,
-        dense: DenseFolder,
-        codec: Codec,
-        statistics: InputStatistics | None,
+        dense: "DenseFolder",
+        codec: "Codec",
+        statistics: "InputStatistics | None",
         on_progress: Callable[[int, int], None],
-    ) -> Plan:
+    ) -> "Plan":
+        from einsort_vla.checkpoint import plan_folder
+
         if self.plan is not None:
             return from_yaml(self.plan)
         assert self.rate is not None

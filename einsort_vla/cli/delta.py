@@ -6,8 +6,6 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
-from einsort_vla.checkpoint import apply_patch, write_patch
-
 
 @dataclass(frozen=True)
 class Diff:
@@ -21,6 +19,8 @@ class Diff:
     """File to write."""
 
     def run(self, console: Console) -> int:
+        from einsort_vla.checkpoint import write_patch
+
         write_patch(self.old, self.new, self.patch)
         whole = sum(p.stat().st_size for p in self.new.rglob("*") if p.is_file())
         console.print(
@@ -44,6 +44,8 @@ class Patch:
     """Folder to write; it must not exist."""
 
     def run(self, console: Console) -> int:
+        from einsort_vla.checkpoint import apply_patch
+
         apply_patch(self.old, self.patch, self.destination)
         console.print(f"{self.destination}: whole, all files as they must be.", highlight=False)
         return 0

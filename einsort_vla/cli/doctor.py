@@ -12,7 +12,6 @@ from json import dumps
 from typing import Literal
 
 import psutil
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +23,7 @@ LEROBOT = "0.6.1"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing that was looked at; `fix` says what to do unless it is ok."""
 
     what: str
@@ -35,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Doctor:
-    """Look at what is installed; each finding comes with its fix. Exit code 1 if one is wrong.
+    """Look at what is installed; each check comes with its fix. Exit code 1 if one is wrong.
 
     What is missing is only needed for what its fix names.
     """
@@ -45,26 +44,26 @@ class Doctor:
 
     def run(self, console: Console) -> int:
         with Console(stderr=True).status("Looking; the simulator takes a few seconds"):
-            findings = [finding for check in _CHECKS for finding in check()]
+            checks = [check for look in _LOOKS for check in look()]
         if self.json:
-            print(dumps([asdict(finding) for finding in findings], indent=2))
+            print(dumps([asdict(check) for check in checks], indent=2))
         else:
             table = Table("what", "found", "", "fix")
-            for f in findings:
-                table.add_row(f.what, f.found, f.verdict, f.fix)
+            for c in checks:
+                table.add_row(c.what, c.found, c.verdict, c.fix)
             console.print(table)
-        return INCOMPLETE if any(f.verdict == "wrong" for f in findings) else 0
+        return INCOMPLETE if any(c.verdict == "wrong" for c in checks) else 0
 
 
-def _python() -> Iterator[Finding]:
+def _python() -> Iterator[Check]:
     is_right = sys.version_info[:2] == (3, 12)
-    yield Finding(
+    yield Check(
         "Python", platform.python_version(), "ok" if is_right else "wrong",
         "" if is_right else "lerobot and its pins need Python 3.12",
     )  # fmt: skip
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[Check]:
     yield _package("torch", "", "uv sync")
     yield _package("numba", "", "pip install 'einsort-vla[fast]': codes much faster")
     yield _package("lerobot", LEROBOT, "pip install 'einsort-vla[lerobot]': runs LeRobot policies")
@@ -74,57 +73,59 @@ def _packages() -> Iterator[Finding]:
     yield _package("tensorrt", "", "only on the machine that builds engines: pip install tensorrt")
 
 
-def _package(name: str, version: str, fix: str) -> Finding:
+def _package(name: str, version: str, fix: str) -> Check:
     try:
         found = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name, "not installed", "missing", fix)
+        return Check(name, "not installed", "missing", fix)
     if version and found != version:
-        return Finding(name, found, "wrong", f"pip install {name}=={version}")
-    return Finding(name, found, "ok")
+        return Check(name, found, "wrong", f"pip install {name}=={version}")
+    return Check(name, found, "ok")
 
 
-def _graphics() -> Iterator[Finding]:
+def _graphics() -> Iterator[Check]:
     backend = os.environ.get("MUJOCO_GL", "not set")
     has_osmesa = ctypes.util.find_library("OSMesa") is not None
     fix = "as root: apt-get install libosmesa6 (or MUJOCO_GL=egl with a GPU)"
-    yield Finding(
+    yield Check(
         "GL for LIBERO", f"OSMesa {'found' if has_osmesa else 'not found'}, MUJOCO_GL {backend}",
         "ok" if has_osmesa or backend == "egl" else "missing", "" if has_osmesa else fix,
     )  # fmt: skip
 
 
-def _memory() -> Iterator[Finding]:
+def _memory() -> Iterator[Check]:
     free = psutil.virtual_memory().available / 1e9
     fix = "LIBERO with its policy takes 2.8 GB for each worker: use --workers 1"
-    yield Finding(
+    yield Check(
         "free memory", f"{free:.1f} GB", "ok" if free > 6 else "missing", "" if free > 6 else fix
     )
 
 
-def _gpu() -> Iterator[Finding]:
+def _gpu() -> Iterator[Check]:
+    import torch
+
     if torch.cuda.is_available():
         capability = ".".join(map(str, torch.cuda.get_device_capability()))
-        yield Finding("GPU", f"{torch.cuda.get_device_name()} (compute {capability})", "ok")
+        yield Check("GPU", f"{torch.cuda.get_device_name()} (compute {capability})", "ok")
     else:
-        yield Finding("GPU", "none that torch can use", "missing", "everything runs on the CPU")
+        yield Check("GPU", "none that torch can use", "missing", "everything runs on the CPU")
 
 
-def _compiled_search() -> Iterator[Finding]:
+def _compiled_search() -> Iterator[Check]:
     if importlib.util.find_spec("numba") is None:
         return
     try:
         import einsort_vla.codec.compiled_search  # noqa: F401
     except Exception as error:  # whatever numba finds wrong with this machine
-        yield Finding("compiled search", str(error), "wrong", "reinstall numba and llvmlite")
+        yield Check("compiled search", str(error), "wrong", "reinstall numba and llvmlite")
 
 
-def _plug_ins() -> Iterator[Finding]:
+def _plug_ins() -> Iterator[Check]:
     """What installed plug-ins look at; they know what this package does not."""
     for entry in metadata.entry_points(group="einsort_vla.doctor"):
         yield from entry.load()()
 
 
-_CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+_LOOKS: tuple[Callable[[], Iterator[Check]], ...] = (
     _python, _packages, _compiled_search, _graphics, _memory, _gpu, _plug_ins,
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
@@ -11,15 +11,9 @@ from tyro.conf import Positional
 
 from einsort_vla.atomic import check_new
 from einsort_vla.errors import UsageError, unknown_name
-from einsort_vla.export import (
-    MAX_BATCH,
-    PRECISIONS,
-    GraphOptions,
-    Target,
-    export_bundle,
-    find_target,
-)
-from einsort_vla.lerobot import read_frames
+
+if TYPE_CHECKING:  # loads torch
+    from einsort_vla.export import Target
 
 N_GRAPHS = 3
 
@@ -49,6 +43,15 @@ class Export:
     """At most so many of them; of noise there are four."""
 
     def run(self, console: Console) -> int:
+        from einsort_vla.export import (
+            MAX_BATCH,
+            PRECISIONS,
+            GraphOptions,
+            export_bundle,
+            find_target,
+        )
+        from einsort_vla.lerobot import read_frames
+
         target = find_target(self.target)
         if self.precision and self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
@@ -81,7 +84,7 @@ def _size(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
-def _next_step(out: Path, target: Target) -> str:
+def _next_step(out: Path, target: "Target") -> str:
     if target.capability is None:
         return f"Next: einsort-vla verify {out}"
     program = "python3 einsort-device.pyz"

@@ -3,14 +3,14 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from einsort_vla.checkpoint import Checkpoint, read_folder
-from einsort_vla.plan import describe_cores
+if TYPE_CHECKING:  # loads torch
+    from einsort_vla.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Inspect:
     """Print JSON instead of a table."""
 
     def run(self, console: Console) -> int:
+        from einsort_vla.checkpoint import read_folder
+
         content = describe(read_folder(self.folder))
         if self.json:
             print(json.dumps(content, indent=2))
@@ -31,7 +33,7 @@ class Inspect:
         return 0
 
 
-def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+def describe(checkpoint: "Checkpoint") -> dict[str, Any]:
     """Rows and totals of a compressed file, as plain data."""
     plan = checkpoint.plan
     return {
@@ -77,5 +79,7 @@ def _print_table(content: dict[str, Any], console: Console) -> None:
     for name, reason in content["dropped"].items():
         console.print(f"Not stored: {name} ({reason}).", highlight=False)
     if content["core_kept_fraction"] is not None:
+        from einsort_vla.plan import describe_cores
+
         text = describe_cores(content["core_kept_fraction"], content["order_bits_per_weight"])
         console.print(text, highlight=False)

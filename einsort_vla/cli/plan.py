@@ -2,20 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
 from tyro.conf import Positional
 
 from einsort_vla.atomic import check_new, write_text
-from einsort_vla.checkpoint import DenseFolder, plan_folder
-from einsort_vla.cli.calibration import CalibrateOption, calibration_of
-from einsort_vla.cli.options import CodecOption
-from einsort_vla.codec import Codec
+from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.errors import CheckpointError
-from einsort_vla.lerobot import resolve_folder
-from einsort_vla.plan import Plan
+
+if TYPE_CHECKING:  # loads torch
+    from einsort_vla.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,11 @@ class MakePlan:
     """YAML file to write, for `compress --plan`; without it the plan is printed."""
 
     def run(self, console: Console) -> int:
+        from einsort_vla.checkpoint import DenseFolder, plan_folder
+        from einsort_vla.cli.calibration import calibration_of
+        from einsort_vla.codec import Codec
+        from einsort_vla.lerobot import resolve_folder
+
         codec, dense = Codec.parse(self.codec), DenseFolder(resolve_folder(self.source))
         statistics = calibration_of(self.calibrate, dense, console)
         plan = plan_folder(dense, self.rate, codec, statistics)
@@ -50,7 +53,7 @@ class MakePlan:
         return 0
 
 
-def to_yaml(plan: Plan) -> str:
+def to_yaml(plan: "Plan") -> str:
     """A plan as text: one line a matrix, so that two plans can be compared line by line."""
     content = plan.as_dict()
     head = yaml.safe_dump({key: content[key] for key in ("codec", "rate_requested")})
@@ -58,12 +61,14 @@ def to_yaml(plan: Plan) -> str:
     return head + "tensors:\n" + "".join(lines)
 
 
-def from_yaml(file: Path) -> Plan:
+def from_yaml(file: Path) -> "Plan":
     """The plan in a file.
 
     Raises:
         CheckpointError: it is missing, no YAML, or no plan.
     """
+    from einsort_vla.plan import Plan
+
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -8,14 +8,11 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from einsort_vla.atomic import check_new
-from einsort_vla.checkpoint import WEIGHTS, file_sha256, read_folder, write_results
-from einsort_vla.checkpoint.card import CARD as MODEL_CARD
-from einsort_vla.checkpoint.card import read_card
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import MissingDependency
 from einsort_vla.results import PAGE
 
-if TYPE_CHECKING:  # what they need is installed with the extra `eval` alone
+if TYPE_CHECKING:  # loads torch, or what is installed with the extra `eval` alone
     from einsort_vla.results.joined_card import Identity
     from einsort_vla.results.sources import Sources
 
@@ -45,8 +42,10 @@ class Report:
         text = checkpoint_text(sources, _identify(self.card)) if self.card else None
         code = _write_pages(self.folder, sources, console)
         if self.card and text:
+            from einsort_vla.checkpoint.card import CARD, write_results
+
             write_results(self.card, text)
-            console.print(f"Model card: {self.card / MODEL_CARD}", highlight=False, soft_wrap=True)
+            console.print(f"Model card: {self.card / CARD}", highlight=False, soft_wrap=True)
         return code
 
 
@@ -72,6 +71,8 @@ class Merge:
 
 def _identify(folder: Path) -> "Identity":
     """What a checkpoint is, once it is sure that its card can take results."""
+    from einsort_vla.checkpoint import WEIGHTS, file_sha256, read_folder
+    from einsort_vla.checkpoint.card import read_card
     from einsort_vla.results.joined_card import Identity
 
     found = read_folder(folder)

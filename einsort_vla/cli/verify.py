@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from rich.console import Console
@@ -10,22 +11,13 @@ from rich.progress import track
 from rich.table import Table
 from tyro.conf import Positional
 
-from einsort_vla.checkpoint import Checkpoint, DenseFolder, read_folder
 from einsort_vla.cli.bundle import Runtime, say_to
 from einsort_vla.cli.options import BackendOption
 from einsort_vla.cli.run import INCOMPLETE
-from einsort_vla.codec import decode
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
-from einsort_vla.kernels import check_available, device_of
-from einsort_vla.layers import count_backends, count_fallbacks
-from einsort_vla.lerobot import (
-    action_chunks,
-    action_error,
-    load_policy,
-    made_up_observations,
-    read_frames,
-)
-from einsort_vla.runtime import commands, is_bundle
+
+if TYPE_CHECKING:  # loads torch
+    from einsort_vla.checkpoint import Checkpoint, DenseFolder
 
 TOLERANCE = 2.0  # of the predicted error, which is that of Gaussian weights
 FLOOR = 1e-6  # below it, float16 scales and not the code decide
@@ -57,6 +49,10 @@ class Verify:
     """What runs an exported policy; auto: TensorRT if engines were built, else ONNX Runtime."""
 
     def run(self, console: Console) -> int:
+        from einsort_vla.checkpoint import DenseFolder, read_folder
+        from einsort_vla.kernels import check_available
+        from einsort_vla.runtime import commands, is_bundle
+
         check_available(self.backend)
         if is_bundle(self.folder):
             if self.against or self.frames:
@@ -79,7 +75,7 @@ class Verify:
             self._show_actions(dense, console)
         return verdict
 
-    def _judge_weights(self, content: Checkpoint, dense: DenseFolder, console: Console) -> int:
+    def _judge_weights(self, content: "Checkpoint", dense: "DenseFolder", console: Console) -> int:
         rows = _compare(content, dense, console)
         worst = sorted(rows, key=lambda row: -row[1] / max(row[2], FLOOR))
         _print(worst[:SHOWN], console)
@@ -94,7 +90,17 @@ class Verify:
         )
         return INCOMPLETE if failed else 0
 
-    def _show_actions(self, dense: DenseFolder, console: Console) -> None:
+    def _show_actions(self, dense: "DenseFolder", console: Console) -> None:
+        from einsort_vla.kernels import device_of
+        from einsort_vla.layers import count_backends, count_fallbacks
+        from einsort_vla.lerobot import (
+            action_chunks,
+            action_error,
+            load_policy,
+            made_up_observations,
+            read_frames,
+        )
+
         needed = 4 * sum(math.prod(stored.shape) for stored in dense.tensors.values())
         if needed > (free := psutil.virtual_memory().available):
             console.print(
@@ -131,9 +137,11 @@ class Verify:
 
 
 def _compare(
-    content: Checkpoint, dense: DenseFolder, console: Console
+    content: "Checkpoint", dense: "DenseFolder", console: Console
 ) -> list[tuple[str, float, float]]:
     """(name, relative squared error, predicted) of every coded matrix."""
+    from einsort_vla.codec import decode
+
     if dense.sha256 != content.source_sha256:
         raise CheckpointError(f"{dense.folder} does not hold the weights this was made from.")
     rows = []

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from einsort_vla.checkpoint import DenseFolder
-from einsort_vla.cli.calibration import CalibrateOption
-from einsort_vla.cli.options import BackendOption
+from einsort_vla.cli.options import BackendOption, CalibrateOption
 from einsort_vla.codec import Codec, Leader
 from einsort_vla.errors import UsageError
 from einsort_vla.export import family_of

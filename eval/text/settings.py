@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from einsort_vla.cli.calibration import CalibrateOption
+from einsort_vla.cli.options import CalibrateOption
 from eval.run.settings import ArmSettings
 
 SMOLLM2 = "smollm2-135m"  # the default: the one language model that comes as a package

@@ -79,7 +79,7 @@ def test_what_is_reported_is_what_lies_in_memory(codec, heads, tokens, dim, rate
         assert report.rate < 1 - report.core_kept_fraction  # signs and order are counted
         assert {"order", "signs"} <= report.bits_by_part.keys()
     else:
-        assert report.rate >= rate
+        assert report.rate >= rate - 1e-12  # of 2304 in 2880 bytes, floats make 0.19999999999999996
 
 
 @pytest.mark.parametrize("codec", ["leader", "scalar"])

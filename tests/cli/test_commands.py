@@ -1,6 +1,7 @@
 """`einsort-vla` and its subcommands as a user calls them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,46 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from einsort_vla.cli import doctor
+from einsort_vla.cli.options import BackendOption, CodecOption
+from einsort_vla.codec import FORMS
+from einsort_vla.kernels import BACKENDS
 
-def run(*arguments):
-    program = Path(sys.executable).with_name("einsort-vla")
-    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
+PROGRAM = Path(sys.executable).with_name("einsort-vla")
 
 
-def test_compress_then_inspect(tiny_policy_folder, tmp_path):
+@pytest.fixture
+def run(command):
+    return lambda *arguments: command("einsort-vla", *arguments)
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from einsort_vla.cli import main\n"
+        "for arguments in ['--help'], ['compress', '--help'], ['report', '--help']:\n"
+        "    sys.argv = ['einsort-vla', *arguments]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: assert end.code == 0\n"
+        "assert not {'torch', 'numpy', 'safetensors', 'lerobot', 'scipy'} & {*sys.modules}"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_help_names_every_form_and_backend():
+    forms, backends = (option.__metadata__[0].help for option in (CodecOption, BackendOption))
+    assert re.search(r"\((.*?)\)", forms).group(1).split(", ") == list(FORMS)
+    names = re.sub(r" \(.*?\)", "", backends).partition(": ")[2].rstrip(".")
+    assert sorted(re.split(", | or ", names)) == sorted(BACKENDS)
+
+
+def test_the_installed_program_runs_and_its_exit_code_is_the_commands(tmp_path):
+    result = subprocess.run([PROGRAM, "inspect", tmp_path / "none"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ")
+
+
+def test_compress_then_inspect(run, tiny_policy_folder, tmp_path):
     result = run("compress", tiny_policy_folder, tmp_path / "new", "--rate", 0.7)
     assert result.returncode == 0, result.stderr
     assert "rate 0.7" in result.stdout
@@ -27,7 +61,7 @@ def test_compress_then_inspect(tiny_policy_folder, tmp_path):
     assert content["coded_bytes"] == sum(row["bytes"] for row in content["tensors"])
 
 
-def test_sources_that_cannot_be_reached(tmp_path):
+def test_sources_that_cannot_be_reached(run, tmp_path):
     for source, message in [
         (tmp_path / "nowhere", "does not exist"),
         ("nobody/nothing", "neither a folder here nor a hub model that can be reached"),
@@ -38,7 +72,7 @@ def test_sources_that_cannot_be_reached(tmp_path):
         assert "Traceback" not in result.stderr
 
 
-def test_a_plan_can_be_edited_and_used(tiny_policy_folder, tmp_path):
+def test_a_plan_can_be_edited_and_used(run, tiny_policy_folder, tmp_path):
     file = tmp_path / "plan.yaml"
     assert run("plan", tiny_policy_folder, "--rate", 0.7, "--output", file).returncode == 0
     text = file.read_text()
@@ -52,7 +86,7 @@ def test_a_plan_can_be_edited_and_used(tiny_policy_folder, tmp_path):
     assert [row["spec"]["form"] for row in content["tensors"]] == ["scalar", "leader"]
 
 
-def test_plans_that_do_not_fit(tiny_policy_folder, tmp_path):
+def test_plans_that_do_not_fit(run, tiny_policy_folder, tmp_path):
     good = run("plan", tiny_policy_folder, "--rate", 0.7).stdout
     for text, message in [
         (good.replace("second", "third"), "made for another policy"),
@@ -72,7 +106,7 @@ def test_plans_that_do_not_fit(tiny_policy_folder, tmp_path):
     assert "either --rate or --plan" in run("compress", "a", "b").stderr
 
 
-def test_misuse_is_one_line_and_exit_code_2(tiny_policy_folder, tmp_path):
+def test_misuse_is_one_line_and_exit_code_2(run, tiny_policy_folder, tmp_path):
     for arguments, message in [
         (("compress", tiny_policy_folder, tmp_path / "new", "--rate", "1"), "outside [0, 0.95]"),
         (("compress", tmp_path / "none", tmp_path / "new", "--rate", "0.5"), "does not exist"),
@@ -86,7 +120,7 @@ def test_misuse_is_one_line_and_exit_code_2(tiny_policy_folder, tmp_path):
     assert run().returncode == 2
 
 
-def test_excluded_matrices_stay_dense_and_count(tiny_policy_folder, tmp_path):
+def test_excluded_matrices_stay_dense_and_count(run, tiny_policy_folder, tmp_path):
     source, new = tiny_policy_folder, tmp_path / "new"
     result = run("compress", source, new, "--rate", 0.3, "--exclude", "*second*")
     assert result.returncode == 0, result.stderr
@@ -100,7 +134,7 @@ def test_excluded_matrices_stay_dense_and_count(tiny_policy_folder, tmp_path):
         assert message in result.stderr
 
 
-def test_verify_compares_with_the_source(tiny_policy_folder, tmp_path):
+def test_verify_compares_with_the_source(run, tiny_policy_folder, tmp_path):
     source, new = tiny_policy_folder, tmp_path / "new"
     run("compress", source, new, "--rate", 0.7)
     result = run("verify", new, "--against", source)
@@ -122,7 +156,7 @@ def test_verify_compares_with_the_source(tiny_policy_folder, tmp_path):
     assert "1 of 2 matrices" in result.stdout
 
 
-def test_a_patch_makes_the_new_folder_out_of_the_old(tiny_policy_folder, tmp_path):
+def test_a_patch_makes_the_new_folder_out_of_the_old(run, tiny_policy_folder, tmp_path):
     source, old, new = tiny_policy_folder, tmp_path / "old", tmp_path / "new"
     run("compress", source, old, "--rate", 0.7)
     tensors = load_file(source / "model.safetensors")
@@ -160,22 +194,22 @@ def test_a_patch_makes_the_new_folder_out_of_the_old(tiny_policy_folder, tmp_pat
 
 
 @pytest.mark.sim
-def test_doctor_has_a_fix_for_what_is_not_right():
+def test_doctor_has_a_fix_for_what_is_not_right(run, monkeypatch):
     result = run("doctor", "--json")
-    findings = json.loads(result.stdout)
+    checks = json.loads(result.stdout)
     assert {"Python", "torch", "lerobot", "mujoco", "GL for LIBERO", "tensorrt"} <= {
-        finding["what"] for finding in findings
+        check["what"] for check in checks
     }
-    assert all((f["verdict"] == "ok") != bool(f["fix"]) for f in findings)
-    assert [f["verdict"] for f in findings if f["what"] == "physics of LIBERO"] == ["ok"]
-    wrong = [finding for finding in findings if finding["verdict"] == "wrong"]
+    assert all((c["verdict"] == "ok") != bool(c["fix"]) for c in checks)
+    assert [c["verdict"] for c in checks if c["what"] == "physics of LIBERO"] == ["ok"]
+    wrong = [check for check in checks if check["verdict"] == "wrong"]
     assert result.returncode == bool(wrong)
+    monkeypatch.setattr(doctor, "_LOOKS", (doctor._python,))  # the simulator has been looked at
     assert "fix" in run("doctor").stdout
 
 
-def test_a_reader_that_has_read_enough_is_no_error(tiny_policy_folder, tmp_path):
+def test_a_reader_that_has_read_enough_is_no_error(run, tiny_policy_folder, tmp_path):
     run("compress", tiny_policy_folder, tmp_path / "new", "--rate", 0.7)
-    program = Path(sys.executable).with_name("einsort-vla")
-    line = f"{program} inspect {tmp_path / 'new'} --json | head -c 1"
+    line = f"{PROGRAM} inspect {tmp_path / 'new'} --json | head -c 1"
     result = subprocess.run(line, shell=True, capture_output=True, text=True)
     assert (result.stdout, result.stderr) == ("{", "")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from einsort_vla.cli.doctor import MUJOCO, Finding
+from einsort_vla.cli.doctor import MUJOCO, Check
 from einsort_vla.errors import EinSortError
 
 SUITE, TASK, STATE = "libero_spatial", 5, 0
@@ -18,22 +18,22 @@ TOLERANCE_M = 1e-3
 _WHAT = "physics of LIBERO"
 
 
-def check() -> Iterator[Finding]:
+def check() -> Iterator[Check]:
     """One finding: where the bowl ends."""
     try:
         place = bowl_place()
     except EinSortError as error:
-        yield Finding(_WHAT, str(error), "missing", "see what else this table names")
+        yield Check(_WHAT, str(error), "missing", "see what else this table names")
         return
     except Exception as error:  # whatever versions that do not fit together raise
         fix = f"pip install 'einsort-vla[libero]' mujoco=={MUJOCO}"
-        yield Finding(_WHAT, f"the simulator fails: {type(error).__name__}", "wrong", fix)
+        yield Check(_WHAT, f"the simulator fails: {type(error).__name__}", "wrong", fix)
         return
     off_m = float(np.linalg.norm(place - np.array(EXPECTED_M)))
     found = f"{SUITE} task {TASK}: the bowl rests {1000 * off_m:.1f} mm from where it should"
     is_right = off_m < TOLERANCE_M
     fix = "" if is_right else f"pip install mujoco=={MUJOCO}: other versions change this task"
-    yield Finding(_WHAT, found, "ok" if is_right else "wrong", fix)
+    yield Check(_WHAT, found, "ok" if is_right else "wrong", fix)
 
 
 def bowl_place() -> np.ndarray:
