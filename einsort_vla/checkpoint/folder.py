@@ -23,7 +23,6 @@ from einsort_vla.checkpoint.source import (
     INDEX,
     METHOD,
     QUANTIZATION,
-    TYPE_PREFIX,
     WEIGHTS,
     DenseFolder,
     StoredTensor,
@@ -35,6 +34,7 @@ from einsort_vla.checkpoint.source import (
 from einsort_vla.checkpoint.writer import DTYPES, FileWriter
 from einsort_vla.codec import CompressedTensor, Dense, Leader, check_codec, encode
 from einsort_vla.errors import CheckpointError, EinSortError, UsageError
+from einsort_vla.families import TYPE_PREFIX
 from einsort_vla.plan import InputStatistics, Plan, allocate, check_rate, options, planned
 
 MATRICES_AT_ONCE = 4  # with feedback; each takes up to four times its float32 size of memory
@@ -187,8 +187,7 @@ def _compressed_config(dense: DenseFolder, plan: Plan) -> dict[str, Any]:
     """config.json of the new folder: a loader that knows the dense type alone must refuse it."""
     if dense.is_lerobot:
         return dense.config | {"type": TYPE_PREFIX + dense.policy_type}
-    in_model = dense.family.linear or {}
-    tensors = {in_model[name]: planned for name, planned in plan.tensors.items()}
+    tensors = {dense.in_model[name]: planned for name, planned in plan.tensors.items()}
     method = {
         "quant_method": METHOD,
         "rate": plan.rate_requested,

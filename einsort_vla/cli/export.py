@@ -13,12 +13,12 @@ from einsort_vla.checkpoint import check_new
 from einsort_vla.errors import UsageError, unknown_name
 from einsort_vla.export import (
     MAX_BATCH,
-    PRECISIONS,
     GraphOptions,
     Target,
     export_bundle,
     find_target,
 )
+from einsort_vla.families import PRECISIONS
 from einsort_vla.lerobot import read_frames
 
 N_GRAPHS = 3

@@ -14,7 +14,7 @@ from einsort_vla.cli.calibration import CalibrateOption
 from einsort_vla.cli.options import BackendOption, CodecOption
 from einsort_vla.codec import Leader, check_codec
 from einsort_vla.errors import UsageError
-from einsort_vla.export import family_of
+from einsort_vla.families import export_of
 from einsort_vla.kernels import check_available
 from einsort_vla.lerobot import resolve_folder
 from einsort_vla.plan import check_rate
@@ -258,7 +258,7 @@ def _check_runtime(
         raise UsageError("--backend is for --runtime torch; ONNX Runtime decodes by itself.")
     if settings.batch > 1:
         raise UsageError("--batch is for --runtime torch; the exported graph takes one look.")
-    family_of(str(DenseFolder(folder).config["type"]))
+    export_of(str(DenseFolder(folder).config["type"]))
 
 
 def find_policy(policy: str) -> Path:
