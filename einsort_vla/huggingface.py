@@ -185,8 +185,9 @@ def watch_text(
         raise CheckpointError(f"{text} has {len(ids)} tokens; at least {BLOCK_TOKENS} are needed.")
     model_class = getattr(transformers, dense.config["architectures"][0])
     model = model_class.from_pretrained(dense.folder, dtype=torch.float32).eval()
-    names = dense.family.linear or {}
-    layers = {n: model.get_submodule(own.removesuffix(".weight")) for n, own in names.items()}
+    layers = {
+        n: model.get_submodule(own.removesuffix(".weight")) for n, own in dense.in_model.items()
+    }
     with torch.inference_mode(), statistics.observing(layers):
         for block in blocks:
             model(input_ids=block[None])

@@ -3,7 +3,6 @@
 from einsort_vla.checkpoint.card import write_results
 from einsort_vla.checkpoint.delta import apply as apply_patch
 from einsort_vla.checkpoint.delta import diff as write_patch
-from einsort_vla.checkpoint.families import FAMILIES
 from einsort_vla.checkpoint.file import FORMAT_VERSION, Checkpoint, read, write
 from einsort_vla.checkpoint.folder import (
     CompressionSummary,
@@ -14,7 +13,6 @@ from einsort_vla.checkpoint.folder import (
 )
 from einsort_vla.checkpoint.source import (
     METHOD,
-    TYPE_PREFIX,
     WEIGHTS,
     DenseFolder,
     file_sha256,
@@ -25,10 +23,8 @@ from einsort_vla.checkpoint.source import (
 from einsort_vla.checkpoint.transformers_layers import linear_layers
 
 __all__ = [
-    "FAMILIES",
     "FORMAT_VERSION",
     "METHOD",
-    "TYPE_PREFIX",
     "WEIGHTS",
     "Checkpoint",
     "CompressionSummary",

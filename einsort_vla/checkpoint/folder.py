@@ -22,7 +22,6 @@ from einsort_vla.checkpoint.source import (
     INDEX,
     METHOD,
     QUANTIZATION,
-    TYPE_PREFIX,
     WEIGHTS,
     DenseFolder,
     StoredTensor,
@@ -33,6 +32,7 @@ from einsort_vla.checkpoint.source import (
 from einsort_vla.checkpoint.writer import DTYPES, FileWriter
 from einsort_vla.codec import Codec, CompressedTensor, Shape, encode
 from einsort_vla.errors import CheckpointError, EinSortError
+from einsort_vla.families import TYPE_PREFIX
 from einsort_vla.plan import (
     Candidates,
     InputStatistics,
@@ -149,8 +149,7 @@ def _compressed_config(dense: DenseFolder, plan: Plan) -> dict[str, Any]:
     """config.json of the new folder: a loader that knows the dense type alone must refuse it."""
     if dense.is_lerobot:
         return dense.config | {"type": TYPE_PREFIX + dense.policy_type}
-    in_model = dense.family.linear or {}
-    tensors = {in_model[name]: planned for name, planned in plan.tensors.items()}
+    tensors = {dense.in_model[name]: planned for name, planned in plan.tensors.items()}
     method = {
         "quant_method": METHOD,
         "rate": plan.rate_requested,

@@ -45,11 +45,11 @@ class Export:
     def run(self, console: Console) -> int:
         from einsort_vla.export import (
             MAX_BATCH,
-            PRECISIONS,
             GraphOptions,
             export_bundle,
             find_target,
         )
+        from einsort_vla.families import PRECISIONS
         from einsort_vla.lerobot import read_frames
 
         target = find_target(self.target)

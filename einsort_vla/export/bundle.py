@@ -15,7 +15,6 @@ import torch
 import einsort_vla
 from einsort_vla.atomic import atomic_folder, check_new
 from einsort_vla.checkpoint import (
-    TYPE_PREFIX,
     WEIGHTS,
     file_sha256,
     is_compressed,
@@ -27,8 +26,8 @@ from einsort_vla.errors import UsageError
 from einsort_vla.export.graphs import write_graphs
 from einsort_vla.export.linear import OPERATORS
 from einsort_vla.export.options import GraphOptions
-from einsort_vla.export.parts import Family, family_of, n_flow_steps
 from einsort_vla.export.targets import Target
+from einsort_vla.families import Export, export_of, family_of
 from einsort_vla.lerobot import (
     LoadedPolicy,
     Observation,
@@ -86,8 +85,8 @@ def export_bundle(
     """
     check_new(out)
     config = read_config(source)
-    family, plan = family_of(config.get("type", "of Transformers")), _plan_facts(source, config)
-    precision = None if target.capability is None else _precision(options, family, config["type"])
+    export, plan = export_of(config.get("type", "of Transformers")), _plan_facts(source, config)
+    precision = None if target.capability is None else _precision(options, export, config["type"])
     with atomic_folder(out) as partial:
         (partial / GRAPHS).mkdir()
         cuda = _write_plugin(partial / PLUGINS, target)
@@ -109,11 +108,11 @@ def export_bundle(
     return manifest
 
 
-def _precision(options: GraphOptions, family: Family, kind: str) -> str:
-    precision = options.precision or family.precisions[0]
-    if precision not in family.precisions:
+def _precision(options: GraphOptions, export: Export, kind: str) -> str:
+    precision = options.precision or export.precisions[0]
+    if precision not in export.precisions:
         raise UsageError(
-            f"{kind} cannot compute in {precision}, only in {', '.join(family.precisions)}."
+            f"{kind} cannot compute in {precision}, only in {', '.join(export.precisions)}."
         )
     return precision
 
@@ -206,12 +205,12 @@ def _policy_facts(policy: LoadedPolicy) -> dict[str, Any]:
     """What a program on the device must know to feed the graphs and to use the actions."""
     config = policy.module.config
     return {
-        "type": config.type.removeprefix(TYPE_PREFIX), "cameras": policy.camera_keys,
+        "type": family_of(config.type).name, "cameras": policy.camera_keys,
         "image_range": [-1.0, 1.0], "tokenizer_max_length": config.tokenizer_max_length,
         "state_size": config.robot_state_feature.shape[0] if config.robot_state_feature else 0,
         "action_size": config.action_feature.shape[0],
         "chunk_size": policy.chunk_size, "n_action_steps": policy.n_action_steps,
-        "n_steps": n_flow_steps(config),
+        "n_steps": export_of(config.type).n_steps(config),
         "normalization": {
             key: {name: np.asarray(value).tolist() for name, value in own.items()}
             for key, own in policy.statistics.items()

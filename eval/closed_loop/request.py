@@ -13,7 +13,7 @@ from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.cli.options import BackendOption, CalibrateOption
 from einsort_vla.codec import Codec, Leader
 from einsort_vla.errors import UsageError
-from einsort_vla.export import family_of
+from einsort_vla.families import export_of
 from einsort_vla.kernels import check_available
 from einsort_vla.lerobot import resolve_folder
 from einsort_vla.results import Scene
@@ -216,7 +216,7 @@ def _check_runtime(
         raise UsageError("--backend is for --runtime torch; ONNX Runtime decodes by itself.")
     if settings.batch > 1:
         raise UsageError("--batch is for --runtime torch; the exported graph takes one look.")
-    family_of(dense.policy_type)
+    export_of(dense.policy_type)
 
 
 def find_policy(policy: str) -> DenseFolder:

@@ -110,9 +110,9 @@ def watch_questions(
     One at a time, so that no padding is counted.
     """
     statistics = InputStatistics(dense.sha256)
-    names = dense.family.linear or {}
     layers = {
-        name: model.model.get_submodule(own.removesuffix(".weight")) for name, own in names.items()
+        name: model.model.get_submodule(own.removesuffix(".weight"))
+        for name, own in dense.in_model.items()
     }
     counted = counting("training questions watched", ["question"] * len(asked), console)
     with counted as step, statistics.observing(layers):

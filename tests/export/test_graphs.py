@@ -14,7 +14,7 @@ from lerobot.policies.factory import get_policy_class
 from einsort_vla.errors import UsageError
 from einsort_vla.export import GraphOptions
 from einsort_vla.export.graphs import write_graphs
-from einsort_vla.export.parts import family_of, n_flow_steps, parts_of
+from einsort_vla.families import export_of
 from einsort_vla.lerobot import LoadedPolicy, quiet_lerobot
 from einsort_vla.runtime.flow import sample_actions
 from tests.compressing import compress
@@ -61,6 +61,10 @@ def exported(request, tmp_path_factory):
         yield load("decoded"), folder / "graphs", facts
 
 
+def parts_of(policy):
+    return export_of(policy.module.config.type).parts(policy.module, BATCH)
+
+
 def norm_error(found, expected):
     found, expected = np.float64(found), np.float64(expected)
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
@@ -70,7 +74,7 @@ def test_every_part_and_the_whole_chunk(exported):
     policy, folder, facts = exported
     assert all(entry["shape"][0] is None for entry in facts["chunk"]["inputs"])
     graphs = Graphs(folder, [*facts["parts"], "chunk"])
-    parts = {part.name: part for part in parts_of(policy, BATCH)}
+    parts = {part.name: part for part in parts_of(policy)}
     with torch.no_grad():
         for part in parts.values():
             expected = part.module(*part.inputs.values())
@@ -88,7 +92,7 @@ def test_every_part_and_the_whole_chunk(exported):
     shown = {name: tensor.numpy() for name, tensor in shown.items()} | {"noise": noise.numpy()}
     whole = graphs.run("chunk", shown)["actions"]
     assert norm_error(whole, expected) < TOLERANCE
-    n_steps = n_flow_steps(policy.module.config)
+    n_steps = export_of(policy.module.config.type).n_steps(policy.module.config)
     assert norm_error(sample_actions(graphs, shown, n_steps), expected) < TOLERANCE
     one = {name: array[:1] for name, array in shown.items() if name not in ("keys", "values")}
     assert norm_error(graphs.run("chunk", one)["actions"], expected[:1]) < TOLERANCE
@@ -96,16 +100,16 @@ def test_every_part_and_the_whole_chunk(exported):
 
 def test_what_is_not_exported():
     with pytest.raises(UsageError, match=r"type 'act' are not exported; those of smolvla, pi0"):
-        family_of("einsort_act")
+        export_of("einsort_act")
 
 
 def test_pi0_in_bfloat16(exported):
     """In PyTorch: its engines' graphs are traced of this."""
     policy, _, _ = exported
-    assert "float16" not in family_of("pi0").precisions
-    expected = [part.module(*part.inputs.values()) for part in parts_of(policy, BATCH)]
-    family_of("pi0").set_precision(policy, torch.bfloat16)
-    for part, before in zip(parts_of(policy, BATCH), expected, strict=True):
+    assert "float16" not in export_of("pi0").precisions
+    expected = [part.module(*part.inputs.values()) for part in parts_of(policy)]
+    export_of("pi0").set_precision(policy.module, torch.bfloat16)
+    for part, before in zip(parts_of(policy), expected, strict=True):
         after = part.module(*part.inputs.values())
         pairs = zip(after, before, strict=True) if isinstance(after, tuple) else [(after, before)]
         for own, other in pairs:

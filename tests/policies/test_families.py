@@ -28,7 +28,7 @@ LEFT_DENSE = {
     "groot": ("lm_head",),
     "vla_jepa": ("lm_head",),
 }
-"""Parts of the names of linear layers that are not coded; why: checkpoint/families.py."""
+"""Parts of the names of linear layers that are not coded; why: einsort_vla/families."""
 
 
 @pytest.mark.parametrize("family", FAMILIES)

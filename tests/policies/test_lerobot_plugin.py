@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from einsort_vla.checkpoint import FAMILIES
 from einsort_vla.errors import CheckpointError
+from einsort_vla.families import FAMILIES
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.lerobot import load_policy, quiet_lerobot
 from tests.compressing import compress
