@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from einsort_vla.cli.calibration import CalibrateOption, calibration_of
+from einsort_vla.cli.calibration import calibration_of
+from einsort_vla.cli.options import CalibrateOption
 from einsort_vla.cli.run import INCOMPLETE, run_command
 from einsort_vla.errors import UsageError
 from einsort_vla.plan import InputStatistics, is_statistics

@@ -1,9 +1,7 @@
 """`--calibrate SOURCE`: statistics that are there already, or taken now from observations."""
 
 from pathlib import Path
-from typing import Annotated
 
-import tyro
 from rich.console import Console
 from rich.progress import track
 
@@ -12,18 +10,6 @@ from einsort_vla.lerobot import load_policy, read_frames, watch_inputs
 from einsort_vla.plan import InputStatistics, is_statistics
 
 MAX_LOOKS = 128  # beyond, the second moments hardly change
-
-CalibrateOption = Annotated[
-    str | None,
-    tyro.conf.arg(
-        metavar="SOURCE",
-        help="What the policy sees in use, so that its layers' outputs, not their weights, are "
-        "kept close: the file that eval/calibrate.py wrote for it (bits then also go where its "
-        "actions need them), or what to watch the dense policy on now: a LeRobot dataset's "
-        "folder or hub id, or the observation files of eval/calibrate.py; for a language model, a "
-        "text file.",
-    ),
-]
 
 
 def calibration_of(source: str | None, policy: Path, console: Console) -> InputStatistics | None:

@@ -9,8 +9,8 @@ from rich.progress import Progress, TaskID
 from tyro.conf import Positional
 
 from einsort_vla.checkpoint import CompressionSummary, check_new, compress_folder, plan_folder
-from einsort_vla.cli.calibration import CalibrateOption, calibration_of
-from einsort_vla.cli.options import CodecOption
+from einsort_vla.cli.calibration import calibration_of
+from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.cli.plan import from_yaml
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import UsageError

@@ -1,16 +1,17 @@
-"""Options that several commands have, with one help text each."""
+"""Options that several commands have, with one help text each.
+
+The texts name forms and backends themselves: to ask the codec would load torch.
+"""
 
 from typing import Annotated
 
 import tyro
 
-from einsort_vla.codec import FORMS
-
 CodecOption = Annotated[
     str,
     tyro.conf.arg(
-        help=f"Form of the code ({', '.join(FORMS)}), with options of its menu: leader, "
-        '"leader window=10", "scalar group=128 grid=asymmetric clip=true", '
+        help="Form of the code (leader, local, lossless, network, scalar), with options of its "
+        'menu: leader, "leader window=10", "scalar group=128 grid=asymmetric clip=true", '
         '"network decomposition=tt".'
     ),
 ]
@@ -21,5 +22,17 @@ BackendOption = Annotated[
         help="How coded weights are multiplied: dense (decoded at load), cpu (compiled code, from "
         "the streams), cuda or triton (the same on a GPU), auto (the fastest that runs here; the "
         "reason of each fallback is logged), reference or factored."
+    ),
+]
+
+CalibrateOption = Annotated[
+    str | None,
+    tyro.conf.arg(
+        metavar="SOURCE",
+        help="What the policy sees in use, so that its layers' outputs, not their weights, are "
+        "kept close: the file that eval/calibrate.py wrote for it (bits then also go where its "
+        "actions need them), or what to watch the dense policy on now: a LeRobot dataset's "
+        "folder or hub id, or the observation files of eval/calibrate.py; for a language model, a "
+        "text file.",
     ),
 ]

@@ -9,8 +9,8 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from einsort_vla.checkpoint import check_new, plan_folder
-from einsort_vla.cli.calibration import CalibrateOption, calibration_of
-from einsort_vla.cli.options import CodecOption
+from einsort_vla.cli.calibration import calibration_of
+from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.errors import CheckpointError
 from einsort_vla.lerobot import resolve_folder
 from einsort_vla.plan import Plan

@@ -14,7 +14,7 @@ from einsort_vla.errors import CheckpointError
 from einsort_vla.export import GraphOptions, export_bundle, find_target
 from einsort_vla.kernels import device_of
 from einsort_vla.plan import InputStatistics, Plan
-from eval.closed_loop.request import Request
+from eval.closed_loop.request import ClosedLoopRequest
 from eval.run.arms import DENSE, Arm, Variant, arm_name
 
 CALIBRATE_BELOW_BITS = 2.4  # closed loop, docs/codec.md: 11/100 at 1.6 bits, 96/100 calibrated
@@ -39,7 +39,7 @@ class Compressed:
 
 
 def plan_all(
-    request: Request, calibration: InputStatistics | None, console: Console
+    request: ClosedLoopRequest, calibration: InputStatistics | None, console: Console
 ) -> list[Compressed]:
     """The plan of every compressed policy; a rate that a code cannot reach is refused here."""
     found = [
@@ -58,7 +58,7 @@ def plan_all(
     return found
 
 
-def list_arms(request: Request, planned: Sequence[Compressed], folder: Path) -> list[Arm]:
+def list_arms(request: ClosedLoopRequest, planned: Sequence[Compressed], folder: Path) -> list[Arm]:
     """The dense policy and each compressed one in `folder`, at every delay."""
     settings, device = request.settings, device_of(request.settings.backend)
     variants = {DENSE: Variant(str(request.folder), device=device)}
@@ -80,7 +80,7 @@ def list_arms(request: Request, planned: Sequence[Compressed], folder: Path) -> 
 
 
 def describe_arms(
-    request: Request, planned: Sequence[Compressed], folder: Path
+    request: ClosedLoopRequest, planned: Sequence[Compressed], folder: Path
 ) -> list[dict[str, Any]]:
     """What run.json says of each arm; `bytes` are None until its policy has been made."""
     by_path = {str(made.path(folder)): made for made in planned}
@@ -102,7 +102,7 @@ def describe_arms(
 
 
 def make_all(
-    request: Request,
+    request: ClosedLoopRequest,
     planned: Sequence[Compressed],
     calibration: InputStatistics | None,
     folder: Path,

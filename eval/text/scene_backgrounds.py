@@ -130,7 +130,7 @@ def _frames() -> list[Background]:
             if env is not None:
                 env.close()
             env = LiberoEnv(*task)
-            env.set_scene({"init_state": 0})
+            env.set_scene(seed=0, init_state=0)
         picture: np.ndarray = env.simulator.render(frame.camera, SIZE_PX)
         name = f"{frame.suite} task {frame.task_id}, {frame.camera}"
         found.append(Background(name, Image.fromarray(picture), frame.places))
