@@ -52,7 +52,7 @@ def calibrate(settings: CalibrationSettings, console: Console) -> int:
     policy = load(str(folder))
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        files = _collect(policy, benchmark, scenes, observations_folder, progress)
+        files = collect(policy, benchmark, scenes, observations_folder, progress)
         observations = load_observations(files)
         statistics = InputStatistics(fingerprint)
         looks = progress.track(observations, description="layer inputs")
@@ -83,7 +83,7 @@ def _scenes(settings: CalibrationSettings, benchmark: Benchmark[Any]) -> list[Sc
     ]
 
 
-def _collect(
+def collect(
     policy: LeRobotPolicy,
     benchmark: Benchmark[Any],
     scenes: Sequence[Scene],
