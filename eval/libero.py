@@ -1,4 +1,4 @@
-"""Closed-loop LIBERO evaluation: a policy, dense and compressed, on the same scenes."""
+"""Closed-loop evaluation: a policy, dense and compressed, on the same scenes."""
 
 import sys
 from pathlib import Path
