@@ -98,7 +98,8 @@ from pathlib import Path
 from rich.console import Console
 import envs
 envs.BENCHMARKS["point"] = "point"
-from eval import libero
+from eval import calibrate, libero
+assert "torch" not in sys.modules  # --help answers at once
 from eval.closed_loop import worker
 from eval.closed_loop.settings import ClosedLoopSettings
 
