@@ -34,7 +34,7 @@ from einsort_vla.cli.run import run_command
 from einsort_vla.errors import SimulatorError, UsageError
 from envs.libero.benchmark import load_initial_states, load_task
 from envs.libero.protocol import load_protocol
-from eval.closed_loop.request import REFERENCE_POLICY
+from eval.closed_loop.settings import REFERENCE_POLICY
 from eval.run.provenance import ROOT
 
 SHORT_STEPS = 4

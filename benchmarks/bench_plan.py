@@ -43,8 +43,9 @@ from einsort_vla.plan import (
     check_rate,
     options,
 )
-from eval.calibrate import STATISTICS
-from eval.closed_loop.request import REFERENCE_POLICY, find_policy
+from eval.closed_loop.calibration import STATISTICS
+from eval.closed_loop.request import find_policy
+from eval.closed_loop.settings import REFERENCE_POLICY
 
 PLANS = ("least weight error", "smallest kept fine", "by sensitivity")
 

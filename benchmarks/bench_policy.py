@@ -32,7 +32,8 @@ from einsort_vla.errors import UsageError
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import count_backends
 from einsort_vla.lerobot import LoadedPolicy, load_policy, made_up_observations
-from eval.closed_loop.request import REFERENCE_POLICY, find_policy
+from eval.closed_loop.request import find_policy
+from eval.closed_loop.settings import REFERENCE_POLICY
 
 DENSE = "uncompressed"
 BACKENDS = {"cpu": ("decoded", "cpu"), "cuda": ("decoded", "cuda", "triton")}

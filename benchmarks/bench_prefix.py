@@ -32,7 +32,8 @@ from einsort_vla.lerobot import (
     load_policy,
     read_frames,
 )
-from eval.closed_loop.request import REFERENCE_POLICY, find_policy
+from eval.closed_loop.request import find_policy
+from eval.closed_loop.settings import REFERENCE_POLICY
 
 SVD = Network(1, scope="none", sign_split=False, is_gauged=False)
 FORMS = ("leader", "scalar")

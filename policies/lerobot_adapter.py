@@ -7,7 +7,7 @@ import numpy as np
 
 from einsort_vla.layers import count_backends
 from einsort_vla.lerobot import LoadedPolicy, Observation, load_policy
-from envs.libero.protocol import look_seed
+from envs.environment import look_seed
 
 
 class LeRobotPolicy:

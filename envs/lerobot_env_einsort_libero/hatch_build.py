@@ -5,7 +5,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-ENVS = ("__init__.py", "libero")
+ENVS = ("__init__.py", "environment.py", "libero")
 
 
 class IncludeEnvironment(BuildHookInterface):

@@ -7,12 +7,12 @@ import numpy as np
 from gymnasium import spaces
 
 from einsort_vla.errors import UsageError
+from envs.environment import STATE_KEY, TASK_KEY
 from envs.libero.benchmark import load_initial_states, load_task
-from envs.libero.observation import PICTURE_KEYS, STATE_KEY, TASK_KEY, observe
-from envs.libero.protocol import Protocol, load_protocol
+from envs.libero.observation import FEATURES, PICTURE_KEYS, observe
+from envs.libero.protocol import LiberoProtocol, load_protocol
 from envs.libero.simulator import Simulator
 
-ACTION_DIM, STATE_DIM = 7, 8
 _PRINTABLE = "".join(map(chr, range(32, 127)))
 
 
@@ -23,18 +23,14 @@ class LiberoEnv(gym.Env[dict[str, Any], np.ndarray]):
     survive a fork. `step` renders both pictures; a rollout that executes chunks calls `advance`
     for the steps between looks, which renders nothing, and `observe` when the policy looks.
 
-    Reset options:
-        init_state: number of a stored initial state; without it the scene is drawn with the seed.
-        displacement_m: move every object by up to this far in x and y, drawn with the seed.
-        picture_seed: show objects where a displacement with this seed would have put them. The
-            pictures are then wrong while everything else is right: the control that tells
-            whether a policy looks.
+    The options of `reset` are those of `set_scene`; see `envs.environment.Environment`.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+    features = FEATURES
 
     def __init__(
-        self, suite: str, task_id: int, protocol: Protocol | None = None,
+        self, suite: str, task_id: int, protocol: LiberoProtocol | None = None,
         render_mode: str | None = None,
     ) -> None:  # fmt: skip
         self.protocol = protocol or load_protocol()
@@ -46,11 +42,11 @@ class LiberoEnv(gym.Env[dict[str, Any], np.ndarray]):
         self.observation_space = spaces.Dict(
             {
                 **dict.fromkeys(PICTURE_KEYS, picture),
-                STATE_KEY: spaces.Box(-np.inf, np.inf, (STATE_DIM,), np.float32),
+                STATE_KEY: spaces.Box(-np.inf, np.inf, (FEATURES.state_size,), np.float32),
                 TASK_KEY: spaces.Text(500, charset=_PRINTABLE),
             }
         )
-        self.action_space = spaces.Box(-1, 1, (ACTION_DIM,), np.float32)
+        self.action_space = spaces.Box(-1, 1, (FEATURES.action_size,), np.float32)
         self._simulator: Simulator | None = None
         self._n_steps = 0
         self._picture_shift: dict[str, np.ndarray] = {}
@@ -77,31 +73,48 @@ class LiberoEnv(gym.Env[dict[str, Any], np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A settled scene; see the class for the options.
+        """A settled scene.
 
         Raises:
             UsageError: an option or a stored state does not exist.
         """
         super().reset(seed=seed)
-        self.set_scene(options or {})
+        options = options or {}
+        if unknown := options.keys() - {"init_state", "displacement_m", "picture_seed"}:
+            raise UsageError(f"unknown reset option {sorted(unknown)[0]!r}.")
+        self._set_scene(**options)
         return self.observe(), {"is_success": False}
 
-    def set_scene(self, options: dict[str, Any]) -> None:
+    def set_scene(
+        self,
+        seed: int,
+        init_state: int | None = None,
+        displacement_m: float = 0.0,
+        picture_seed: int | None = None,
+    ) -> None:
         """`reset` without looking."""
-        unknown = options.keys() - {"init_state", "displacement_m", "picture_seed"}
-        if unknown:
-            raise UsageError(f"unknown reset option {sorted(unknown)[0]!r}.")
+        self.np_random = np.random.default_rng(seed)
+        self._set_scene(init_state, displacement_m, picture_seed)
+
+    def _set_scene(
+        self,
+        init_state: int | None = None,
+        displacement_m: float = 0.0,
+        picture_seed: int | None = None,
+    ) -> None:
         simulator, rng = self.simulator, self.np_random
-        if (number := options.get("init_state")) is None:
+        if init_state is None:
             simulator.reset(rng)
         else:
             states = load_initial_states(self.task.suite, self.task.task_id)
-            if not 0 <= number < len(states):
-                raise UsageError(f"{self.task.suite} stores {len(states)} states; not {number}.")
-            simulator.set_state(states[number], rng)
+            if not 0 <= init_state < len(states):
+                raise UsageError(
+                    f"{self.task.suite} stores {len(states)} states; not {init_state}."
+                )
+            simulator.set_state(states[init_state], rng)
         self._n_steps, self._picture_shift = 0, {}
-        if distance := options.get("displacement_m"):
-            self._displace(distance, options.get("picture_seed"))
+        if displacement_m:
+            self._displace(displacement_m, picture_seed)
         simulator.settle()
 
     def _displace(self, distance_m: float, picture_seed: int | None) -> None:
@@ -127,6 +140,16 @@ class LiberoEnv(gym.Env[dict[str, Any], np.ndarray]):
         self._n_steps += 1
         success = self.simulator.is_success()
         return success, self._n_steps >= self.max_steps and not success
+
+    def hold_action(self, last: np.ndarray | None) -> np.ndarray:
+        """The arm still, the gripper as it was told last, or open."""
+        still = np.zeros(FEATURES.action_size, np.float32)
+        still[-1] = self.protocol.gripper_open if last is None else last[-1]
+        return still
+
+    def hand_position(self) -> np.ndarray:
+        """(3,) grip site, m."""
+        return self.simulator.hand_position()
 
     def observe(self) -> dict[str, Any]:
         """What the policy sees now; renders both pictures."""

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from envs.environment import STATE_KEY, TASK_KEY, Features
 from envs.libero.simulator import CAMERAS, Simulator
 
 PICTURE_KEYS = dict(
     zip(("observation.images.image", "observation.images.image2"), CAMERAS, strict=True)
 )
-STATE_KEY = "observation.state"
-TASK_KEY = "task"
+FEATURES = Features(tuple(PICTURE_KEYS), state_size=8, action_size=7, gripper=6)
 
 
 def observe(

@@ -1,26 +1,22 @@
-"""The evaluation protocol as data: what an episode is, and how the policy sees it."""
+"""LIBERO's evaluation protocol as data: what an episode is, and how the policy sees it."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from einsort_vla.errors import UsageError, unknown_name
+from envs.environment import EpisodeProtocol
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "eval"
 DEFAULT = "einsort"
 
-LOOKS = 10_000  # more than any episode has
-
 
 @dataclass(frozen=True)
-class Protocol:
+class LiberoProtocol(EpisodeProtocol):
     """All choices that move a LIBERO success rate; see configs/eval/einsort.yaml for each."""
 
-    name: str
-    control_freq_hz: int
     controller: str
     gripper_open: float
     settle_steps: int
@@ -28,22 +24,11 @@ class Protocol:
     image_resize_px: int | None
     image_flip: Literal["both_axes", "vertical"]
     quaternion_sign: Literal["x_positive", "raw"]
-    n_action_steps: int | None
-    while_thinking: Literal["hold", "next_action"]
-    max_steps: Mapping[str, int]
-    default_max_steps: int
 
     @property
     def shown_px(self) -> int:
         """Height and width of the pictures that a policy is shown."""
         return self.image_resize_px or self.image_size_px
-
-    def steps_for(self, suite: str) -> int:
-        """The step budget of one suite, settle steps not counted."""
-        return self.max_steps.get(suite, self.default_max_steps)
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def protocol_names() -> list[str]:
@@ -51,7 +36,7 @@ def protocol_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load_protocol(name_or_path: str = DEFAULT) -> Protocol:
+def load_protocol(name_or_path: str = DEFAULT) -> LiberoProtocol:
     """A protocol by its name, or of a file.
 
     Raises:
@@ -61,7 +46,7 @@ def load_protocol(name_or_path: str = DEFAULT) -> Protocol:
     data = _read(path)
     if base := data.pop("extends", None):
         data = {**load_protocol(base).as_dict(), **data}
-    names = {field.name for field in fields(Protocol)}
+    names = {field.name for field in fields(LiberoProtocol)}
     for key in data:
         if key not in names:
             raise unknown_name(f"key in {path.name}", key, names)
@@ -70,7 +55,7 @@ def load_protocol(name_or_path: str = DEFAULT) -> Protocol:
     for key, choices in _CHOICES.items():
         if data[key] not in choices:
             raise unknown_name(f"{key} in {path.name}", str(data[key]), choices)
-    return Protocol(**data)
+    return LiberoProtocol(**data)
 
 
 _CHOICES = {
@@ -99,13 +84,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UsageError(f"protocol file {path} holds no keys.")
     return data
-
-
-def scene_seed(seed: int, task_id: int, episode: int) -> int:
-    """One number for all draws of an episode, the same for every policy that is judged on it."""
-    return (seed * 1000 + task_id) * 1000 + episode
-
-
-def look_seed(scene: int, n_looks: int) -> int:
-    """Seed of the flow's noise at a look; those of two episodes never meet."""
-    return scene * LOOKS + n_looks

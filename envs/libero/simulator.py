@@ -14,7 +14,7 @@ import numpy as np
 
 from einsort_vla.errors import SimulatorError
 from envs.libero.benchmark import Task, prepare_gl, scene_definition
-from envs.libero.protocol import Protocol
+from envs.libero.protocol import LiberoProtocol
 
 CAMERAS = ("agentview", "robot0_eye_in_hand")
 Condition = tuple[str, ...]  # a predicate's name and its arguments
@@ -24,7 +24,7 @@ HAND_ROOM_M = (0.08, 0.15)  # half the hand's depth (x) and width (y), plus an o
 class Simulator:
     """The simulator of one task, with privileged access for experts and protocols."""
 
-    def __init__(self, task: Task, protocol: Protocol) -> None:
+    def __init__(self, task: Task, protocol: LiberoProtocol) -> None:
         self.task, self.protocol = task, protocol
         self._env = _construct(task, protocol)
         self._domain = self._env.env
@@ -303,7 +303,7 @@ def _is_ground(name: str) -> bool:
     return name.endswith("table") or name in ("floor", "countertop")
 
 
-def _construct(task: Task, protocol: Protocol) -> Any:
+def _construct(task: Task, protocol: LiberoProtocol) -> Any:
     prepare_gl()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

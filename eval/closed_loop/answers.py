@@ -1,9 +1,9 @@
 """What a simulator asks of a policy, and how it is answered, several at a time.
 
-A request names policy, observation and the seed of the noise, so that an answer depends on nothing
+A look names policy, observation and the seed of the noise, so that an answer depends on nothing
 before it: whoever answers can be started again, and be asked again.
 
-Requests of one policy are answered together, always as many as `batch`: where there are fewer, the
+Looks of one policy are answered together, always as many as `batch`: where there are fewer, the
 last is repeated. An answer then does not depend on who else is asking, and so neither on the
 number of workers.
 """
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from einsort_vla.lerobot import Observation
-from envs.libero.protocol import look_seed
+from envs.environment import look_seed
 from eval.run.arms import Variant
 from policies.lerobot_adapter import LeRobotPolicy, load
 from policies.onnx_adapter import load_onnx
@@ -33,7 +33,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Request:
+class Look:
     """One look; without an observation, `Facts` are asked for."""
 
     variant: Variant
@@ -42,7 +42,7 @@ class Request:
 
     @property
     def kind(self) -> tuple[Variant, bool]:
-        """Requests of one kind can be answered together."""
+        """Looks of one kind can be answered together."""
         return self.variant, self.observation is None
 
 
@@ -61,18 +61,18 @@ class Answerer:
         self.batch = batch
         self._policies: dict[Variant, LeRobotPolicy] = {}
 
-    def answer(self, requests: Sequence[Request]) -> list[Reply]:
-        """To at most `batch` requests of one kind, in their order."""
-        policy = self._policy(requests[0].variant)
-        if requests[0].observation is None:
+    def answer(self, looks: Sequence[Look]) -> list[Reply]:
+        """To at most `batch` looks of one kind, in their order."""
+        policy = self._policy(looks[0].variant)
+        if looks[0].observation is None:
             facts = Facts(policy.chunk_size, policy.n_action_steps, policy.layers)
-            return [("facts", facts, 0.0)] * len(requests)
-        padded = [*requests, *[requests[-1]] * (self.batch - len(requests))]
+            return [("facts", facts, 0.0)] * len(looks)
+        padded = [*looks, *[looks[-1]] * (self.batch - len(looks))]
         observations = [r.observation for r in padded if r.observation is not None]
         started = time.perf_counter()
         chunks = policy.loaded.chunks(observations, [r.seed for r in padded])
         ms = 1000 * (time.perf_counter() - started)
-        return [("chunk", chunk, ms) for chunk in chunks[: len(requests)]]
+        return [("chunk", chunk, ms) for chunk in chunks[: len(looks)]]
 
     def _policy(self, variant: Variant) -> LeRobotPolicy:
         if variant not in self._policies:
@@ -88,18 +88,18 @@ def load_variant(variant: Variant) -> LeRobotPolicy:
 
 
 class AskedPolicy(ABC):
-    """A policy that answers requests, behind the project's policy protocol."""
+    """A policy that is asked look by look, behind the project's policy protocol."""
 
     def __init__(self, variant: Variant) -> None:
         self._variant = variant
-        facts: Facts = self._ask(Request(variant))[0]
+        facts: Facts = self._ask(Look(variant))[0]
         self.chunk_size, self.n_action_steps = facts.chunk_size, facts.n_action_steps
         self.layers = facts.layers
         self.last_chunk_ms = 0.0
         self.seed = self._n_looks = 0
 
     @abstractmethod
-    def _ask(self, request: Request) -> tuple[Any, float]:
+    def _ask(self, look: Look) -> tuple[Any, float]:
         """What is answered, and milliseconds of computing."""
 
     def reset(self, seed: int) -> None:
@@ -116,8 +116,8 @@ class AskedPolicy(ABC):
 
     def chunk_at(self, observation: Observation, n_looks: int) -> np.ndarray:
         """What the policy would answer at look number `n_looks` of the episode."""
-        request = Request(self._variant, observation, look_seed(self.seed, n_looks))
-        chunk, self.last_chunk_ms = self._ask(request)
+        look = Look(self._variant, observation, look_seed(self.seed, n_looks))
+        chunk, self.last_chunk_ms = self._ask(look)
         return chunk
 
 
@@ -128,6 +128,6 @@ class OwnPolicy(AskedPolicy):
         self._answerer = answerer
         super().__init__(variant)
 
-    def _ask(self, request: Request) -> tuple[Any, float]:
-        _, found, ms = self._answerer.answer([request])[0]
+    def _ask(self, look: Look) -> tuple[Any, float]:
+        _, found, ms = self._answerer.answer([look])[0]
         return found, ms

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from einsort_vla.errors import UsageError
 from einsort_vla.results import LOG, RUN, EpisodeRecord, read_episodes, read_run
-from eval.closed_loop.request import Request
+from eval.closed_loop.request import ClosedLoopRequest
 from eval.run.arms import DENSE, arm_name
 from eval.run.provenance import describe
 
 SAME = ("inputs_sha256", "versions", "machine")
 
 
-def read_dense(baseline: Path, request: Request) -> list[EpisodeRecord]:
+def read_dense(baseline: Path, request: ClosedLoopRequest) -> list[EpisodeRecord]:
     """The dense episodes that an earlier run has of these scenes, at these delays.
 
     A scene fixes an episode but for the policy, the protocol, the simulator and the machine, so

@@ -11,7 +11,7 @@ from einsort_vla.results import VIDEOS, EpisodeRecord
 from einsort_vla.results.pairs import match
 from einsort_vla.results.sequential import decided
 from eval.closed_loop.progress import EpisodeProgress
-from eval.closed_loop.request import Request
+from eval.closed_loop.request import ClosedLoopRequest
 from eval.closed_loop.tracking import Tracker, open_tracker
 from eval.closed_loop.video import FRAMES, film_scene
 from eval.run.arms import Arm
@@ -22,7 +22,7 @@ class Followers:
 
     def __init__(
         self,
-        request: Request,
+        request: ClosedLoopRequest,
         arms: Sequence[Arm],
         finished: Sequence[EpisodeRecord],
         output: Path,

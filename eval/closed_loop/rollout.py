@@ -11,8 +11,7 @@ import numpy as np
 
 from einsort_vla.lerobot import Observation
 from einsort_vla.results import EpisodeRecord, Outcome, Scene
-from envs.libero.environment import ACTION_DIM, LiberoEnv
-from envs.libero.protocol import scene_seed
+from envs.environment import Environment, scene_seed
 from eval.closed_loop.motion import MotionRecorder
 from policies.protocol import Policy
 
@@ -22,8 +21,8 @@ def noise_seed(scene: Scene) -> int:
     return scene_seed(scene.seed, scene.task_id, scene.episode)
 
 
-def reset_options(scene: Scene) -> dict[str, Any]:
-    """What `LiberoEnv.set_scene` is told."""
+def scene_options(scene: Scene) -> dict[str, Any]:
+    """What `Environment.set_scene` is told beside the seed."""
     options: dict[str, Any] = {"init_state": scene.episode} if scene.stored else {}
     if scene.displacement_m:
         options["displacement_m"] = scene.displacement_m
@@ -51,7 +50,7 @@ NOBODY = Watch()
 
 
 def run_episode(
-    env: LiberoEnv,
+    env: Environment,
     policy: Policy,
     scene: Scene,
     arm: str,
@@ -63,8 +62,7 @@ def run_episode(
     outcome: Outcome = "error"
     message = None
     try:
-        env.np_random = np.random.default_rng(noise_seed(scene))
-        env.set_scene(reset_options(scene))
+        env.set_scene(noise_seed(scene), **scene_options(scene))
         policy.reset(noise_seed(scene))
         outcome = "success" if episode.run() else "failure"
     except Exception as error:  # neither success nor failure: the run is incomplete
@@ -85,12 +83,12 @@ class _Episode:
     actions for steps made in this way are passed over.
     """
 
-    def __init__(self, env: LiberoEnv, policy: Policy, delay_ms: float, watch: Watch) -> None:
+    def __init__(self, env: Environment, policy: Policy, delay_ms: float, watch: Watch) -> None:
         self._env, self._policy, self._watch = env, policy, watch
         self._protocol = env.protocol
         self._n_delay = delay_steps(delay_ms, self._protocol.control_freq_hz)
         self._n_execute = self._protocol.n_action_steps or policy.n_action_steps
-        self._gripper = self._protocol.gripper_open
+        self._last: np.ndarray | None = None  # action
         self.chunk_ms: list[float] = []
         self.actions = hashlib.sha256()
         self.n_steps = 0
@@ -98,14 +96,17 @@ class _Episode:
 
     def run(self) -> bool:
         """True at success, False when the step budget is used up."""
-        hand = self._env.simulator.hand_position()
-        self.motion = MotionRecorder(self._protocol.control_freq_hz, hand)
+        self.motion = MotionRecorder(
+            self._protocol.control_freq_hz,
+            self._env.hand_position(),
+            self._env.features.gripper,
+        )
         foreseen: list[np.ndarray] = []
         while True:
             chunk = self._look()
             meanwhile = list(foreseen[: self._n_delay])
             n_made = min(len(meanwhile), len(chunk) - 1)
-            meanwhile += [self._hold()] * (self._n_delay - len(meanwhile))
+            meanwhile += [self._env.hold_action(self._last)] * (self._n_delay - len(meanwhile))
             execute = chunk[n_made : n_made + self._n_execute]
             for i, action in enumerate([*meanwhile, *execute]):
                 success, out_of_steps = self._step(action, is_seam=i == len(meanwhile))
@@ -124,17 +125,11 @@ class _Episode:
             self._watch.on_look(observation, chunk)
         return chunk
 
-    def _hold(self) -> np.ndarray:
-        """Stand still, the gripper as it was told last."""
-        still = np.zeros(ACTION_DIM, np.float32)
-        still[-1] = self._gripper
-        return still
-
     def _step(self, action: np.ndarray, is_seam: bool) -> tuple[bool, bool]:
         self.actions.update(action.tobytes())
-        self._gripper = action[-1]
+        self._last = action
         ends = self._env.advance(action)
         self.n_steps += 1
         assert self.motion is not None
-        self.motion.add(action, self._env.simulator.hand_position(), is_seam)
+        self.motion.add(action, self._env.hand_position(), is_seam)
         return ends

@@ -11,7 +11,7 @@ from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
 from einsort_vla.errors import EinSortError
-from eval.closed_loop.answers import Answerer, AskedPolicy, Reply, Request
+from eval.closed_loop.answers import Answerer, AskedPolicy, Look, Reply
 from eval.closed_loop.processes import end_with_parent
 from eval.run.arms import Variant
 
@@ -39,7 +39,7 @@ def serve(address: Address, batch: int) -> None:
     torch.set_num_threads(1)
     if os.path.exists(address.path):  # left by a server that was killed
         os.unlink(address.path)
-    inbox: queue.Queue[tuple[Connection, Request]] = queue.Queue()
+    inbox: queue.Queue[tuple[Connection, Look]] = queue.Queue()
     with Listener(address.path, authkey=address.key) as listener:
         threading.Thread(target=_accept, args=(listener, inbox), daemon=True).start()
         answerer, waiting = Answerer(batch), []
@@ -64,21 +64,21 @@ def _receive(connection: Connection, inbox: queue.Queue) -> None:
             return
 
 
-def _take(inbox: queue.Queue, waiting: list, batch: int) -> list[tuple[Connection, Request]]:
-    """The oldest request, and others of its kind that are waiting, too; waits for the first."""
+def _take(inbox: queue.Queue, waiting: list, batch: int) -> list[tuple[Connection, Look]]:
+    """The oldest look, and others of its kind that are waiting, too; waits for the first."""
     if not waiting:
         waiting.append(inbox.get())
     while not inbox.empty():
         waiting.append(inbox.get())
     kind = waiting[0][1].kind
-    same = [i for i, (_, request) in enumerate(waiting) if request.kind == kind][:batch]
+    same = [i for i, (_, look) in enumerate(waiting) if look.kind == kind][:batch]
     return [waiting.pop(i) for i in reversed(same)][::-1]
 
 
-def _reply(answerer: Answerer, asked: list[tuple[Connection, Request]]) -> None:
+def _reply(answerer: Answerer, asked: list[tuple[Connection, Look]]) -> None:
     replies: list[Reply]
     try:
-        replies = answerer.answer([request for _, request in asked])
+        replies = answerer.answer([look for _, look in asked])
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         if not isinstance(error, EinSortError):
@@ -103,14 +103,14 @@ class RemotePolicy(AskedPolicy):
         self._connection: Connection | None = None
         super().__init__(variant)
 
-    def _ask(self, request: Request) -> tuple[Any, float]:
+    def _ask(self, look: Look) -> tuple[Any, float]:
         """Once more after the server's end, until there is one again."""
         until = time.monotonic() + PATIENCE_S
         while True:
             try:
                 if self._connection is None:
                     self._connection = Client(self._address.path, authkey=self._address.key)
-                self._connection.send(request)
+                self._connection.send(look)
                 kind, found, ms = self._connection.recv()
             except (EOFError, OSError, ProcessError) as error:
                 self._connection = None

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from einsort_vla.lerobot import Observation
 from einsort_vla.results import EpisodeRecord, episode_name
-from envs.libero.environment import LiberoEnv
-from envs.libero.protocol import Protocol
+from envs.environment import Benchmark, Environment, EpisodeProtocol, environment_for
 from eval.closed_loop.answers import AskedPolicy
 from eval.closed_loop.processes import end_with_parent
 from eval.closed_loop.recording import Recording
@@ -29,7 +29,8 @@ Connect = Callable[[Variant], AskedPolicy]
 class Station:
     """What every worker of a run is told once."""
 
-    protocol: Protocol
+    benchmark: Benchmark[Any]
+    protocol: EpisodeProtocol
     films: Path | None = None  # folder for the frames of every episode
     recordings: Path | None = None  # folder for a rerun recording of every episode
 
@@ -39,18 +40,20 @@ class Worker:
 
     def __init__(self, station: Station, connect: Connect) -> None:
         self._station, self._connect = station, connect
-        self._env: LiberoEnv | None = None
+        self._env: Environment | None = None
         self._policies: dict[Variant, AskedPolicy] = {}
 
     def run(self, job: Job) -> EpisodeRecord:
         """An episode; what goes wrong makes its outcome `error`."""
+        station = self._station
         try:
-            env, policy = self._env_for(job), self._policy(job.arm)
+            self._env = environment_for(self._env, station.benchmark, job.task, station.protocol)
+            policy = self._policy(job.arm)
             probe = _Probe(policy, {arm.name: self._policy(arm) for arm in job.probed})
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             return EpisodeRecord(job.scene, job.arm.name, "error", 0, 0.0, error=message)
-        films, recordings = self._station.films, self._station.recordings
+        films, recordings = station.films, station.recordings
         frames: list[np.ndarray] = []
         name = episode_name(job.scene, job.arm.name)
         recording = Recording(recordings / f"{name}.rrd") if recordings else None
@@ -61,19 +64,12 @@ class Worker:
                 recording.look(observation, chunk)
 
         watch = Watch(look, frames.append if films else None)
-        record = run_episode(env, policy, job.scene, job.arm.name, job.arm.delay_ms, watch)
+        record = run_episode(self._env, policy, job.scene, job.arm.name, job.arm.delay_ms, watch)
         if recording:
             recording.close()
         if films and frames:
             save_frames(frames_path(films, name), frames)
         return replace(record, divergence=probe.result())
-
-    def _env_for(self, job: Job) -> LiberoEnv:
-        if self._env is None or not self._env.take_task(*job.task):
-            if self._env is not None:
-                self._env.close()
-            self._env = LiberoEnv(*job.task, protocol=self._station.protocol)
-        return self._env
 
     def _policy(self, arm: Arm) -> AskedPolicy:
         if arm.variant not in self._policies:

@@ -6,25 +6,15 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from einsort_vla.atomic import write_text
-from einsort_vla.checkpoint import file_sha256
 from einsort_vla.errors import UsageError
 from einsort_vla.results import RUN, read_run
-from envs.libero.benchmark import load_task
-from eval.closed_loop.request import Request, Settings
-from eval.run.provenance import ROOT, describe
+from eval.run.provenance import ROOT
 
-POLICIES, RECORDINGS = "policies", "recordings"
-
-
-def prepare(request: Request) -> Path:
-    """The output folder of a closed-loop run; see `prepare_folder`."""
-    settings = request.settings
-    return prepare_folder("libero", settings.output, comparable(settings), settings.resume)
+POLICIES = "policies"
 
 
 def prepare_folder(
@@ -83,52 +73,6 @@ def alone_in(output: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-
-
-def comparable(settings: Settings) -> dict[str, Any]:
-    """The settings that decide results; who runs it, and what else is written, do not."""
-    free = ("output", "resume", "workers", "ray", "video", "record", "baseline", "track")
-    return {key: value for key, value in asdict(settings).items() if key not in free}
-
-
-def describe_run(request: Request, arms: list[dict[str, Any]]) -> dict[str, Any]:
-    """The content of run.json; see docs/evaluation.md.
-
-    Args:
-        request: what was asked for.
-        arms: what is said of each.
-    """
-    settings = request.settings
-    inputs = {"policy": request.dense.sha256}
-    if settings.calibrate and Path(settings.calibrate).is_file():
-        inputs["calibrate"] = file_sha256(Path(settings.calibrate))
-    states: dict[tuple[str, int], list[int]] = {}
-    for scene in request.scenes:
-        states.setdefault((scene.suite, scene.task_id), []).append(scene.episode)
-    return {
-        **describe(comparable(settings), inputs),
-        "policy": settings.policy,
-        "protocol": request.protocol.as_dict(),
-        "scenes": {
-            "initial_states": "stored",
-            "displacement_m": settings.displace,
-            "wrong_pictures": settings.wrong_pictures,
-            "seed": settings.seed,
-        },
-        "tasks": [
-            {
-                "suite": suite,
-                "task_id": task_id,
-                "language": load_task(suite, task_id).language,
-                "max_steps": request.protocol.steps_for(suite),
-                "states": numbers,
-            }
-            for (suite, task_id), numbers in states.items()
-        ],
-        "arms": arms,
-        "margin": settings.margin,
-        "sequential": settings.stop_early,
-    }  # fmt: skip
 
 
 def write_run(output: Path, run: dict[str, Any]) -> None:

@@ -72,7 +72,7 @@ def test_states_follow_each_other_and_pictures_are_made_when_due():
     assert not np.array_equal(env.step(action)[0]["agent_pos"], first["agent_pos"])
     second, _ = env.reset(options=started)
     expected = LiberoEnv(SUITE, TASK)
-    expected.set_scene({"init_state": 3})
+    expected.set_scene(0, init_state=3)
     seen = expected.observe()["observation.images.image"].astype(float)
     assert np.abs(second["pixels"]["image"] - seen).mean() < 0.5
     assert np.abs(first["pixels"]["image"] - seen).mean() > 0.5

@@ -123,5 +123,5 @@ def test_bad_requests():
         load_task("libero_goal", -1)
     env = LiberoEnv("libero_object", 0)
     with pytest.raises(UsageError, match="unknown reset option 'init_sate'"):
-        env.set_scene({"init_sate": 3})
+        env.reset(options={"init_sate": 3})
     assert {"libero_spatial", "libero_goal", "libero_10", "libero_90"} <= set(suite_names())

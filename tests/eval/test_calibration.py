@@ -17,8 +17,9 @@ from einsort_vla.lerobot import (
     save_observations,
 )
 from einsort_vla.plan import InputStatistics
-from eval.calibrate import STATISTICS, Settings, main
-from eval.closed_loop.recorder import Recorder
+from eval.calibrate import main
+from eval.closed_loop.calibration import STATISTICS, Recorder
+from eval.closed_loop.settings import CalibrationSettings
 
 
 class TwoBranches:
@@ -108,15 +109,15 @@ def test_a_replaced_weight_comes_back_after_an_error():
 
 def test_misuse(tmp_path):
     with pytest.raises(UsageError, match="at least 1"):
-        main(Settings(tmp_path / "a", episodes=0), Console(quiet=True))
+        main(CalibrationSettings(tmp_path / "a", episodes=0), Console(quiet=True))
     (tmp_path / STATISTICS).touch()
     with pytest.raises(CheckpointError, match="complete already"):
-        main(Settings(tmp_path), Console(quiet=True))
+        main(CalibrationSettings(tmp_path), Console(quiet=True))
 
 
 @pytest.mark.sim
 def test_one_episode_of_the_reference_policy(tmp_path):
-    settings = Settings(tmp_path / "c", tasks="1", episodes=1, probes=1)
+    settings = CalibrationSettings(tmp_path / "c", tasks="1", episodes=1, probes=1)
     assert main(settings, Console(quiet=True)) == 0
     statistics = InputStatistics.load(tmp_path / "c" / STATISTICS)
     assert statistics.sensitivities.keys() == statistics.n_rows.keys()

@@ -14,9 +14,10 @@ import pytest
 from rich.console import Console
 
 from einsort_vla.errors import EinSortError, UsageError
-from eval.closed_loop.request import Settings
+from eval.closed_loop.description import comparable
+from eval.closed_loop.settings import ClosedLoopSettings
 from eval.libero import main
-from eval.run.output import alone_in, comparable
+from eval.run.output import alone_in
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,7 +65,7 @@ def command(*arguments):
 )
 def test_misuse_is_refused(settings, message, tmp_path):
     with pytest.raises(EinSortError, match=message):
-        main(Settings(output=tmp_path / "out", **settings), Console(quiet=True))
+        main(ClosedLoopSettings(output=tmp_path / "out", **settings), Console(quiet=True))
     assert not (tmp_path / "out").exists()
 
 
@@ -72,7 +73,9 @@ def test_policies_that_cannot_run_are_refused(tiny_policy_folder, tmp_path):
     def refused(message, **config):
         path = tiny_policy_folder / "config.json"
         path.write_text(json.dumps({"type": "smolvla", **config}))
-        settings = Settings("0.5", policy=str(tiny_policy_folder), output=tmp_path / "out")
+        settings = ClosedLoopSettings(
+            "0.5", policy=str(tiny_policy_folder), output=tmp_path / "out"
+        )
         with pytest.raises(EinSortError, match=message):
             main(settings, Console(quiet=True))
         assert not (tmp_path / "out").exists()
@@ -88,12 +91,17 @@ def test_policies_that_cannot_run_are_refused(tiny_policy_folder, tmp_path):
 def test_output_of_another_run_is_left_alone(tmp_path):
     def refused(message, **changes):
         with pytest.raises(EinSortError, match=message):
-            main(Settings(**{"rate": "0.5", "output": tmp_path, **changes}), Console(quiet=True))
+            main(
+                ClosedLoopSettings(**{"rate": "0.5", "output": tmp_path, **changes}),
+                Console(quiet=True),
+            )
 
     refused("no run to resume", resume=True)
     (tmp_path / "thesis.tex").touch()
     refused("not empty and holds no run")
-    (tmp_path / "run.json").write_text(json.dumps({"config": comparable(Settings(rate="0.25"))}))
+    (tmp_path / "run.json").write_text(
+        json.dumps({"config": comparable(ClosedLoopSettings(rate="0.25"))})
+    )
     refused("holds a run already")
     refused("holds another run: --rate differ", resume=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.json", "thesis.tex"]

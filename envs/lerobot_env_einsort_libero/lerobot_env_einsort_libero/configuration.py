@@ -11,7 +11,7 @@ from lerobot.envs import EnvConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
 from envs.libero.benchmark import n_tasks
-from envs.libero.environment import ACTION_DIM, STATE_DIM
+from envs.libero.observation import FEATURES
 from envs.libero.protocol import load_protocol
 from lerobot_env_einsort_libero.environment import LeRobotLibero
 
@@ -62,8 +62,8 @@ def _features() -> dict[str, PolicyFeature]:
     size = load_protocol().shown_px
     picture = PolicyFeature(FeatureType.VISUAL, (size, size, 3))
     return {
-        ACTION: PolicyFeature(FeatureType.ACTION, (ACTION_DIM,)),
-        "agent_pos": PolicyFeature(FeatureType.STATE, (STATE_DIM,)),
+        ACTION: PolicyFeature(FeatureType.ACTION, (FEATURES.action_size,)),
+        "agent_pos": PolicyFeature(FeatureType.STATE, (FEATURES.state_size,)),
         "pixels/image": picture,
         "pixels/image2": picture,
     }

@@ -8,9 +8,9 @@ import torch
 from gymnasium import spaces
 from lerobot.envs.utils import NEW_ROLLOUT_OPTION
 
+from envs.environment import STATE_KEY, look_seed, scene_seed
 from envs.libero.environment import LiberoEnv
-from envs.libero.observation import PICTURE_KEYS, STATE_KEY
-from envs.libero.protocol import look_seed, scene_seed
+from envs.libero.observation import PICTURE_KEYS
 
 
 class LeRobotLibero(gym.Env[dict[str, Any], np.ndarray]):
@@ -54,8 +54,7 @@ class LeRobotLibero(gym.Env[dict[str, Any], np.ndarray]):
             return self._seen, {"is_success": False}
         episode, self._next = self._next, self._next + self._stride
         self._scene_seed = scene_seed(self._seed, self._env.task.task_id, episode)
-        self._env.np_random = np.random.default_rng(self._scene_seed)
-        self._env.set_scene({"init_state": episode})
+        self._env.set_scene(self._scene_seed, init_state=episode)
         self._n_steps = 0
         return self._look(), {"is_success": False}
 

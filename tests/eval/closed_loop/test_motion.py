@@ -8,8 +8,8 @@ from eval.closed_loop.motion import MotionRecorder
 HZ = 20.0
 
 
-def record(hands, actions=None, seams=()):
-    recorder = MotionRecorder(HZ, np.asarray(hands[0], float))
+def record(hands, actions=None, seams=(), gripper=6):
+    recorder = MotionRecorder(HZ, np.asarray(hands[0], float), gripper)
     if actions is None:
         actions = np.zeros((len(hands) - 1, 7))
     for i, (hand, action) in enumerate(zip(hands[1:], actions, strict=True)):

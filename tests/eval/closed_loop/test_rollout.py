@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from einsort_vla.results import Scene
+from envs.libero.environment import LiberoEnv
 from envs.libero.protocol import load_protocol
 from eval.closed_loop.rollout import delay_steps, run_episode
 
@@ -15,15 +16,19 @@ CHUNK, EXECUTED = 8, 4
 class World:
     """Ends after a number of steps; remembers what it was told."""
 
+    features, hold_action = LiberoEnv.features, LiberoEnv.hold_action
+
     def __init__(self, n_steps, success, **changes):
         protocol = load_protocol().as_dict() | changes
         self.protocol = SimpleNamespace(**protocol)
-        self.simulator = SimpleNamespace(hand_position=lambda: np.zeros(3))
         self._n, self._success = n_steps, success
         self.told = []
 
-    def set_scene(self, options):
-        self.options = options
+    def set_scene(self, seed, **options):
+        self.seed, self.options = seed, options
+
+    def hand_position(self):
+        return np.zeros(3)
 
     def observe(self):
         return {"step": len(self.told)}
@@ -61,6 +66,7 @@ def test_without_delay_the_policy_looks_after_every_four_actions():
     assert script.looks == [0, 4, 8]
     assert (record.outcome, record.steps, len(record.policy_ms)) == ("success", 10, 3)
     assert world.options == {"init_state": 2}
+    assert world.seed == script.seed  # scenes and noise are repeatable
     assert run(10, success=False)[0].outcome == "failure"
     assert run(10, n_action_steps=2)[3].looks == [0, 2, 4, 6, 8]
 

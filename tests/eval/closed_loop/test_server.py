@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from eval.closed_loop.answers import Answerer, OwnPolicy, Request
+from eval.closed_loop.answers import Answerer, Look, OwnPolicy
 from eval.closed_loop.processes import CONTEXT
-from eval.closed_loop.request import REFERENCE_POLICY
 from eval.closed_loop.server import Address, RemotePolicy, ServerError, serve
+from eval.closed_loop.settings import REFERENCE_POLICY
 from eval.run.arms import Variant
 
 VARIANT = Variant(REFERENCE_POLICY)
@@ -33,7 +33,7 @@ def test_fewer_requests_than_the_batch_are_filled_up_and_keep_their_order(monkey
     policy = Counting()
     monkeypatch.setattr(Variant, "load", lambda self: policy)
     answerer = Answerer(4)
-    found = answerer.answer([Request(VARIANT, {"x": 10.0}, 1), Request(VARIANT, {"x": 20.0}, 2)])
+    found = answerer.answer([Look(VARIANT, {"x": 10.0}, 1), Look(VARIANT, {"x": 20.0}, 2)])
     assert [kind for kind, _, _ in found] == ["chunk", "chunk"]
     assert [chunk[0, 0] for _, chunk, _ in found] == [11, 22]
     assert policy.passes == [4]
