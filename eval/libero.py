@@ -8,6 +8,7 @@ if not __package__:  # run as a script: the root, not eval/, else `import libero
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -15,11 +16,20 @@ from einsort_vla.checkpoint import WEIGHTS, write_results
 from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.cli.run import run_command
 from einsort_vla.plan import InputStatistics
-from einsort_vla.results import LOG, PAGE, RUN, VIDEOS, read_episodes, read_run, write_episodes
+from einsort_vla.results import (
+    LOG,
+    PAGE,
+    RUN,
+    VIDEOS,
+    read_episodes,
+    read_run,
+    write_episodes,
+    write_run,
+)
 from einsort_vla.results.card import card_text
+from einsort_vla.results.closed_loop import make_report
 from einsort_vla.results.page import write_pages
-from einsort_vla.results.report import write_report
-from einsort_vla.results.summary import print_summary
+from einsort_vla.results.summary import print_report
 from eval.closed_loop.baseline import read_dense
 from eval.closed_loop.crew import Crew, check_memory, local_crew, policy_bytes
 from eval.closed_loop.driver import run_all
@@ -29,7 +39,7 @@ from eval.closed_loop.schedule import Schedule
 from eval.closed_loop.worker import Station
 from eval.run.arms import Arm
 from eval.run.compression import Compressed, describe_arms, list_arms, make_all, plan_all
-from eval.run.output import POLICIES, RECORDINGS, alone_in, describe_run, prepare, write_run
+from eval.run.output import POLICIES, RECORDINGS, alone_in, describe_run, prepare
 
 
 def main(settings: Settings, console: Console) -> int:
@@ -67,17 +77,19 @@ def _evaluate(
             f"{', '.join(exact)}: the dense weights bit for bit; the dense arm's episodes count.",
             highlight=False,
         )
-    run = read_run(output) | {"arms": describe_arms(request, planned, policies)}  # now with bytes
-    write_run(output, run)
+    run = read_run(output)
+    assert run.design
+    made = tuple(describe_arms(request, planned, policies))  # now with bytes
+    write_run(output, replace(run, design=replace(run.design, arms=made)))
     done = _run(request, [arm for arm in arms if not arm.is_exact], output, console)
-    report = write_report(output)
+    report = make_report(output)
     write_pages(report, output)
     for arm in arms:
-        if arm.reference and not arm.delay_ms and report["complete"]:
+        if arm.reference and not arm.delay_ms and report.complete:
             write_results(Path(arm.variant.path), card_text(report, arm.name))
-    print_summary(report, console)
+    print_report(report, console)
     console.print(f"Report: {output / PAGE}", highlight=False, soft_wrap=True)
-    return 0 if done and report["complete"] else 1
+    return 0 if done and report.complete else 1
 
 
 def _run(request: Request, arms: Sequence[Arm], output: Path, console: Console) -> bool:

@@ -1,9 +1,8 @@
 """The compressed policies of a run: made at its start, kept when it is resumed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -14,6 +13,7 @@ from einsort_vla.errors import CheckpointError
 from einsort_vla.export import GraphOptions, export_bundle, find_target
 from einsort_vla.kernels import device_of
 from einsort_vla.plan import InputStatistics, Plan
+from einsort_vla.results import ArmFacts
 from eval.closed_loop.request import Request
 from eval.run.arms import DENSE, Arm, Variant, arm_name
 
@@ -79,25 +79,11 @@ def list_arms(request: Request, planned: Sequence[Compressed], folder: Path) -> 
     ]  # fmt: skip
 
 
-def describe_arms(
-    request: Request, planned: Sequence[Compressed], folder: Path
-) -> list[dict[str, Any]]:
-    """What run.json says of each arm; `bytes` are None until its policy has been made."""
+def describe_arms(request: Request, planned: Sequence[Compressed], folder: Path) -> list[ArmFacts]:
+    """What run.json says of each arm; `weight_bytes` are None until its policy has been made."""
     by_path = {str(made.path(folder)): made for made in planned}
     return [
-        {
-            "name": arm.name,
-            "reference": arm.reference,
-            "codec": made.codec if made else None,
-            "rate_requested": made.rate if made else 0.0,
-            "delay_ms": arm.delay_ms,
-            "shares_episodes": arm.is_exact,
-            "compression": _facts(made.plan, request.folder, Path(arm.variant.path))
-            if made
-            else None,
-        }
-        for arm in list_arms(request, planned, folder)
-        for made in [by_path.get(arm.variant.path)]
+        _facts(arm, by_path.get(arm.variant.path)) for arm in list_arms(request, planned, folder)
     ]
 
 
@@ -122,17 +108,26 @@ def make_all(
                 _export_once(path, path.with_name(path.name + BUNDLE_SUFFIX))
 
 
-def _facts(plan: Plan, source: Path, path: Path) -> dict[str, Any]:
-    sizes = None
-    if path.exists():
-        sizes = {"dense": _weight_bytes(source), "compressed": _weight_bytes(path)}
-    return {
-        "rate_achieved": plan.rate,
-        "bits_per_weight": plan.bits_per_weight,
-        "core_kept_fraction": plan.core_kept_fraction,
-        "order_bits_per_weight": plan.order_bits_per_weight,
-        "bytes": sizes,
-    }
+def _facts(arm: Arm, made: Compressed | None) -> ArmFacts:
+    path = Path(arm.variant.path)
+    facts = ArmFacts(
+        name=arm.name,
+        weight_bytes=_weight_bytes(path) if path.exists() else None,
+        reference=arm.reference,
+        delay_ms=arm.delay_ms,
+        shares_episodes=arm.is_exact,
+    )
+    if made is None:
+        return facts
+    return replace(
+        facts,
+        codec=made.codec,
+        rate_requested=made.rate,
+        rate_achieved=made.plan.rate,
+        bits_per_weight=made.plan.bits_per_weight,
+        core_kept_fraction=made.plan.core_kept_fraction,
+        order_bits_per_weight=made.plan.order_bits_per_weight,
+    )
 
 
 def _weight_bytes(folder: Path) -> int:

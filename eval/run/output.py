@@ -1,23 +1,32 @@
 """The folder of one run: what it holds, and that no two runs are mixed in it."""
 
 import fcntl
-import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from einsort_vla.checkpoint import WEIGHTS
 from einsort_vla.errors import UsageError
-from einsort_vla.results import RUN, read_run
+from einsort_vla.results import (
+    CLOSED_LOOP,
+    RUN,
+    ArmFacts,
+    Design,
+    Run,
+    Scenes,
+    Task,
+    read_run,
+)
 from envs.libero.benchmark import load_task
 from eval.closed_loop.request import Request, Settings
 from eval.run.provenance import ROOT, describe
 
 POLICIES, RECORDINGS = "policies", "recordings"
+SCRIPT, ENVIRONMENT = "eval/libero.py", "LIBERO"  # as pages name them
 
 
 def prepare(request: Request) -> Path:
@@ -45,7 +54,7 @@ def prepare_folder(
     """
     output = output or ROOT / "outputs" / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
     if (output / RUN).exists():
-        earlier = read_run(output)["config"]
+        earlier = read_run(output).config
         if not resume:
             raise UsageError(f"{output} holds a run already. Use --resume, or another --output.")
         if changed := sorted(k for k in {*config, *earlier} if config.get(k) != earlier.get(k)):
@@ -90,8 +99,8 @@ def comparable(settings: Settings) -> dict[str, Any]:
     return {key: value for key, value in asdict(settings).items() if key not in free}
 
 
-def describe_run(request: Request, arms: list[dict[str, Any]]) -> dict[str, Any]:
-    """The content of run.json; see docs/evaluation.md.
+def describe_run(request: Request, arms: Sequence[ArmFacts]) -> Run:
+    """What run.json says of a closed-loop run; see docs/evaluation.md.
 
     Args:
         request: what was asked for.
@@ -104,34 +113,28 @@ def describe_run(request: Request, arms: list[dict[str, Any]]) -> dict[str, Any]
     states: dict[tuple[str, int], list[int]] = {}
     for scene in request.scenes:
         states.setdefault((scene.suite, scene.task_id), []).append(scene.episode)
-    return {
-        **describe(comparable(settings), inputs),
-        "policy": settings.policy,
-        "protocol": request.protocol.as_dict(),
-        "scenes": {
-            "initial_states": "stored",
-            "displacement_m": settings.displace,
-            "wrong_pictures": settings.wrong_pictures,
-            "seed": settings.seed,
-        },
-        "tasks": [
-            {
-                "suite": suite,
-                "task_id": task_id,
-                "language": load_task(suite, task_id).language,
-                "max_steps": request.protocol.steps_for(suite),
-                "states": numbers,
-            }
+    run = describe(CLOSED_LOOP, SCRIPT, settings.policy, comparable(settings), inputs)
+    design = Design(
+        environment=ENVIRONMENT,
+        protocol=request.protocol.as_dict(),
+        scenes=Scenes(
+            initial_states="stored",
+            displacement_m=settings.displace,
+            wrong_pictures=settings.wrong_pictures,
+            seed=settings.seed,
+        ),
+        tasks=tuple(
+            Task(
+                suite=suite,
+                task_id=task_id,
+                language=load_task(suite, task_id).language,
+                max_steps=request.protocol.steps_for(suite),
+                states=tuple(numbers),
+            )
             for (suite, task_id), numbers in states.items()
-        ],
-        "arms": arms,
-        "margin": settings.margin,
-        "sequential": settings.stop_early,
-    }  # fmt: skip
-
-
-def write_run(output: Path, run: dict[str, Any]) -> None:
-    """Write run.json, whole or not at all."""
-    partial = output / f"{RUN}.partial"
-    partial.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, output / RUN)
+        ),
+        arms=tuple(arms),
+        margin=settings.margin,
+        sequential=settings.stop_early,
+    )
+    return replace(run, design=design)

