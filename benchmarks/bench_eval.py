@@ -152,7 +152,7 @@ def _successes(name: str, folder: Path) -> int:
     """Of cut episodes: 0, unless --steps is too large for equal work."""
     if name == OURS:
         report = json.loads((folder / "ours" / "report.json").read_text(encoding="utf-8"))
-        return report["arms"]["dense"]["successes"]
+        return report["closed_loop"]["arms"]["dense"]["tally"]["successes"]
     info = json.loads((folder / "theirs" / "eval_info.json").read_text(encoding="utf-8"))
     return sum(map(sum, (task["metrics"]["successes"] for task in info["per_task"])))
 

@@ -70,16 +70,15 @@ def main(settings: Settings, console: Console) -> int:
     n = settings.segments or (QUICK_SEGMENTS if settings.quick else SEGMENTS)
     tokenizer = AutoTokenizer.from_pretrained(dense.folder)
     segments = cut(torch.tensor(tokenizer(text.content, verbose=False)["input_ids"]), n)
-    run = describe(
-        {
-            "text": text.path.name if text.path else text.source,
-            "model": settings.model,
-            "segments": n,
-            "prefix_tokens": PREFIX,
-            "scored_tokens": SCORED,
-        },
-        {"model": dense.sha256} | ({"text": file_sha256(text.path)} if text.path else {}),
-    )
+    config = {
+        "text": text.path.name if text.path else text.source,
+        "model": settings.model,
+        "segments": n,
+        "prefix_tokens": PREFIX,
+        "scored_tokens": SCORED,
+    }
+    inputs = {"model": dense.sha256} | ({"text": file_sha256(text.path)} if text.path else {})
+    run = asdict(describe("kv", "benchmarks/bench_kv.py", settings.model, config, inputs))
     rows = read_rows(settings.json, run)
     model = AutoModelForCausalLM.from_pretrained(dense.folder, dtype=torch.float32).eval()
     layers, _ = prefill(model, segments[:, :PREFIX])

@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from tyro.conf import Positional
 
 from einsort_vla.atomic import check_new
 from einsort_vla.cli.run import INCOMPLETE
-from einsort_vla.errors import MissingDependency
-from einsort_vla.results import PAGE
+from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.results import PAGE, REPORT
 
 if TYPE_CHECKING:  # loads torch, or what is installed with the extra `eval` alone
     from einsort_vla.results.joined_card import Identity
+    from einsort_vla.results.report import Report as Found
     from einsort_vla.results.sources import Sources
 
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # loads torch, or what is installed with the extra `eval` alo
 class Report:
     """Make report.json, report.html and report.md of a run; or of a folder of runs, joined.
 
-    A folder of runs may hold LIBERO runs of one policy, runs of eval/textvqa.py and
+    A folder of runs may hold closed-loop runs of one policy, runs of eval/textvqa.py and
     eval/language.py, exported bundles with what `bench` measured, and copies of such receipts.
     """
 
@@ -73,11 +74,12 @@ def _identify(folder: Path) -> "Identity":
     """What a checkpoint is, once it is sure that its card can take results."""
     from einsort_vla.checkpoint import WEIGHTS, file_sha256, read_folder
     from einsort_vla.checkpoint.card import read_card
+    from einsort_vla.results.arms import Code
     from einsort_vla.results.joined_card import Identity
 
     found = read_folder(folder)
     read_card(folder)
-    code = str(found.plan.codec), found.plan.rate_requested
+    code = Code(str(found.plan.codec), found.plan.rate_requested)
     weights = file_sha256(folder / WEIGHTS)
     return Identity(folder.name, code, found.source_sha256, weights, found.is_calibrated)
 
@@ -90,16 +92,18 @@ def _write_pages(folder: Path, sources: "Sources", console: Console) -> int:
     from einsort_vla.results.report import write_report
     from einsort_vla.results.sources import is_single
     from einsort_vla.results.summary import print_joined
-    from einsort_vla.results.text_page import write_text_pages
 
-    if is_single(folder) and sources.loops:
-        report = write_report(folder)
-        write_pages(report, folder)
-        return _tell(report, folder, console)
-    if is_single(folder):
-        write_text_pages(folder)
-    else:
-        write_joined(sources, folder)
+    if is_single(folder) and sources.runs:
+        (run,) = sources.runs
+        if run.report is None:
+            raise CheckpointError(
+                f"{folder} has a run that has found nothing yet (no {REPORT}). Run the same "
+                "command again with --resume."
+            )
+        write_report(run.report, folder)
+        write_pages(run.report, folder)
+        return _tell(run.report, folder, console)
+    write_joined(sources, folder)
     print_joined(sources, console)
     console.print(f"Report: {folder / PAGE}", highlight=False, soft_wrap=True)
     return INCOMPLETE if unfinished(sources) else 0
@@ -116,9 +120,9 @@ def _check_installed() -> None:
         ) from error
 
 
-def _tell(report: dict[str, Any], folder: Path, console: Console) -> int:
-    from einsort_vla.results.summary import print_summary
+def _tell(report: "Found", folder: Path, console: Console) -> int:
+    from einsort_vla.results.summary import print_report
 
-    print_summary(report, console)
+    print_report(report, console)
     console.print(f"Report: {folder / PAGE}", highlight=False, soft_wrap=True)
-    return 0 if report["complete"] else INCOMPLETE
+    return 0 if report.complete else INCOMPLETE

@@ -1,18 +1,19 @@
-"""The curves of a report as SVG for a page."""
+"""The curves of a report as SVG for a page: measures against size, and against delay."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
+from einsort_vla.results.arms import ArmFacts, undelayed
 from einsort_vla.results.drawing import (
     INK,
     MARKERS,
     MUTED,
     N_COLOURS,
     SERIES,
-    Arms,
     bits_axis,
     by_codec,
     draw_legend,
@@ -21,109 +22,167 @@ from einsort_vla.results.drawing import (
     new_figure,
     style,
 )
-from einsort_vla.results.verdict import interval_of
-from einsort_vla.results.wording import number, percent, percent_range, points, points_range
+from einsort_vla.results.measures import Estimate, Measure
+from einsort_vla.results.report import Report
+from einsort_vla.results.wording import (
+    change,
+    change_range,
+    measured,
+    measured_range,
+    number,
+    opening,
+)
 
 FLOOR_MARGINS, LEAST_FLOOR = 10, 0.1  # differences farther below may be arrows
+LOG_FROM = 4.0  # values that far apart, as a ratio, are drawn on a logarithmic axis
+Colours = Mapping[str, int]
 
-Report = dict[str, Any]
+
+@dataclass(frozen=True)
+class Figure:
+    """A curve and what stands below it."""
+
+    svg: Markup
+    title: str
+    caption: str
+    has_margin: bool = False
 
 
-def colours_of(report: Report) -> dict[str, int]:
+def colours_of(arms: Iterable[ArmFacts]) -> dict[str, int]:
     """The number of each codec's colour, by order of appearance; they repeat after the last."""
-    codecs = dict.fromkeys(arm["codec"] for arm in report["arms"].values() if arm["codec"])
-    return {codec: i % N_COLOURS for i, codec in enumerate(codecs)}
+    codecs = dict.fromkeys(arm.codec for arm in arms if arm.codec)
+    return {codec: k % N_COLOURS for k, codec in enumerate(codecs)}
 
 
-def success_curve(report: Report, salt: str = "") -> str | None:
-    """Success against bits a weight, with Wilson intervals; None without a compressed arm.
+def figures_of(report: Report, colours: Colours, salt: str = "") -> list[Figure]:
+    """All curves that a run has.
 
-    Only arms of the shortest delay: `delay_curve` has the others.
+    Args:
+        report: of the run.
+        colours: number of each codec's colour.
+        salt: what tells these figures from others of the same page.
     """
-    arms = {name: arm for name, arm in _undelayed(report).items() if arm["wilson95"]}
-    coded, dense = _coded(arms), next((a for a in arms.values() if not a["codec"]), None)
+    figures: list[Figure] = []
+    arms = undelayed(report.arms)
+    for measure in report.measures:
+        has_margin = measure.margin is not None
+        better = f"{opening(measure.better)} is better."
+        level = "The line and the grey band are the dense arm and its 95 % interval."
+        drawn = [(value_curve(measure, arms, colours, salt), measure.name,
+                  f"{better} {level}")]  # fmt: skip
+        if has_margin:
+            told = "A bar wholly above the dashed line: worse by less than the margin, if at all."
+            drawn.append((change_curve(measure, arms, colours, salt), "against dense", told))
+        told = "The robot moves on while the policy computes. Bars are 95 % intervals."
+        drawn.append((delay_curve(measure, report.arms, colours, salt), "delay", told))
+        figures += [
+            Figure(Markup(svg), opening(title), caption, has_margin)
+            for svg, title, caption in drawn
+            if svg
+        ]
+    return figures
+
+
+def value_curve(
+    measure: Measure, arms: Sequence[ArmFacts], colours: Colours, salt: str = ""
+) -> str | None:
+    """Value against bits a weight, with its intervals; None without a compressed arm."""
+    found = _found(measure, arms)
+    coded = [arm for arm in arms if arm.codec and arm.name in found]
     if not coded:
         return None
-    with style(f"success{salt}"):
+    dense = next((found[arm.name] for arm in arms if not arm.codec and arm.name in found), None)
+    with style(f"{measure.name}{salt}"):
         figure, axes = new_figure()
         if dense:
-            axes.axhspan(*dense["wilson95"], color=MUTED, alpha=0.16, lw=0)
-            _level(axes, dense["success_rate"], report["margin"], 1)
+            axes.axhspan(*_bounds(dense), color=MUTED, alpha=0.16, lw=0)
+            _level(axes, dense.value, measure.margin)
         for codec, group, x in by_codec(coded):
-            values = [(arm["success_rate"], arm["wilson95"]) for arm in group.values()]
-            draw_points(axes, x, values, SERIES[colours_of(report)[codec]])
-        _share_axis(axes)
+            values = [(found[arm.name].value, _bounds(found[arm.name])) for arm in group]
+            draw_points(axes, x, values, SERIES[colours[codec]])
+        _value_axis(axes, measure, [estimate.value for estimate in found.values()])
         bits_axis(axes, coded)
-        told = [f"{name} {_success(arm)}" for name, arm in arms.items()]
-        return inline_svg(figure, "Success against bits per weight", told)
+        return inline_svg(figure, f"{measure.name} against bits per weight", _told(measure, found))
 
 
-def difference_curve(report: Report, salt: str = "") -> str | None:
-    """Paired difference to the dense arm against bits a weight; None without a pair."""
-    paired = report["paired"]
-    found = {name: interval_of(report, pair) for name, pair in paired.items()}
-    intervals = {name: interval for name, interval in found.items() if interval}
-    arms = {name: arm for name, arm in _coded(_undelayed(report)).items() if name in intervals}
-    if not arms:
+def change_curve(
+    measure: Measure, arms: Sequence[ArmFacts], colours: Colours, salt: str = ""
+) -> str | None:
+    """Paired difference to the dense arm in points against bits a weight; None without a pair."""
+    paired = {name: pair for name, pair in measure.paired.items() if pair.interval}
+    coded = [arm for arm in arms if arm.name in paired]
+    if not coded or measure.margin is None:
         return None
-    values = {
-        name: (100 * paired[name]["difference"], [100 * bound for bound in intervals[name]])
-        for name in arms
-    }
-    with style(f"difference{salt}"):
+    bounds = {arm.name: [100 * bound for bound in paired[arm.name].interval or ()] for arm in coded}
+    with style(f"{measure.name} change{salt}"):
         figure, axes = new_figure()
-        _level(axes, 0, report["margin"], 100)
-        bottom, top = _limits([interval for _, interval in values.values()], report["margin"])
+        _level(axes, 0, 100 * measure.margin)
+        bottom, top = _limits(list(bounds.values()), measure.margin)
         axes.set_ylim(bottom, top)
         axes.set_ylabel("difference, points")
-        for i, (codec, group, x) in enumerate(by_codec(arms)):
-            colour = SERIES[colours_of(report)[codec]]
-            draw_points(axes, x, [values[name] for name in group], colour)
-            _draw_below(axes, x, [values[name][0] for name in group], bottom, colour, i)
-        bits_axis(axes, arms)
+        for k, (codec, group, x) in enumerate(by_codec(coded)):
+            values = [100 * paired[arm.name].value for arm in group]
+            with_bounds = [
+                (value, bounds[arm.name]) for arm, value in zip(group, values, strict=True)
+            ]
+            draw_points(axes, x, with_bounds, SERIES[colours[codec]])
+            _draw_below(axes, x, values, bottom, SERIES[colours[codec]], k)
+        bits_axis(axes, coded)
         told = [
-            f"{name} {points(paired[name]['difference'])} points ({points_range(intervals[name])})"
-            for name in arms
+            f"{arm.name} {change(measure, paired[arm.name])} "
+            f"({change_range(measure, paired[arm.name])})"
+            for arm in coded
         ]
         return inline_svg(figure, "Paired difference to the dense policy", told)
 
 
-def delay_curve(report: Report, salt: str = "") -> str | None:
-    """Success against the delay of the policy's answers; None where all arms have the same."""
-    arms = {name: arm for name, arm in report["arms"].items() if arm["wilson95"]}
-    delays = sorted({arm["delay_ms"] for arm in arms.values()})
+def delay_curve(
+    measure: Measure, arms: Sequence[ArmFacts], colours: Colours, salt: str = ""
+) -> str | None:
+    """Value against the delay of the policy's answers; None where all arms have the same."""
+    found = _found(measure, arms)
+    delayed = sorted((a for a in arms if a.name in found), key=lambda arm: arm.delay_ms)
+    delays = sorted({arm.delay_ms for arm in delayed})
     if len(delays) < 2:
         return None
-    lines: dict[tuple[str | None, float], list[dict[str, Any]]] = {}
-    for arm in sorted(arms.values(), key=lambda arm: arm["delay_ms"]):
-        lines.setdefault((arm["codec"], arm["rate_requested"]), []).append(arm)
-    lines = {key: line for key, line in lines.items() if len(line) > 1}
-    with style(f"delay{salt}"):
+    lines: dict[str, list[ArmFacts]] = {}
+    for arm in delayed:
+        lines.setdefault(str(arm.code), []).append(arm)
+    lines = {label: line for label, line in lines.items() if len(line) > 1}
+    with style(f"{measure.name} delay{salt}"):
         figure, axes = new_figure()
         step = 0.012 * (delays[-1] - delays[0])
-        for i, ((codec, rate), line) in enumerate(lines.items()):
-            shift = step * (i - (len(lines) - 1) / 2)
-            colour = SERIES[colours_of(report)[codec]] if codec else INK
-            values = [(arm["success_rate"], arm["wilson95"]) for arm in line]
-            x = [arm["delay_ms"] + shift for arm in line]
-            label = f"{codec} {rate:g}" if codec else "dense"
-            draw_points(axes, x, values, colour, MARKERS[i % len(MARKERS)], label)
-        _share_axis(axes)
+        for k, (label, line) in enumerate(lines.items()):
+            shift, codec = step * (k - (len(lines) - 1) / 2), line[0].codec
+            colour = SERIES[colours[codec]] if codec else INK
+            values = [(found[arm.name].value, _bounds(found[arm.name])) for arm in line]
+            x = [arm.delay_ms + shift for arm in line]
+            draw_points(axes, x, values, colour, MARKERS[k % len(MARKERS)], label)
+        _value_axis(axes, measure, [estimate.value for estimate in found.values()])
         axes.set_xlabel("delay of the policy's answers, ms")
         axes.set_xticks(delays)
         axes.spines.top.set_visible(False)
         draw_legend(figure, axes)
-        told = [f"{name} {_success(arm)}" for name, arm in arms.items()]
-        return inline_svg(figure, "Success against delay", told)
+        return inline_svg(figure, f"{measure.name} against delay", _told(measure, found))
 
 
-def _undelayed(report: Report) -> Arms:
-    shortest = min((arm["delay_ms"] for arm in report["arms"].values()), default=0)
-    return {name: arm for name, arm in report["arms"].items() if arm["delay_ms"] == shortest}
+def _found(measure: Measure, arms: Sequence[ArmFacts]) -> dict[str, Estimate]:
+    """Of these arms, what was measured on something."""
+    names = {arm.name for arm in arms}
+    return {name: e for name, e in measure.arms.items() if e.n and name in names}
 
 
-def _coded(arms: Arms) -> Arms:
-    return {name: arm for name, arm in arms.items() if arm["codec"] and arm["compression"]}
+def _told(measure: Measure, found: Mapping[str, Estimate]) -> list[str]:
+    """ "dense 15.46 (15.1 to 15.8)"."""
+    return [
+        f"{name} {measured(e.value, measure.unit)} ({measured_range(e.low, e.high, measure.unit)})"
+        for name, e in found.items()
+    ]
+
+
+def _bounds(estimate: Estimate) -> tuple[float, float]:
+    """The value alone where there is no interval."""
+    return estimate.interval or (estimate.value, estimate.value)
 
 
 def _limits(intervals: Sequence[Sequence[float]], margin: float) -> tuple[float, float]:
@@ -150,17 +209,24 @@ def _draw_below(
                           textcoords="offset points", color=colour)  # fmt: skip
 
 
-def _level(axes: Axes, dense: float, margin: float, unit: float) -> None:
+def _level(axes: Axes, dense: float, margin: float | None) -> None:
     """The line of the dense arm, and that of the margin below it."""
     axes.axhline(dense, color=INK, lw=1.2)
-    axes.axhline(dense - unit * margin, color=MUTED, lw=1, ls=(0, (4, 3)))
+    if margin is not None:
+        axes.axhline(dense - margin, color=MUTED, lw=1, ls=(0, (4, 3)))
 
 
-def _share_axis(axes: Axes) -> None:
-    axes.set_ylim(-0.02, 1.02)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_ylabel("success")
-
-
-def _success(arm: dict[str, Any]) -> str:
-    return f"{percent(arm['success_rate'])} ({percent_range(arm['wilson95'])})"
+def _value_axis(axes: Axes, measure: Measure, values: Sequence[float]) -> None:
+    axes.set_ylabel(f"{measure.name}, {measure.better} is better")
+    if measure.margin is not None:  # a success rate: all of them are drawn alike
+        axes.set_ylim(-0.02, 1.02)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        return
+    if min(values) > 0 and max(values) / min(values) > LOG_FROM and measure.unit != "%":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    if measure.unit == "%":
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    else:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: measured(value, "")))

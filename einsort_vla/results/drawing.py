@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-DENSE_BITS = 16.0  # a weight, in bfloat16
+from einsort_vla.results.arms import DENSE_BITS, ArmFacts
+
 N_COLOURS = 6  # --series-0 to --series-5 of the page
 SIZE_INCHES = (4.2, 3.4)  # small, so that text is still read where a phone shrinks it
 LEGEND_LETTERS = 58  # that fit on a line of a legend
@@ -46,8 +47,6 @@ _STYLE: dict[Any, Any] = {
     "lines.markersize": 5,
 }
 
-Arms = dict[str, dict[str, Any]]
-
 
 def style(salt: str) -> AbstractContextManager[None]:
     """Draw with these settings; figures of one page need different salts, or they share ids."""
@@ -76,9 +75,9 @@ def draw_points(
                   capsize=2.5, label=label)  # fmt: skip
 
 
-def bits_axis(axes: Axes, arms: Arms) -> None:
+def bits_axis(axes: Axes, arms: Sequence[ArmFacts]) -> None:
     """Bits a weight below, logarithmic, and the rate above."""
-    low = 0.8 * min(bits_of(arm) for arm in arms.values())
+    low = 0.8 * min(arm.bits_per_weight for arm in arms)
     high = 1.15 * DENSE_BITS
     axes.set_xscale("log", base=2)
     axes.set_xlim(low, high)
@@ -101,22 +100,19 @@ def draw_legend(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=n_columns, handlelength=1.6)
 
 
-def bits_of(arm: dict[str, Any]) -> float:
-    """Bits a weight of a compressed arm."""
-    return arm["compression"]["bits_per_weight"]
-
-
-def by_codec(arms: Arms) -> Iterable[tuple[str, Arms, list[float]]]:
-    """Codecs, their arms and the places of these on the axis.
+def by_codec(
+    arms: Sequence[ArmFacts],
+) -> Iterable[tuple[str, list[ArmFacts], list[float]]]:
+    """Codecs, their arms by bits a weight, and the places of these on the axis.
 
     Codecs are shifted against each other by 3 %, or their bars would hide one another.
     """
-    codecs = list(dict.fromkeys(arm["codec"] for arm in arms.values()))
-    for i, codec in enumerate(codecs):
-        mine = [(name, arm) for name, arm in arms.items() if arm["codec"] == codec]
-        group = dict(sorted(mine, key=lambda item: bits_of(item[1])))
-        shift = 1.03 ** (i - (len(codecs) - 1) / 2)
-        yield codec, group, [shift * bits_of(arm) for arm in group.values()]
+    codecs = list(dict.fromkeys(arm.codec for arm in arms if arm.codec))
+    for k, codec in enumerate(codecs):
+        mine = [arm for arm in arms if arm.codec == codec]
+        group = sorted(mine, key=lambda arm: arm.bits_per_weight)
+        shift = 1.03 ** (k - (len(codecs) - 1) / 2)
+        yield codec, group, [shift * arm.bits_per_weight for arm in group]
 
 
 def inline_svg(figure: Figure, title: str, told: Iterable[str]) -> str:

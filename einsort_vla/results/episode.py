@@ -1,11 +1,13 @@
 """Episodes as data: one line of episodes.jsonl each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from einsort_vla.results.log import as_lines, read_lines
+from einsort_vla.results.motion import Motion
+from einsort_vla.results.reading import record_from
 
 Outcome = Literal["success", "failure", "error"]
 EpisodeKey = tuple["Scene", str]
@@ -30,22 +32,6 @@ def episode_name(scene: Scene, arm: str) -> str:
 
 
 @dataclass(frozen=True)
-class Motion:
-    """How the arm moved in one episode; see docs/evaluation.md for each.
-
-    Lengths in metres, times in seconds of robot time; actions are in the units of the controller,
-    -1 to 1.
-    """
-
-    path_m: float  # of the hand
-    jerk_m_s3: float  # root mean square of the third difference of the hand's position
-    gripper_toggles: int  # changes between an opening and a closing command
-    seam_jump: float  # mean distance of the actions on both sides of a seam of chunks
-    saturation: float  # share of commanded numbers outside -1 to 1
-    duration_s: float  # to success or to the end of the budget
-
-
-@dataclass(frozen=True)
 class EpisodeRecord:
     """One finished episode of one arm."""
 
@@ -54,13 +40,13 @@ class EpisodeRecord:
     outcome: Outcome
     steps: int
     wall_s: float
-    policy_ms: list[float] = field(default_factory=list)  # one a chunk
+    latency_ms: tuple[float, ...] = ()  # measured, one a chunk
     error: str | None = None
     actions_sha256: str = ""  # of all executed actions, to tell whether two arms moved alike
-    layers: dict[str, int] = field(default_factory=dict)  # coded ones, by what multiplied them
+    layers: Mapping[str, int] = field(default_factory=dict)  # coded ones, by backend
     motion: Motion | None = None  # None where no step was made
     # Of the dense arm: relative distance of other arms' actions at what it saw, by arm.
-    divergence: dict[str, float] = field(default_factory=dict)
+    divergence: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> EpisodeKey:
@@ -74,21 +60,19 @@ class EpisodeRecord:
         """As plain data, a line of the log."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "EpisodeRecord":
-        motion = Motion(**data["motion"]) if data.get("motion") else None
-        return cls(**{**data, "scene": Scene(**data["scene"]), "motion": motion})
-
 
 def read_episodes(log: Path) -> list[EpisodeRecord]:
     """Episodes of a log in the order they ended, of each key the last.
 
     A line that a kill cut short is left out, and so is an episode that ended in an error once a
     later line has it done.
+
+    Raises:
+        CheckpointError: a line is of another schema.
     """
     records: dict[EpisodeKey, EpisodeRecord] = {}
     for line in read_lines(log):
-        record = EpisodeRecord.from_dict(line)
+        record = record_from(EpisodeRecord, line, log)
         records.pop(record.key, None)
         records[record.key] = record
     return list(records.values())

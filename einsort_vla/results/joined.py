@@ -1,16 +1,16 @@
 """All results of one checkpoint, or of one policy at several rates, joined into one report."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from einsort_vla.errors import UsageError
-from einsort_vla.results.glance import codes_of, groups_of
+from einsort_vla.results.glance import codes_of
 from einsort_vla.results.measures import Estimate
-from einsort_vla.results.sources import ClosedLoop, Model, Sources, TextRun, code_of, name_of
+from einsort_vla.results.report import Report
+from einsort_vla.results.sources import Bench, Model, Source, Sources
 
-SCHEMA, KIND = 1, "joined"
-CLOSED_LOOP = "Robot in closed loop"
 SETTINGS = ("backend", "runtime", "batch", "calibrate")  # that decide how an episode ends
 
 
@@ -32,7 +32,7 @@ def check_joinable(sources: Sources) -> None:
         _check_texts(one, other)
 
 
-def _check_loops(one: ClosedLoop, other: ClosedLoop) -> None:
+def _check_loops(one: Source, other: Source) -> None:
     """Episodes that both have ended alike, where all that is known to decide them is the same."""
     if _setting(one) != _setting(other):
         return
@@ -48,15 +48,15 @@ def _check_loops(one: ClosedLoop, other: ClosedLoop) -> None:
             )
 
 
-def _setting(loop: ClosedLoop) -> list[Any]:
-    config = loop.run["config"]
-    keys = ("protocol", "scenes", "inputs_sha256")
-    return [loop.run.get(key) for key in keys] + [config.get(key) for key in SETTINGS]
+def _setting(loop: Source) -> list[Any]:
+    run, design = loop.run, loop.run.design
+    assert design
+    return [design.protocol, design.scenes, run.inputs_sha256, *map(run.config.get, SETTINGS)]
 
 
-def _check_texts(one: TextRun, other: TextRun) -> None:
+def _check_texts(one: Source, other: Source) -> None:
     """Numbers of one model, arm and protocol are the same in both, once both are complete."""
-    a, b = one.findings, other.findings
+    a, b = one.report, other.report
     if not (a and b and a.complete and b.complete and one.model.is_same(other.model)):
         return
     if (a.kind, a.protocol) != (b.kind, b.protocol):
@@ -85,29 +85,25 @@ class Finding:
     name: str  # of its folder
     model: Model
     verdict: str
-    state: str = ""  # a verdict that all arms of a closed-loop run share
-    complete: bool = True
-    notes: tuple[str, ...] = ()
+    state: str  # a verdict that all arms of a closed-loop run share
+    complete: bool
+    notes: tuple[str, ...]
 
 
 def verdicts_of(sources: Sources) -> list[Finding]:
     """One a run that has found something."""
-    loops = [
-        Finding(CLOSED_LOOP, loop.name, loop.model, loop.report["verdict"], _state(loop),
-                loop.report["complete"])
-        for loop in sources.loops
+    return [
+        Finding(run.title, run.name, run.model, report.verdict, state_of(report), report.complete,
+                report.notes)
+        for run in sources.runs
+        if (report := run.report)
     ]  # fmt: skip
-    texts = [
-        Finding(run.title, run.name, run.model, run.findings.verdict,
-                complete=run.findings.complete, notes=run.findings.notes)
-        for run in sources.texts
-        if run.findings
-    ]  # fmt: skip
-    return [*loops, *texts]
 
 
-def _state(loop: ClosedLoop) -> str:
-    states = {pair["noninferiority"]["verdict"] for pair in loop.report["paired"].values()}
+def state_of(report: Report) -> str:
+    """The verdict that all arms of a closed-loop run share; empty where they differ."""
+    pairs = report.closed_loop.pairs if report.closed_loop else {}
+    states = {pair.noninferiority.verdict for pair in pairs.values()}
     return states.pop() if len(states) == 1 else ""
 
 
@@ -119,45 +115,54 @@ def subject_of(sources: Sources) -> str:
 
 def unfinished(sources: Sources) -> list[str]:
     """Names of runs that have work left."""
-    loops = [loop.name for loop in sources.loops if not loop.report["complete"]]
-    texts = [run.name for run in sources.texts if not (run.findings and run.findings.complete)]
-    return [*loops, *texts]
+    return [run.name for run in sources.runs if not run.is_complete]
 
 
-def joined_report(sources: Sources) -> dict[str, Any]:
-    """The content of report.json of a folder of runs: each run's own, and every arm at a glance."""
-    return {
-        "schema": SCHEMA,
-        "kind": KIND,
-        "complete": not unfinished(sources),
-        "arms": _arms(sources),
-        "closed_loop": [
-            {"folder": loop.name, "model": asdict(loop.model), "report": loop.report}
-            for loop in sources.loops
-        ],
-        "texts": [
-            {
-                "folder": run.name,
-                "model": asdict(run.model),
-                "findings": asdict(run.findings) if run.findings else None,
-            }
-            for run in sources.texts
-        ],
-        "latency": [
-            {"file": receipt.name, "source": dict(receipt.source), "receipt": dict(receipt.content)}
-            for receipt in sources.receipts
-        ],
-        "unused": list(sources.unused),
-    }
+@dataclass(frozen=True)
+class JoinedArm:
+    """One arm, and the runs that have it; its numbers are with the runs."""
+
+    codec: str | None
+    rate_requested: float
+    runs: tuple[str, ...]
 
 
-def _arms(sources: Sources) -> dict[str, dict[str, Any]]:
-    """Each arm, and the runs that have it; their numbers are with the runs."""
-    return {
-        name_of(code): {
-            "codec": code[0],
-            "rate_requested": code[1],
-            "runs": [run.name for run in sources.runs if code in map(code_of, run.arms.values())],
-        }
-        for code in codes_of(groups_of(sources))
-    }
+@dataclass(frozen=True)
+class JoinedRun:
+    """One run; its report is that of its own folder."""
+
+    folder: str
+    model: Model
+    report: Report | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedReport:
+    """report.json of a folder of runs."""
+
+    SCHEMA: ClassVar[int] = 2
+
+    kind: Literal["joined"] = "joined"
+    complete: bool
+    arms: Mapping[str, JoinedArm]
+    runs: tuple[JoinedRun, ...]
+    latency: tuple[Bench, ...]
+    unused: tuple[str, ...]
+
+
+def joined_report(sources: Sources) -> JoinedReport:
+    """Each run's own report, and which arms there are."""
+    return JoinedReport(
+        complete=not unfinished(sources),
+        arms={
+            str(code): JoinedArm(
+                code.codec,
+                code.rate,
+                tuple(run.name for run in sources.runs if code in run.codes),
+            )
+            for code in codes_of(sources.runs)
+        },
+        runs=tuple(JoinedRun(run.name, run.model, run.report) for run in sources.runs),
+        latency=sources.receipts,
+        unused=sources.unused,
+    )

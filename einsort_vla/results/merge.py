@@ -1,22 +1,25 @@
 """Joining the shards of one evaluation: the same arms over other scenes, or the same ones again."""
 
-import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from einsort_vla.errors import UsageError
+from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.results.closed_loop import make_report
 from einsort_vla.results.episode import EpisodeKey, EpisodeRecord, read_episodes, write_episodes
-from einsort_vla.results.folder import LOG, RUN, VIDEOS, read_run
+from einsort_vla.results.folder import LOG, VIDEOS
 from einsort_vla.results.page import write_pages
-from einsort_vla.results.report import write_report
+from einsort_vla.results.report import Report
+from einsort_vla.results.run import Design, Run, Task, read_run, write_run
 
-SAME = ("inputs_sha256", "protocol", "scenes", "versions", "margin", "sequential")
+SAME = ("inputs_sha256", "versions")
+SAME_DESIGN = ("environment", "protocol", "scenes", "margin", "sequential")
 NOTED = ("machine", "git_commit", "python")  # may differ: all that occur are listed
 
 
-def merge_runs(folders: Sequence[Path], output: Path) -> dict[str, Any]:
+def merge_runs(folders: Sequence[Path], output: Path) -> Report:
     """Write a new run folder with all episodes and videos of these, and return its report.
 
     Raises:
@@ -27,50 +30,69 @@ def merge_runs(folders: Sequence[Path], output: Path) -> dict[str, Any]:
     joined = join_runs(runs)
     records = join_episodes({folder: read_episodes(folder / LOG) for folder in folders})
     output.mkdir(parents=True)
-    (output / RUN).write_text(json.dumps(joined, indent=2) + "\n", encoding="utf-8")
+    write_run(output, joined)
     write_episodes(output / LOG, records)
     for folder in folders:
         if (folder / VIDEOS).is_dir():
             shutil.copytree(folder / VIDEOS, output / VIDEOS, dirs_exist_ok=True)
-    report = write_report(output)
+    report = make_report(output)
     write_pages(report, output)
     return report
 
 
-def join_runs(runs: dict[Path, dict[str, Any]]) -> dict[str, Any]:
-    """run.json of the whole, from those of its shards by folder."""
+def join_runs(runs: Mapping[Path, Run]) -> Run:
+    """run.json of the whole, from those of its shards by folder.
+
+    Raises:
+        UsageError: they are not of one evaluation.
+        CheckpointError: one is of no closed-loop run.
+    """
+    designs = {folder: _design_of(folder, run) for folder, run in runs.items()}
     (first_folder, first), *others = runs.items()
     for folder, run in others:
-        if found := _first_difference(_compared(first), _compared(run)):
+        known, found = (_compared(each, designs[at]) for each, at in ((first, first_folder),
+                                                                     (run, folder)))  # fmt: skip
+        if difference := _first_difference(known, found):
             raise UsageError(
-                f"{first_folder} and {folder} are not shards of one evaluation: {found}. "
+                f"{first_folder} and {folder} are not shards of one evaluation: {difference}. "
                 "Merge only runs that differ in nothing but tasks and episodes."
             )
-    noted = {
-        key: ", ".join(dict.fromkeys(str(run[key]) for run in runs.values() if run.get(key)))
+    noted: dict[str, Any] = {
+        key: ", ".join(dict.fromkeys(v for run in runs.values() if (v := getattr(run, key))))
         for key in NOTED
     }
-    return {**first, **noted, "tasks": _join_tasks(runs.values())}
+    design = replace(designs[first_folder], tasks=_join_tasks(designs.values()))
+    return replace(first, **noted, design=design)
 
 
-def _compared(run: dict[str, Any]) -> dict[str, Any]:
+def _design_of(folder: Path, run: Run) -> Design:
+    if run.design is None:
+        raise CheckpointError(f"{folder} is a run of the kind {run.kind!r}, which has no episodes.")
+    return run.design
+
+
+def _compared(run: Run, design: Design) -> dict[str, Any]:
     """What shards have in common, with arms under their names."""
-    arms = {arm["name"]: arm for arm in run["arms"]}
-    return {**{key: run.get(key) for key in SAME}, "arm names": list(arms), "arms": arms}
+    content, designed = asdict(run), asdict(design)
+    return {
+        **{key: content[key] for key in SAME},
+        **{key: designed[key] for key in SAME_DESIGN},
+        "arm names": [arm.name for arm in design.arms],
+        "arms": {arm["name"]: arm for arm in designed["arms"]},
+    }
 
 
-def _join_tasks(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _join_tasks(designs: Iterable[Design]) -> tuple[Task, ...]:
     """Every task once, with the states of all shards."""
-    tasks: dict[tuple[str, int], dict[str, Any]] = {}
-    states: dict[tuple[str, int], set[int]] = {}
-    for task in (task for run in runs for task in run["tasks"]):
-        key = task["suite"], task["task_id"]
-        tasks.setdefault(key, task)
-        states.setdefault(key, set()).update(task["states"])
-    return [{**tasks[key], "states": sorted(states[key])} for key in sorted(tasks)]
+    joined: dict[tuple[str, int], Task] = {}
+    for task in (task for design in designs for task in design.tasks):
+        known = joined.setdefault(task.key, task)
+        states = sorted({*known.states, *task.states})
+        joined[task.key] = replace(known, states=tuple(states))
+    return tuple(joined[key] for key in sorted(joined))
 
 
-def join_episodes(shards: dict[Path, list[EpisodeRecord]]) -> list[EpisodeRecord]:
+def join_episodes(shards: Mapping[Path, list[EpisodeRecord]]) -> list[EpisodeRecord]:
     """Every episode once; one that ended in an error gives way to one that was finished."""
     joined: dict[EpisodeKey, tuple[Path, EpisodeRecord]] = {}
     for folder, records in shards.items():

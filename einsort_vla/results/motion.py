@@ -1,78 +1,112 @@
-"""How compression changed the motion of the arm, as a person reads it."""
+"""How the arm moves in an episode: every metric of it, each registered here and nowhere else."""
 
-import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from einsort_vla.results import wording
+import numpy as np
 
-TIMES = "\N{MULTIPLICATION SIGN}"
+from einsort_vla.results.measures import PairedAs
+
+Motion = Mapping[str, float]
+"""A number for each metric, by its key."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The control steps of one episode.
+
+    Lengths are in metres; actions are as they were commanded, in the controller's units of -1 to 1.
+    """
+
+    actions: np.ndarray  # (n, action_dim)
+    hand: np.ndarray  # (n + 1, 3) positions, the first before any step
+    is_seam: np.ndarray  # (n,) bool, at the first action of a chunk
+    control_freq_hz: float
+    gripper: int | None  # which number of an action is the gripper's, if there is one
+
+    @property
+    def arm(self) -> np.ndarray:
+        """(n, action_dim) actions without the gripper's number."""
+        if self.gripper is None:
+            return self.actions
+        return np.delete(self.actions, self.gripper, axis=-1)
+
+
+Compute = Callable[[Steps], float]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """The name of a number of `Motion`, and what it means in one line."""
+    """One number of an episode, and all that anybody needs to show it."""
 
     key: str
     title: str
-    meaning: str
+    meaning: str  # in one line
+    compared: PairedAs  # pairs of episodes; a difference where the number can be 0
+    compute: Compute  # of at least one step
     digits: int = 2
+    is_headline: bool = False  # has a column of its own in the table of arms
 
 
-METRICS = (
-    Metric("path_m", "Path", "way of the hand to the end of the episode"),
-    Metric("jerk_m_s3", "Jerk", "root mean square of the third derivative of its position"),
-    Metric("duration_s", "Duration", "robot time to success or to the end of the budget"),
-    Metric("gripper_toggles", "Gripper toggles", "changes between open and close, an episode"),
-    Metric("seam_jump", "Seam jump", "jump of the action where a new chunk begins", 4),
-    Metric("saturation", "Saturation", "share of commanded numbers outside -1 to 1", 4),
-)
+METRICS: dict[str, Metric] = {}
 
 
-@dataclass(frozen=True)
-class Change:
-    """A metric of one arm against its dense arm."""
+def metric(
+    key: str,
+    title: str,
+    meaning: str,
+    compared: PairedAs,
+    digits: int = 2,
+    is_headline: bool = False,
+) -> Callable[[Compute], Compute]:
+    """Register the function below as a metric; see `Metric`."""
 
-    text: str
-    interval: str
-    places: list[float] | None  # of lower bound, value and upper bound; percent of a drawn scale
-    direction: str  # "more", "less", or "" where the interval holds no change
+    def register(compute: Compute) -> Compute:
+        METRICS[key] = Metric(key, title, meaning, compared, compute, digits, is_headline)
+        return compute
 
-
-def motion_changes(report: dict[str, Any]) -> list[tuple[Metric, dict[str, Change | None]]]:
-    """Each metric, and its change in each paired arm; None where no pair has it.
-
-    The scale of a metric is the same for all arms; 50 percent of it is no change.
-    """
-    motions = {arm: pair["motion"] for arm, pair in report["paired"].items()}
-    return [
-        (metric, _changes(metric, {arm: motion[metric.key] for arm, motion in motions.items()}))
-        for metric in METRICS
-    ]
+    return register
 
 
-def _changes(metric: Metric, found: dict[str, dict[str, Any]]) -> dict[str, Change | None]:
-    places = [abs(_place(c, bound)) for c in found.values() for bound in c["interval95"] or []]
-    scale = max(places, default=0)
-    return {arm: _change(metric, change, scale) for arm, change in found.items()}
-
-
-def _change(metric: Metric, change: dict[str, Any], scale: float) -> Change | None:
-    is_ratio = "ratio" in change
-    value, bounds = change["ratio" if is_ratio else "difference"], change["interval95"]
-    if value is None:
+def motion_of(steps: Steps) -> Motion | None:
+    """All metrics of an episode; None without a step."""
+    if not len(steps.actions):
         return None
-    number = wording.number if is_ratio else wording.signed
-    text = f"{TIMES} " * is_ratio + number(value, metric.digits)
-    if bounds is None:
-        return Change(text, wording.DASH, None, "")
-    low, middle, high = (_place(change, v) for v in (bounds[0], value, bounds[1]))
-    places = [50 + 50 * place / scale if scale else 50 for place in (low, middle, high)]
-    direction = "more" if low > 0 else "less" if high < 0 else ""
-    interval = " to ".join(number(bound, metric.digits) for bound in bounds)
-    return Change(text, interval, places, direction)
+    return {key: float(each.compute(steps)) for key, each in METRICS.items()}
 
 
-def _place(change: dict[str, Any], value: float) -> float:
-    """0 for no change, positive for more than dense; of ratios the logarithm."""
-    return math.log(value) if "ratio" in change else value
+@metric("path_m", "Path", "way of the hand to the end of the episode", "ratio")
+def _path(steps: Steps) -> float:
+    return np.linalg.norm(np.diff(steps.hand, axis=0), axis=1).sum()
+
+
+@metric("jerk_m_s3", "Jerk", "root mean square of the third derivative of its position", "ratio",
+        is_headline=True)  # fmt: skip
+def _jerk(steps: Steps) -> float:
+    jerk = np.diff(steps.hand, n=3, axis=0) * steps.control_freq_hz**3
+    return np.sqrt((jerk**2).sum(1).mean()) if len(jerk) else 0.0
+
+
+@metric("duration_s", "Duration", "robot time to success or to the end of the budget", "ratio")
+def _duration(steps: Steps) -> float:
+    return len(steps.actions) / steps.control_freq_hz
+
+
+@metric("gripper_toggles", "Gripper toggles", "changes between open and close, an episode",
+        "difference")  # fmt: skip
+def _toggles(steps: Steps) -> float:
+    if steps.gripper is None:
+        return 0
+    opening = np.sign(steps.actions[:, steps.gripper])
+    return np.count_nonzero(np.diff(opening[opening != 0]))
+
+
+@metric("seam_jump", "Seam jump", "jump of the action where a new chunk begins", "difference", 4)
+def _seam_jump(steps: Steps) -> float:
+    jumps = np.linalg.norm(np.diff(steps.arm, axis=0), axis=1)[steps.is_seam[1:]]
+    return jumps.mean() if len(jumps) else 0.0
+
+
+@metric("saturation", "Saturation", "share of commanded numbers outside -1 to 1", "difference", 4)
+def _saturation(steps: Steps) -> float:
+    return (np.abs(steps.arm) > 1).mean()

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import bootstrap
 
-from einsort_vla.results.episode import EpisodeRecord, Motion
+from einsort_vla.results.episode import EpisodeRecord
+from einsort_vla.results.measures import Estimate
+from einsort_vla.results.motion import METRICS, Metric, Motion
 from einsort_vla.results.statistics import N_RESAMPLES, Interval, PairCounts
-
-RATIOS = ("path_m", "jerk_m_s3", "duration_s")
-DIFFERENCES = ("gripper_toggles", "seam_jump", "saturation")
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,12 @@ def count_by_task(pairs: Sequence[Pair]) -> list[PairCounts]:
     return [count([pair for pair in pairs if pair.task == task]) for task in tasks]
 
 
-def compare_motion(pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
+def compare_motion(pairs: Sequence[Pair]) -> dict[str, Estimate]:
     """How else the arm moved where both succeeded, with 95 % intervals over the pairs.
 
-    Per metric `ratio` of the geometric means, or `difference` of the means of what can be 0, arm
-    against reference; `interval95` is None for fewer than two pairs.
+    By metric the ratio of the geometric means, or the difference of the means of what can be 0, arm
+    against reference; without an interval for fewer than two pairs. A metric that no pair has is
+    left out.
     """
     moved = [
         (pair.reference.motion, pair.arm.motion)
@@ -77,23 +77,27 @@ def compare_motion(pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
         if pair.reference.is_success and pair.arm.is_success
         and pair.reference.motion and pair.arm.motion
     ]  # fmt: skip
-    ratios = {metric: _compare(moved, metric, "ratio") for metric in RATIOS}
-    return ratios | {metric: _compare(moved, metric, "difference") for metric in DIFFERENCES}
+    found = {key: _compare(moved, metric) for key, metric in METRICS.items()}
+    return {key: estimate for key, estimate in found.items() if estimate}
 
 
-def _compare(moved: list[tuple[Motion, Motion]], metric: str, kind: str) -> dict[str, Any]:
-    numbers = [[getattr(motion, metric) for motion in pair] for pair in moved]
+def _compare(moved: Sequence[tuple[Motion, Motion]], metric: Metric) -> Estimate | None:
+    key = metric.key
+    numbers = [[motion[key] for motion in pair] for pair in moved if all(key in m for m in pair)]
     values = np.array(numbers, dtype=float).reshape(-1, 2)  # (n, reference and arm)
     back: Callable[[float], float] = float
-    if kind == "ratio":
+    if metric.compared == "ratio":
         values, back = np.log(values[(values > 0).all(axis=1)]), math.exp
     changes = values[:, 1] - values[:, 0]
-    interval = _mean_interval(changes)
-    return {
-        kind: back(changes.mean()) if len(changes) else None,
-        "interval95": interval and [back(bound) for bound in interval],
-        "n": len(changes),
-    }
+    if not len(changes):
+        return None
+    low, high = _mean_interval(changes) or (None, None)
+    return Estimate(
+        back(changes.mean()),
+        None if low is None else back(low),
+        None if high is None else back(high),
+        len(changes),
+    )
 
 
 def _mean_interval(values: np.ndarray) -> Interval | None:

@@ -2,18 +2,17 @@
 
 import json
 import re
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from einsort_vla.results import wording
-from einsort_vla.results.glance import measure_cell
-from einsort_vla.results.verdict import interval_of
 
 _SENTENCE_END = re.compile(r"(?<=\.) (?=[A-Z])")
 _WORDS = (
-    wording.percent, wording.percent_range, wording.points, wording.points_range, wording.number,
-    wording.p_value, wording.megabytes, wording.count, wording.opening,
+    wording.percent, wording.percent_range, wording.points_range, wording.number, wording.p_value,
+    wording.megabytes, wording.count, wording.opening, wording.n_of,
 )  # fmt: skip
 
 
@@ -32,8 +31,9 @@ def render(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {word.__name__: word for word in _WORDS}
-    environment.filters |= {"indented": _indented, "plain": _plain, "sentences": sentences}
-    environment.globals |= {"interval_of": interval_of, "measure_cell": measure_cell}
+    environment.filters |= {
+        "indented": _indented, "plain": _plain, "sentences": sentences, "as_facts": _as_facts
+    }  # fmt: skip
     return environment.get_template(template).render(**content)
 
 
@@ -44,6 +44,11 @@ def sentences(text: str) -> list[str]:
 
 def _indented(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _as_facts(value: Any) -> Any:
+    """A mapping, or a record as one."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _plain(value: Any) -> str:

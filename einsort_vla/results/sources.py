@@ -5,31 +5,19 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.results.arms import ArmFacts, Code
+from einsort_vla.results.closed_loop import build_report
 from einsort_vla.results.episode import EpisodeRecord, read_episodes
-from einsort_vla.results.folder import LOG, REPORT, RUN, read_run
-from einsort_vla.results.measures import Findings, read_findings
-from einsort_vla.results.report import build_report
+from einsort_vla.results.folder import LOG, REPORT, RUN
+from einsort_vla.results.reading import read_json, record_from
+from einsort_vla.results.report import KINDS, Percentiles, Report, read_report
+from einsort_vla.results.run import CLOSED_LOOP, Run, read_run
 
-KINDS = {"textvqa": "Text in pictures", "language": "Language"}
 MANIFEST, WEIGHTS = "einsort_manifest.json", "model.safetensors"  # of a compressed policy
 RECEIPTS = "engines/bench-*.json"  # in a bundle
 BUNDLE = "manifest.json"
-Code = tuple[str | None, float]  # codec and requested rate
-DENSE: Code = (None, 0.0)
-
-
-def code_of(arm: Mapping[str, Any]) -> Code:
-    """The code of an arm, by which it is the same one in all runs."""
-    return arm["codec"], arm["rate_requested"]
-
-
-def name_of(code: Code) -> str:
-    """`dense`, or `leader 0.5`."""
-    codec, rate = code
-    return f"{codec} {rate:g}" if codec else "dense"
 
 
 @dataclass(frozen=True)
@@ -48,83 +36,86 @@ class Model:
 
 
 @dataclass(frozen=True)
-class _Run:
+class Source:
+    """One run and what it found; without a report it has found nothing yet."""
+
     name: str  # of its folder
     model: Model
-    run: Mapping[str, Any]  # content of run.json
+    run: Run
+    report: Report | None
     weights: Mapping[str, str]  # SHA-256 of the compressed copies it kept, by their folders
+    records: tuple[EpisodeRecord, ...] = ()  # of a closed-loop run
 
     @property
-    def is_calibrated(self) -> bool:
-        return bool(self.run.get("config", {}).get("calibrate"))
-
-    def weights_of(self, code: Code) -> str | None:
-        """SHA-256 of the weights of a compressed arm; None where the run did not keep them."""
-        return self.weights.get(name_of(code).replace(" ", "-"))
-
-
-@dataclass(frozen=True)
-class ClosedLoop(_Run):
-    """A run of eval/libero.py."""
-
-    records: tuple[EpisodeRecord, ...]
-    report: dict[str, Any]
+    def arms(self) -> tuple[ArmFacts, ...]:
+        return self.report.arms if self.report else ()
 
     @property
-    def arms(self) -> Mapping[str, Mapping[str, Any]]:
-        """What is said of each arm."""
-        return self.report["arms"]
-
-    @property
-    def undelayed(self) -> dict[str, Mapping[str, Any]]:
-        """Arms with the shortest delay that was tried, by their names."""
-        shortest = min((arm["delay_ms"] for arm in self.arms.values()), default=0)
-        return {name: arm for name, arm in self.arms.items() if arm["delay_ms"] == shortest}
-
-
-@dataclass(frozen=True)
-class TextRun(_Run):
-    """A run of eval/textvqa.py or eval/language.py; without findings it has none yet."""
-
-    findings: Findings | None
-
-    @property
-    def arms(self) -> Mapping[str, Mapping[str, Any]]:
-        """What is said of each arm."""
-        return self.findings.arms if self.findings else {}
+    def codes(self) -> set[Code]:
+        return {arm.code for arm in self.arms}
 
     @property
     def title(self) -> str:
-        return KINDS[self.findings.kind] if self.findings else self.name
+        return self.report.title if self.report else self.name
+
+    @property
+    def is_complete(self) -> bool:
+        return self.report is not None and self.report.complete
+
+    def weights_of(self, code: Code) -> str | None:
+        """SHA-256 of the weights of a compressed arm; None where the run did not keep them."""
+        return self.weights.get(str(code).replace(" ", "-"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What a receipt says was timed; all None where it does not say."""
+
+    weights_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Receipt:
     """What `einsort-vla bench`, or the program in a bundle, measured on a device."""
 
+    latency_ms: Mapping[str, Percentiles]  # of each part, and of a whole chunk
+    runtime: str | None = None
+    board: str | None = None
+    process_bytes: int | None = None
+    power_w: float | None = None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A receipt in a folder of results."""
+
     name: str  # of its file
-    source: Mapping[str, Any]  # weights_sha256 and rate of what was exported; empty: unknown
-    content: Mapping[str, Any]
+    source: Exported
+    receipt: Receipt
 
     @property
     def device(self) -> str:
         """What ran it on what: "onnx, Jetson AGX Orin"."""
-        return f"{self.content.get('runtime')}, {self.content.get('board')}"
+        return f"{self.receipt.runtime}, {self.receipt.board}"
 
 
 @dataclass(frozen=True)
 class Sources:
     """All that a folder holds."""
 
-    loops: tuple[ClosedLoop, ...] = ()
-    texts: tuple[TextRun, ...] = ()
-    receipts: tuple[Receipt, ...] = ()
+    runs: tuple[Source, ...] = ()  # closed-loop runs first
+    receipts: tuple[Bench, ...] = ()
     unused: tuple[str, ...] = ()  # names of what is no result
 
     @property
-    def runs(self) -> tuple[ClosedLoop | TextRun, ...]:
-        """All but the receipts."""
-        return (*self.loops, *self.texts)
+    def loops(self) -> tuple[Source, ...]:
+        """Closed-loop runs."""
+        return tuple(source for source in self.runs if source.run.kind == CLOSED_LOOP)
+
+    @property
+    def texts(self) -> tuple[Source, ...]:
+        """All other runs."""
+        return tuple(source for source in self.runs if source.run.kind != CLOSED_LOOP)
 
 
 def is_single(folder: Path) -> bool:
@@ -146,25 +137,48 @@ def read_sources(folder: Path) -> Sources:
         CheckpointError: a run, a report or a receipt is damaged or of an unknown kind.
     """
     inside = [folder] if is_single(folder) else sorted(folder.iterdir())
-    loops: list[ClosedLoop] = []
-    texts: list[TextRun] = []
-    receipts: list[Receipt] = []
+    runs: list[Source] = []
+    receipts: list[Bench] = []
     unused: list[str] = []
     for path in inside:
         own = list(_receipts(path, folder))
         receipts += own
-        if (path / RUN).is_file() and "tasks" in read_run(path):
-            loops.append(_closed_loop(path))
-        elif any((path / name).is_file() for name in (RUN, LOG, REPORT)):
-            texts.append(read_text_run(path))
+        if any((path / name).is_file() for name in (RUN, LOG, REPORT)):
+            runs.append(read_source(path))
         elif not own and not _is_ours(path):
             unused.append(path.name)
-    if not (loops or texts or receipts):
+    if not (runs or receipts):
         raise UsageError(
             f"{folder} holds no results: no folder in it has a {RUN} or {REPORT}, and no file is a "
             "receipt of `einsort-vla bench`. Name the folder that the runs lie in."
         )
-    return Sources(tuple(loops), tuple(texts), tuple(receipts), tuple(unused))
+    runs.sort(key=lambda source: source.run.kind != CLOSED_LOOP)
+    return Sources(tuple(runs), tuple(receipts), tuple(unused))
+
+
+def read_source(folder: Path) -> Source:
+    """The run in this folder; a closed-loop one is reported anew from its episodes.
+
+    Raises:
+        CheckpointError: it is no run, or it is damaged or of an unknown kind.
+    """
+    report, records = None, []
+    if (folder / RUN).is_file() or (folder / LOG).is_file():
+        run = read_run(folder)
+        if run.design:
+            records = read_episodes(folder / LOG)
+            report = build_report(run, records)
+        elif (folder / REPORT).is_file():
+            report = read_report(folder)
+    else:
+        report = read_report(folder)
+        run = report.run
+    if run.kind not in KINDS:
+        raise CheckpointError(
+            f"{folder} is a run of an unknown kind, {run.kind!r}; known are {', '.join(KINDS)}. "
+            "Move it out of the folder."
+        )
+    return Source(folder.name, _model(run), run, report, _weights(folder), tuple(records))
 
 
 def _kind_of_report(folder: Path) -> str | None:
@@ -180,19 +194,6 @@ def _is_ours(path: Path) -> bool:
     return path.is_file() and path.name.startswith("report.")
 
 
-def _closed_loop(folder: Path) -> ClosedLoop:
-    run, records = read_run(folder), read_episodes(folder / LOG)
-    try:
-        report = build_report(run, records)
-        model = Model(Path(run["policy"]).name, run["inputs_sha256"]["policy"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder / RUN} is not of a closed-loop run that this version reads "
-            f"({type(error).__name__}: {error}); run the evaluation again."
-        ) from error
-    return ClosedLoop(folder.name, model, run, _weights(folder), tuple(records), report)
-
-
 def _weights(folder: Path) -> dict[str, str]:
     """Fingerprint of the weights of each compressed copy that a run kept, by its folder's name.
 
@@ -200,34 +201,16 @@ def _weights(folder: Path) -> dict[str, str]:
     """
     found = {}
     for path in sorted(folder.glob(f"*/*/{MANIFEST}")):
-        files = _read_json(path).get("files", {})
+        files = read_json(path).get("files", {})
         if WEIGHTS in files:
             found[path.parent.name] = files[WEIGHTS]
     return found
 
 
-def read_text_run(folder: Path) -> TextRun:
-    """The run of a text evaluation in this folder.
-
-    Raises:
-        CheckpointError: it is no such run, or its report is of another kind or schema.
-    """
-    run = read_run(folder) if (folder / RUN).is_file() or (folder / LOG).is_file() else {}
-    findings = None
-    if (folder / REPORT).is_file() or not run:
-        findings = read_findings(folder)
-        if findings.kind not in KINDS:
-            raise CheckpointError(
-                f"{folder / REPORT} is a report of an unknown kind, {findings.kind!r}; known are "
-                f"{', '.join(KINDS)} and runs of eval/libero.py. Move it out of the folder."
-            )
-    return TextRun(folder.name, _model(run, folder), run, _weights(folder), findings)
-
-
-def _model(run: Mapping[str, Any], folder: Path) -> Model:
-    name = run.get("model") or run.get("config", {}).get("model") or f"the model of {folder.name}"
-    inputs = run.get("inputs_sha256", {})
-    return Model(Path(name).name, inputs.get("model") or _of_shards(inputs))
+def _model(run: Run) -> Model:
+    inputs = run.inputs_sha256
+    sha256 = inputs.get("policy") or inputs.get("model") or _of_shards(inputs)
+    return Model(Path(run.model).name, sha256)
 
 
 def _of_shards(inputs: Mapping[str, str]) -> str | None:
@@ -236,27 +219,26 @@ def _of_shards(inputs: Mapping[str, str]) -> str | None:
     return hashlib.sha256("".join(shards).encode()).hexdigest() if shards else None
 
 
-def _receipts(path: Path, top: Path) -> Iterator[Receipt]:
+def _receipts(path: Path, top: Path) -> Iterator[Bench]:
     """A file that is one, or those of a bundle and of bundles in a folder."""
     if path.is_file():
-        if path.suffix == ".json" and "latency_ms" in (content := _read_json(path)):
-            yield Receipt(path.name, content.get("source", {}), content)
+        if path.suffix == ".json" and "latency_ms" in (content := read_json(path)):
+            yield _bench(path, path.name, content, content.get("source", {}))
         return
     for file in sorted(path.rglob(RECEIPTS)):
-        content = _read_json(file)
+        content = read_json(file)
         if "latency_ms" not in content:
             raise CheckpointError(f"{file} is no receipt of `einsort-vla bench`; measure again.")
         manifest = file.parents[1] / BUNDLE
-        exported = _read_json(manifest) if manifest.is_file() else {}
+        exported = read_json(manifest) if manifest.is_file() else {}
         source = content.get("source") or exported.get("source", {})
-        yield Receipt(file.relative_to(top).as_posix(), source, content)
+        yield _bench(file, file.relative_to(top).as_posix(), content, source)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object.")
-    return content
+def _bench(file: Path, name: str, content: object, source: object) -> Bench:
+    """A device may write more than is read here."""
+    return Bench(
+        name,
+        record_from(Exported, source, file, ignore_unknown=True),
+        record_from(Receipt, content, file, ignore_unknown=True),
+    )

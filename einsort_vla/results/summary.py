@@ -1,119 +1,85 @@
 """What a person reads of a report on the terminal."""
 
-from typing import Any
+from collections.abc import Iterator
+from textwrap import fill
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as Drawn
 
 from einsort_vla.results import wording
-from einsort_vla.results.glance import Cell, Group, codes_of, groups_of
+from einsort_vla.results.columns import report_table
+from einsort_vla.results.glance import groups_of
 from einsort_vla.results.joined import unfinished, verdicts_of
-from einsort_vla.results.sources import Sources, name_of
-from einsort_vla.results.verdict import interval_of
+from einsort_vla.results.report import ClosedLoop, Report
+from einsort_vla.results.sources import Sources
+from einsort_vla.results.table import Table
 
 MOST_ARMS_BY_TASK = 3  # more columns than that do not fit beside the instruction
+NARROWEST = 9  # letters of a column
+RESUME = "the same command with --resume goes on."
 
 
-def print_summary(report: dict[str, Any], console: Console) -> None:
+def print_report(report: Report, console: Console) -> None:
     """A row of figures for each arm, then what they show and what is missing."""
-    tables = [_arm_table(report)]
-    if len(report["arms"]) <= MOST_ARMS_BY_TASK:
-        tables.append(_task_table(report))
-    sentences = [report["verdict"], *_layers(report)]
-    if not report["complete"]:
-        sentences.append(
-            "INCOMPLETE: some episodes are missing or ended in an error; the same command with "
-            "--resume runs them."
-        )
-    for part in (*tables, *sentences):
+    parts: list[Drawn | str] = [_drawn(report_table(report), "arm")]
+    if report.closed_loop and len(report.arms) <= MOST_ARMS_BY_TASK:
+        parts.append(_task_table(report.closed_loop))
+    parts += [report.verdict, *report.notes]
+    parts += _backends(report.closed_loop) if report.closed_loop else []
+    if not report.complete:
+        what = "some episodes are missing or ended in an error" * bool(report.closed_loop)
+        parts.append(f"INCOMPLETE: {what or 'some answers are missing'}; {RESUME}")
+    for part in filter(None, parts):
         console.print(part, highlight=False, markup=False)
 
 
 def print_joined(sources: Sources, console: Console) -> None:
     """Every arm of every run at a glance, a table for each model; then what each run found."""
-    found = [f"{each.title} ({each.name}, {each.model.name}): {each.verdict}"
-             for each in verdicts_of(sources)]  # fmt: skip
-    notes = dict.fromkeys(note for each in verdicts_of(sources) for note in each.notes)
+    findings = verdicts_of(sources)
+    found = [f"{each.title} ({each.name}, {each.model.name}): {each.verdict}" for each in findings]
+    notes = dict.fromkeys(note for each in findings for note in each.notes)
     found += [f"Note: {note}" for note in notes]
     if open_runs := unfinished(sources):
-        found.append(f"INCOMPLETE: {', '.join(open_runs)}; the same command with --resume goes on.")
+        found.append(f"INCOMPLETE: {', '.join(open_runs)}; {RESUME}")
     if sources.unused:
         found.append(f"In the folder, and no results: {', '.join(sources.unused)}.")
-    for part in (*map(_glance_table, groups_of(sources)), *found):
+    tables = [_drawn(group.table, group.model.name) for group in groups_of(sources)]
+    for part in (*tables, *found):
         console.print(part, highlight=False, markup=False)
 
 
-def _glance_table(group: Group) -> Table:
-    table = _table(group.model.name)
-    for column in group.columns:
-        table.add_column(f"{column.title}\n{column.note}", justify="right")
-    for code in codes_of([group]):
-        cells = [column.cells.get(code, Cell()) for column in group.columns]
-        rows = ["\n".join(filter(None, (c.text, c.interval, c.changed))) for c in cells]
-        table.add_row(name_of(code), *rows)
-    return table
+def _drawn(table: Table, corner: str) -> Drawn:
+    drawn = _new(corner)
+    for column in table.columns:  # headings are wrapped, numbers are not
+        lines = [line for cell in column.cells.values() for line in cell.lines]
+        width = max(NARROWEST, *map(len, lines))
+        heading = "\n".join(fill(text, width) for text in (column.title, column.note))
+        drawn.add_column(heading, justify="right")
+    for name in table.rows:
+        drawn.add_row(name, *["\n".join(cell.lines) for cell in table.cells(name)])
+    return drawn
 
 
-def _arm_table(report: dict[str, Any]) -> Table:
-    table = _table("arm")
-    for heading in ("rate", "bits", "MB", "success\n95 %", "difference\n95 %, points", "verdict",
-                    "jerk\nratio", "chunk ms\np50/p95"):  # fmt: skip
-        table.add_column(heading, justify="left" if heading == "verdict" else "right")
-    for name, arm in report["arms"].items():
-        compression, pair = arm["compression"], report["paired"].get(name)
-        table.add_row(
-            name,
-            f"{arm['rate_requested']:g}" if compression else "",
-            f"{compression['bits_per_weight']:.1f}" if compression else "",
-            _megabytes(compression["bytes"]) if compression else "",
-            f"{wording.count(arm)}\n{_percent_range(arm['wilson95'])}",
-            *(_paired_cells(report, pair) if pair else ("", "", "")),
-            "/".join(wording.number(arm["latency_ms"][share], 0) for share in ("p50", "p95")),
-        )
-    return table
+def _task_table(loop: ClosedLoop) -> Drawn:
+    drawn = _new("task")
+    for name in loop.arms:
+        drawn.add_column(name, justify="right")
+    for task in loop.tasks:
+        label = f"{task.suite} {task.task_id}  {task.language}"
+        drawn.add_row(label, *[wording.count(task.arms[name]) for name in loop.arms])
+    return drawn
 
 
-def _paired_cells(report: dict[str, Any], pair: dict[str, Any]) -> tuple[str, str, str]:
-    interval = wording.points_range(interval_of(report, pair))
-    return (
-        f"{wording.points(pair['difference'])}\n{interval}",
-        pair["noninferiority"]["verdict"],
-        wording.number(pair["motion"]["jerk_m_s3"]["ratio"]),
-    )
+def _new(corner: str) -> Drawn:
+    drawn = Drawn(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    drawn.add_column(corner)
+    return drawn
 
 
-def _megabytes(n_bytes: dict[str, int] | None) -> str:
-    """Of the compressed weights; a dash until they have been made."""
-    return f"{n_bytes['compressed'] / 1e6:.1f}" if n_bytes else wording.DASH
-
-
-def _percent_range(bounds: wording.Bounds) -> str:
-    """Without decimals, for the width of the table."""
-    return wording.DASH if bounds is None else f"{100 * bounds[0]:.0f} to {100 * bounds[1]:.0f} %"
-
-
-def _task_table(report: dict[str, Any]) -> Table:
-    table = _table("task")
-    for name in report["arms"]:
-        table.add_column(name, justify="right")
-    for task in report["per_task"]:
-        label = f"{task['suite']} {task['task_id']}  {task['language']}"
-        table.add_row(label, *[wording.count(task["arms"][name]) for name in report["arms"]])
-    return table
-
-
-def _table(first: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column(first)
-    return table
-
-
-def _layers(report: dict[str, Any]) -> list[str]:
-    """What multiplied the coded layers: one sentence for arms that agree."""
-    mixes = dict.fromkeys(
-        ", ".join(f"{name} {n}" for name, n in arm["coded_layers"].items())
-        for arm in report["arms"].values()
-        if arm["coded_layers"]
-    )
-    return [f"Coded layers by what multiplied them: {mix}." for mix in mixes]
+def _backends(loop: ClosedLoop) -> Iterator[str]:
+    """What computed the coded layers: one sentence for arms that agree."""
+    mixes = dict.fromkeys(tuple(arm.coded_layers.items()) for arm in loop.arms.values())
+    for mix in filter(None, mixes):
+        told = wording.listed([f"{n} ran on the backend {name}" for name, n in mix])
+        yield f"Coded layers: {told}."

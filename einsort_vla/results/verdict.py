@@ -1,152 +1,207 @@
-"""The result of an evaluation in plain sentences."""
+"""The result of an evaluation in plain sentences: what is known, then what is open."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
-from einsort_vla.results.wording import percent, percent_range
+from einsort_vla.results.arms import ArmFacts
+from einsort_vla.results.measures import Estimate, Measure
+from einsort_vla.results.report import ClosedLoop, PairedEpisodes, Report
+from einsort_vla.results.wording import about as rounded
+from einsort_vla.results.wording import (
+    change,
+    change_range,
+    listed,
+    measured,
+    n_of,
+    opening,
+    percent,
+    percent_range,
+    points,
+)
 
-SEQUENTIAL = "Arms were stopped once decided, so the intervals are ones that hold at every look."
+SEQUENTIAL = "Arms ended as soon as they were decided; their intervals hold at every look."
 EXACT = (
-    "The weights at {rates} are the dense ones bit for bit: such a policy acts as the dense one "
-    "does, so the dense episodes count for both, and nothing was run twice."
+    "The weights at {rates} are the dense ones bit for bit. Such a policy acts as the dense one "
+    "does, so the dense episodes count for both and nothing was run twice."
 )
 SEVERAL = "Each interval is for its arm alone; none was widened for there being several."
-Member = tuple[dict[str, Any], dict[str, Any]]  # an arm, and what it shows against dense
 
 
-def state(report: dict[str, Any]) -> str:
-    """What the episodes show and what they do not, of a report that lacks only this."""
-    families = _families(report)
-    sentences = [_compare(report, name, family) for name, family in families.items()]
+@dataclass(frozen=True)
+class Member:
+    """A compressed arm of a family, and what it shows against its dense arm."""
+
+    facts: ArmFacts
+    pair: PairedEpisodes
+    change: Estimate | None  # of the success rate; None without a pair
+
+    @property
+    def kind(self) -> str:
+        """The verdict, but "no pairs" without them, and "worse" where only the size is open."""
+        if self.change is None:
+            return "no pairs"
+        verdict = self.pair.noninferiority.verdict
+        is_worse = self.change.high is not None and self.change.high < 0
+        return "worse" if verdict == "undecided" and is_worse else verdict
+
+
+def state(report: Report) -> str:
+    """What a run shows and what it does not; of a report that lacks only this."""
+    if not report.closed_loop:
+        return " ".join(_told(measure) for measure in report.measures)
+    families = _families(report, report.closed_loop)
+    sentences = [each for name, family in families.items() for each in _compare(name, family)]
     if not families:
-        sentences = [_alone(name, arm) for name, arm in report["arms"].items()]
-    arms = report["arms"].values()
-    if shared := {arm["rate_requested"]: arm for arm in arms if arm["shares_episodes"]}:
+        sentences = [_alone(name, arm) for name, arm in report.measures[0].arms.items()]
+    if shared := {arm.rate_requested: arm for arm in report.arms if arm.shares_episodes}:
         sentences.append(EXACT.format(rates=_rates(list(shared.values()))))
-    if len(report["paired"]) > 1:
+    if len(report.compressed) > 1:
         sentences.append(SEVERAL)
-    if report["sequential"] and families:
+    if report.run.design and report.run.design.sequential and families:
         sentences.append(SEQUENTIAL)
-    if not report["complete"]:
+    if not report.complete:
         sentences.insert(0, "Not all episodes are in yet, so this may change.")
     return " ".join(sentences)
 
 
-def interval_of(report: dict[str, Any], pair: dict[str, Any]) -> Sequence[float] | None:
-    """The interval of a paired difference that the verdict rests on.
+def _told(measure: Measure) -> str:
+    """A measure of all arms: "Perplexity (60000 tokens; lower is better): dense 17.2, ..."."""
+    n = max((estimate.n for estimate in measure.arms.values()), default=0)
+    arms = [_arm_told(measure, name) for name in measure.arms]
+    name = f"{opening(measure.name)} ({n_of(n, measure.counted)}; {measure.better} is better)"
+    return f"{name}: {', '.join(arms)}."
 
-    Of a run that stops once it is decided, only the always-valid one holds.
-    """
-    return pair["always_valid95" if report["sequential"] else "tango95"]
+
+def _arm_told(measure: Measure, arm: str) -> str:
+    own, pair = measure.arms[arm], measure.paired.get(arm)
+    text = f"{arm} {measured(own.value, measure.unit)}"
+    if pair is None:
+        return text
+    return f"{text} ({change(measure, pair)}, 95 % interval {change_range(measure, pair)})"
 
 
-def _alone(name: str, arm: dict[str, Any]) -> str:
-    if not arm["episodes"]:
+def _alone(name: str, arm: Estimate) -> str:
+    if not arm.n:
         return f"No episode of {name} is finished."
     return (
-        f"{name}: {arm['successes']} of {arm['episodes']} episodes succeeded, "
-        f"{percent(arm['success_rate'])} (95 % interval {percent_range(arm['wilson95'])})."
+        f"{opening(name)} succeeded in {round(arm.n * arm.value)} of {n_of(arm.n, 'episodes')}, "
+        f"{percent(arm.value)} (95 % interval {percent_range(arm.interval)})."
     )
 
 
-def _families(report: dict[str, Any]) -> dict[str, list[Member]]:
+def _families(report: Report, loop: ClosedLoop) -> dict[str, list[Member]]:
     """Compressed arms of one codec and one delay, by rate, under what tells them from others."""
-    arms = [report["arms"][name] for name in report["paired"]]
-    has_codecs = len({arm["codec"] for arm in arms}) > 1
-    has_delays = any(arm["delay_ms"] for arm in arms)
+    arms, success = list(report.compressed.values()), report.measures[0]
+    has_codecs = len({arm.codec for arm in arms}) > 1
+    has_delays = any(arm.delay_ms for arm in arms)
     families: dict[str, list[Member]] = {}
-    for member in zip(arms, report["paired"].values(), strict=True):
-        codec, delay_ms = member[0]["codec"], member[0]["delay_ms"]
-        names = [codec] if has_codecs else []
+    for arm in sorted(arms, key=lambda arm: arm.rate_requested):
+        names = [arm.codec or ""] if has_codecs else []
         if has_delays:
-            names.append(f"with {delay_ms:g} ms of delay on both" if delay_ms else "without delay")
+            delay = f"{arm.delay_ms:g} ms of delay on both" if arm.delay_ms else ""
+            names.append(f"with {delay}" if delay else "without delay")
+        member = Member(arm, loop.pairs[arm.name], success.paired.get(arm.name))
         families.setdefault(" ".join(names), []).append(member)
-    return {
-        name: sorted(family, key=lambda member: member[0]["rate_requested"])
-        for name, family in families.items()
-    }
+    return families
 
 
-def _compare(report: dict[str, Any], name: str, family: list[Member]) -> str:
-    """A sentence on the arms of a family: a clause for each stretch of rates that fared alike."""
-    stretches = groupby(family, key=lambda member: _kind(report, member[1]))
-    clauses = [
-        clause
-        for i, (kind, stretch) in enumerate(stretches)
-        for clause in _clauses(report, kind, list(stretch), is_first=i == 0)
+def _compare(name: str, family: list[Member]) -> list[str]:
+    """Sentences on the arms of a family: one for each stretch of rates that fared alike."""
+    stretches = [(kind, list(found)) for kind, found in groupby(family, key=lambda m: m.kind)]
+    sentences = [
+        sentence
+        for k, (kind, stretch) in enumerate(stretches)
+        for sentence in _stretch(kind, stretch, is_first=k == 0)
     ]
-    sentence = (f"{name}: " if name else "") + "; ".join(clauses) + "."
-    return sentence[0].upper() + sentence[1:]
+    return [f"{opening(name)}: {each[0].lower()}{each[1:]}" if name else each for each in sentences]
 
 
-def _kind(report: dict[str, Any], pair: dict[str, Any]) -> str:
-    """The verdict, but "no pairs" without them, and "worse" where only by how much is undecided."""
-    interval = interval_of(report, pair)
-    if interval is None:
-        return "no pairs"
-    verdict = pair["noninferiority"]["verdict"]
-    return "worse" if verdict == "undecided" and interval[1] < 0 else verdict
-
-
-def _clauses(report: dict[str, Any], kind: str, stretch: list[Member], is_first: bool) -> list[str]:
-    arms, pairs = zip(*stretch, strict=True)
-    within = f"within {_size(report['margin'])}"
+def _stretch(kind: str, stretch: list[Member], is_first: bool) -> list[str]:
+    arms, pairs = [m.facts for m in stretch], [m.pair for m in stretch]
+    margin = _size(pairs[0].noninferiority.margin)
     if kind == "no pairs":
-        return [f"at {_rates(arms)} no pair of episodes is finished"]
+        return [f"At {_rates(arms)} no pair of episodes is finished."]
     if kind == "non-inferior":
         up_to = is_first and len(arms) > 1
-        rates = f"up to {_rates(arms[-1:])}" if up_to else f"at {_rates(arms)}"
+        rates = f"Up to {_rates(arms[-1:])}" if up_to else f"At {_rates(arms)}"
         return [
-            f"{rates} the compressed policy is non-inferior to the dense one {within} "
-            f"(n = {_n(pairs)})"
+            f"{rates} the compressed policy loses less than {margin} against the dense one, if any "
+            f"({_n(pairs)})."
         ]
     if kind == "undecided":
-        return [
-            f"at {_rates(arms)} it cannot be told from dense {within} with n = {_n(pairs)}"
-            + _outlook(pairs)
-        ]
-    return [
-        f"at {_rates([arm])} it {_lost(report, pair)}"
-        + (f", and whether that is {within} is undecided" if kind == "worse" else "")
-        for arm, pair in stretch
-    ]
+        return [_undecided(stretch, margin)]
+    return [_lost(member, margin, kind) for member in stretch]
 
 
-def _rates(arms: Sequence[dict[str, Any]]) -> str:
-    """As in: rates 0.5 (8.0 bits a weight) and 0.75 (4.0)."""
-    texts = [f"{arm['rate_requested']:g} ({_bits(arm)})" for arm in arms]
-    texts[0] = texts[0].replace(")", " bits a weight)")
-    *others, last = texts
-    return f"rates {', '.join(others)} and {last}" if others else f"rate {last}"
+def _undecided(stretch: list[Member], margin: str) -> str:
+    """What was seen, what that leaves open, and how many pairs would end it."""
+    rates = _rates([member.facts for member in stretch])
+    lows, highs = zip(*(m.change.interval or (-1.0, 1.0) for m in stretch if m.change), strict=True)
+    n = max(member.pair.counts.n for member in stretch)
+    leaves = "leaves" if n == 1 else "leave"
+    open_ = f"{points(min(lows))} to {points(max(highs))} points"
+    return (
+        f"Undecided at {rates}. {_seen(stretch)}. {n_of(n, 'pairs')} of episodes {leaves} a "
+        f"difference from {open_} possible.{_outlook(stretch, margin)}"
+    )
 
 
-def _bits(arm: dict[str, Any]) -> str:
-    return f"{arm['compression']['bits_per_weight']:.1f}"
+def _seen(stretch: list[Member]) -> str:
+    """The dense arm's successes once, where all arms were paired with the same episodes of it."""
+    dense = {(m.pair.counts.both + m.pair.counts.only_reference, m.pair.counts.n) for m in stretch}
+    if len(dense) == 1:
+        ((k, n),) = dense
+        arms = [f"{m.facts.name} {_successes(m.pair)}" for m in stretch]
+        return opening(f"{stretch[0].pair.reference} {k} of {n}, {', '.join(arms)}")
+    return opening(
+        ", ".join(
+            f"{m.facts.name} {_successes(m.pair)} ({m.pair.reference} "
+            f"{m.pair.counts.both + m.pair.counts.only_reference})"
+            for m in stretch
+        )
+    )
 
 
-def _n(pairs: Sequence[dict[str, Any]]) -> str:
-    fewest, most = (extreme(pair["n"] for pair in pairs) for extreme in (min, max))
-    number = f"{most}" if fewest == most else f"{fewest} to {most}"
-    unit = "pair" if number == "1" else "pairs"
-    return f"{number} {unit}" + (" each" if len(pairs) > 1 else "")
+def _successes(pair: PairedEpisodes) -> str:
+    return f"{pair.counts.both + pair.counts.only_arm} of {pair.counts.n}"
 
 
-def _outlook(pairs: Sequence[dict[str, Any]]) -> str:
-    """How many pairs would settle it, unless that many were not enough already."""
-    hardest = max(pairs, key=lambda pair: pair["noninferiority"]["n_needed"] or 0)
-    needed = hardest["noninferiority"]["n_needed"] or 0
-    if needed <= max(pair["n"] for pair in pairs):
+def _outlook(stretch: list[Member], margin: str) -> str:
+    """How many pairs would settle all of it, unless that many did not already."""
+    hardest = max((m.pair for m in stretch), key=lambda pair: pair.noninferiority.n_needed or 0)
+    needed = hardest.noninferiority.n_needed or 0
+    if needed <= max(member.pair.counts.n for member in stretch):
         return ""
-    about = "about" if hardest["only_reference"] + hardest["only_arm"] else "at most about"
-    rounded = int(float(f"{needed:.2g}"))
-    return f", for which {about} {rounded} would be needed if the two are truly equal"
+    about = "About" if hardest.counts.only_reference + hardest.counts.only_arm else "At most about"
+    return (
+        f" {about} {rounded(needed)} would show that the loss is less than {margin}, if there is "
+        "none."
+    )
 
 
-def _lost(report: dict[str, Any], pair: dict[str, Any]) -> str:
-    bounds = [-100 * bound for bound in reversed(interval_of(report, pair) or ())]
+def _rates(arms: Sequence[ArmFacts]) -> str:
+    """As in: rates 0.5 (8.0 bits a weight) and 0.75 (4.0)."""
+    texts = [f"{arm.rate_requested:g} ({arm.bits_per_weight:.1f})" for arm in arms]
+    texts[0] = texts[0].replace(")", " bits a weight)")
+    return f"{'rates' if len(arms) > 1 else 'rate'} {listed(texts)}"
+
+
+def _n(pairs: Sequence[PairedEpisodes]) -> str:
+    fewest, most = (extreme(pair.counts.n for pair in pairs) for extreme in (min, max))
+    number = n_of(most, "pairs") if fewest == most else f"{fewest} to {most} pairs"
+    return f"{number} of episodes" + (" each" if len(pairs) > 1 else "")
+
+
+def _lost(member: Member, margin: str, kind: str) -> str:
+    assert member.change
+    bounds = [-100 * bound for bound in reversed(member.change.interval or ())]
     interval = " to ".join(f"{bound:.1f}" for bound in bounds)
-    return f"loses {_size(-pair['difference'])} (95 % interval {interval}, n = {pair['n']})"
+    open_ = f" Whether that is more than {margin} is undecided." if kind == "worse" else ""
+    return (
+        f"At {_rates([member.facts])} the compressed policy loses {_size(-member.change.value)} "
+        f"(95 % interval {interval}, {_n([member.pair])}).{open_}"
+    )
 
 
 def _size(share: float) -> str:

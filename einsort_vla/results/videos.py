@@ -4,10 +4,11 @@ import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from einsort_vla.results.episode import Scene, episode_name, read_episodes
 from einsort_vla.results.folder import LOG, VIDEOS
+from einsort_vla.results.report import ClosedLoop, Report
 
 MAX_BYTES = 6_000_000  # of all videos of a page together, in base64
 
@@ -35,7 +36,7 @@ class Film:
         return f"data:video/mp4;base64,{base64.b64encode(self.path.read_bytes()).decode()}"
 
 
-def choose_films(report: dict[str, Any], folder: Path) -> list[Film]:
+def choose_films(report: Report, folder: Path) -> list[Film]:
     """At most two videos of a run, always the same ones.
 
     The first that both arms solve, and the first that only the dense one solves, or else only the
@@ -43,12 +44,12 @@ def choose_films(report: dict[str, Any], folder: Path) -> list[Film]:
     over.
 
     Args:
-        report: of the run, as in report.json.
+        report: of a closed-loop run.
         folder: of the run, with episodes.jsonl and, where it was filmed, videos/.
     """
-    if not (folder / VIDEOS).is_dir():
+    if not (report.closed_loop and (folder / VIDEOS).is_dir()):
         return []
-    films = list(_films(report, folder))
+    films = list(_films(report.closed_loop, folder))
     chosen: list[Film] = []
     left = MAX_BYTES
     for kinds in (("both",), ("only dense", "only compressed")):
@@ -60,16 +61,16 @@ def choose_films(report: dict[str, Any], folder: Path) -> list[Film]:
     return chosen
 
 
-def _films(report: dict[str, Any], folder: Path) -> Iterator[Film]:
+def _films(loop: ClosedLoop, folder: Path) -> Iterator[Film]:
     """All videos of two finished episodes."""
     records = read_episodes(folder / LOG)
     solved = {(r.scene, r.arm): r.is_success for r in records if r.outcome != "error"}
-    languages = {(task["suite"], task["task_id"]): task["language"] for task in report["per_task"]}
+    languages = {(task.suite, task.task_id): task.language for task in loop.tasks}
     scenes = sorted({scene for scene, _ in solved}, key=lambda s: (s.suite, s.task_id, s.episode))
-    for arm, pair in report["paired"].items():
-        reference = pair["reference"]
+    for arm, pair in loop.pairs.items():
+        reference = pair.reference
         for scene in scenes:
-            path = _find(folder / VIDEOS, scene, arm, is_only_arm=len(report["paired"]) == 1)
+            path = _find(folder / VIDEOS, scene, arm, is_only_arm=len(loop.pairs) == 1)
             if path and (scene, arm) in solved and (scene, reference) in solved:
                 kind = _kind(solved[scene, reference], solved[scene, arm])
                 language = languages[scene.suite, scene.task_id]

@@ -1,9 +1,16 @@
 """Numbers of a report as a person reads them; what is not known yet is a dash, never 0."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from einsort_vla.results.measures import Estimate, Measure, PairedAs
+
+if TYPE_CHECKING:
+    from einsort_vla.results.report import Tally
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 Bounds = Sequence[float] | None
 
@@ -51,11 +58,37 @@ def megabytes(n_bytes: int | None) -> str:
     return DASH if n_bytes is None else f"{n_bytes / 1e6:.2f} MB"
 
 
-def count(arm: dict) -> str:
-    """Successes of episodes of an arm or of its part: "37/40"; errors are named, not counted."""
-    errors = arm.get("errors") or 0
-    noun = "error" if errors == 1 else "errors"
-    return f"{arm['successes']}/{arm['episodes']}" + (f" ({errors} {noun})" if errors else "")
+def count(tally: "Tally") -> str:
+    """Successes of episodes: "37/40"; errors are named, not counted."""
+    errors = f" ({n_of(tally.errors, 'errors')})" if tally.errors else ""
+    return f"{tally.successes}/{tally.episodes}{errors}"
+
+
+def n_of(n: int, nouns: str) -> str:
+    """ "1 episode", "12 episodes"."""
+    return f"{n:,} {nouns.removesuffix('s') if n == 1 else nouns}"
+
+
+def about(n: int) -> str:
+    """5123 -> "5,100": two digits are all that such a number has."""
+    return f"{int(float(f'{n:.2g}')):,}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def changed(value: float, paired_as: PairedAs, digits: int) -> str:
+    """A ratio as "x 1.30", a difference with its sign."""
+    return f"{TIMES} {number(value, digits)}" if paired_as == "ratio" else signed(value, digits)
+
+
+def changed_range(bounds: Bounds, paired_as: PairedAs, digits: int) -> str:
+    """Of its interval: "1.20 to 1.40", "-0.5 to +0.1"."""
+    form = number if paired_as == "ratio" else signed
+    return " to ".join(form(bound, digits) for bound in bounds or ()) or DASH
 
 
 def measured(value: float | None, unit: str) -> str:
@@ -78,3 +111,18 @@ def measured_range(low: float | None, high: float | None, unit: str) -> str:
 def opening(text: str) -> str:
     """With a capital first letter, and all others as they are."""
     return text[:1].upper() + text[1:]
+
+
+def change(measure: Measure, pair: Estimate) -> str:
+    """A paired estimate: "x 1.020", "-2.5 points"."""
+    if measure.unit == "%" and measure.paired_as == "difference":
+        return f"{points(pair.value)} points"
+    unit = "" if measure.paired_as == "ratio" else f" {measure.unit}".rstrip()
+    return changed(pair.value, measure.paired_as, 3) + unit
+
+
+def change_range(measure: Measure, pair: Estimate) -> str:
+    """Its interval: "1.010 to 1.030", "-5.0 to +0.1"."""
+    if measure.unit == "%" and measure.paired_as == "difference":
+        return points_range(pair.interval)
+    return changed_range(pair.interval, measure.paired_as, 3)

@@ -4,12 +4,10 @@ import json
 from pathlib import Path
 
 from einsort_vla.errors import UsageError
-from einsort_vla.results import LOG, RUN, EpisodeRecord, read_episodes, read_run
+from einsort_vla.results import CLOSED_LOOP, LOG, RUN, EpisodeRecord, read_episodes, read_run
 from eval.closed_loop.request import ClosedLoopRequest
 from eval.run.arms import DENSE, arm_name
 from eval.run.provenance import describe
-
-SAME = ("inputs_sha256", "versions", "machine")
 
 
 def read_dense(baseline: Path, request: ClosedLoopRequest) -> list[EpisodeRecord]:
@@ -24,10 +22,16 @@ def read_dense(baseline: Path, request: ClosedLoopRequest) -> list[EpisodeRecord
     if not (baseline / RUN).is_file():
         raise UsageError(f"--baseline {baseline} holds no run of eval/libero.py (no {RUN}).")
     earlier = read_run(baseline)
-    earlier["inputs_sha256"] = {"policy": earlier["inputs_sha256"]["policy"]}
-    now = describe({}, {"policy": request.dense.sha256})
-    now["protocol"] = json.loads(json.dumps(request.protocol.as_dict()))
-    if other := [key for key in (*SAME, "protocol") if earlier.get(key) != now[key]]:
+    if earlier.design is None:
+        raise UsageError(f"--baseline {baseline} holds a run of {earlier.script}.")
+    now = describe(CLOSED_LOOP, "", "", {}, {"policy": request.dense.sha256})
+    differs = {
+        "weights": earlier.inputs_sha256.get("policy") != now.inputs_sha256["policy"],
+        "versions": earlier.versions != now.versions,
+        "machine": earlier.machine != now.machine,
+        "protocol": earlier.design.protocol != json.loads(json.dumps(request.protocol.as_dict())),
+    }
+    if other := [name for name, is_other in differs.items() if is_other]:
         raise UsageError(
             f"the run in {baseline} had another {' and '.join(other)}: its dense episodes cannot "
             "be taken over. Leave out --baseline."

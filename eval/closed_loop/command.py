@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -10,11 +11,20 @@ from einsort_vla.checkpoint import write_results
 from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.kernels import device_of
 from einsort_vla.plan import InputStatistics
-from einsort_vla.results import LOG, PAGE, RUN, VIDEOS, read_episodes, read_run, write_episodes
+from einsort_vla.results import (
+    LOG,
+    PAGE,
+    RUN,
+    VIDEOS,
+    read_episodes,
+    read_run,
+    write_episodes,
+    write_run,
+)
 from einsort_vla.results.card import card_text
+from einsort_vla.results.closed_loop import make_report
 from einsort_vla.results.page import write_pages
-from einsort_vla.results.report import write_report
-from einsort_vla.results.summary import print_summary
+from einsort_vla.results.summary import print_report
 from eval.closed_loop.baseline import read_dense
 from eval.closed_loop.crew import Crew, check_memory, loaded_bytes, local_crew
 from eval.closed_loop.description import comparable, describe_run
@@ -25,7 +35,7 @@ from eval.closed_loop.schedule import Schedule
 from eval.closed_loop.settings import ClosedLoopSettings
 from eval.closed_loop.worker import Station
 from eval.run.arms import Arm, Copy, describe_arms, list_arms, make_copies, plan_copies
-from eval.run.output import POLICIES, alone_in, prepare_folder, write_run
+from eval.run.output import POLICIES, alone_in, prepare_folder
 
 RECORDINGS = "recordings"
 CALIBRATE_BELOW_BITS = 2.4  # closed loop, docs/codec.md: 11/100 at 1.6 bits, 96/100 calibrated
@@ -43,7 +53,7 @@ def evaluate(settings: ClosedLoopSettings, console: Console) -> int:
     output = prepare_folder("libero", settings.output, comparable(settings), settings.resume)
     with alone_in(output):
         if not (output / RUN).exists():
-            arms = describe_arms(request.dense, copies, _arms(request, copies, output))
+            arms = describe_arms(copies, _arms(request, copies, output))
             write_run(output, describe_run(request, arms))
         if not (output / LOG).exists():
             write_episodes(output / LOG, dense)
@@ -65,17 +75,18 @@ def _complete(
             f"{', '.join(exact)}: the dense weights bit for bit; the dense arm's episodes count.",
             highlight=False,
         )
-    run = read_run(output) | {"arms": describe_arms(request.dense, copies, arms)}  # now with bytes
-    write_run(output, run)
+    run, made = read_run(output), tuple(describe_arms(copies, arms))  # now with bytes
+    assert run.design
+    write_run(output, replace(run, design=replace(run.design, arms=made)))
     done = _run(request, [arm for arm in arms if not arm.is_exact], output, console)
-    report = write_report(output)
+    report = make_report(output)
     write_pages(report, output)
     for arm in arms:
-        if arm.reference and not arm.delay_ms and report["complete"]:
+        if arm.reference and not arm.delay_ms and report.complete:
             write_results(arm.folder, card_text(report, arm.name))
-    print_summary(report, console)
+    print_report(report, console)
     console.print(f"Report: {output / PAGE}", highlight=False, soft_wrap=True)
-    return 0 if done and report["complete"] else 1
+    return 0 if done and report.complete else 1
 
 
 def _arms(request: ClosedLoopRequest, copies: Sequence[Copy], output: Path) -> list[Arm]:

@@ -83,7 +83,7 @@ class Followers:
 
     def _n_action_steps(self, record: EpisodeRecord) -> float:
         """Control steps between two looks of an episode, and so between two frames."""
-        return max(1.0, record.steps / max(1, len(record.policy_ms)))
+        return max(1.0, record.steps / max(1, len(record.latency_ms)))
 
     def _compared_with(self, reference: str) -> list[str]:
         return [arm.name for arm in self._arms.values() if arm.reference == reference]

@@ -69,7 +69,7 @@ def run_episode(
         message = f"{type(error).__name__}: {error}"
     return EpisodeRecord(
         scene, arm, outcome, episode.n_steps, round(time.monotonic() - started, 2),
-        episode.chunk_ms, message, episode.actions.hexdigest(), policy.layers,
+        tuple(episode.chunk_ms), message, episode.actions.hexdigest(), policy.layers,
         episode.motion.result() if episode.motion else None,
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Running success rates in an experiment tracker."""
 
 import importlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,4 +33,4 @@ def open_tracker(name: str | None, output: Path) -> Tracker | None:
         raise MissingDependency(
             f"--track {name} needs {name}: pip install 'einsort-vla[{name}]'"
         ) from error
-    return module.init(project=PROJECT, name=output.name, config=read_run(output))
+    return module.init(project=PROJECT, name=output.name, config=asdict(read_run(output)))

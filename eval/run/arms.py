@@ -1,9 +1,8 @@
 """The arms of a run: a dense model and compressed copies of it, for robots and for texts alike."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -18,6 +17,7 @@ from einsort_vla.checkpoint import (
 from einsort_vla.codec import Codec, decode
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.plan import InputStatistics, Plan, candidates_of, check_rate
+from einsort_vla.results import ArmFacts
 from eval.run.settings import ArmSettings
 
 DENSE = "dense"
@@ -175,37 +175,31 @@ def list_arms(
     ]  # fmt: skip
 
 
-def describe_arms(
-    dense: DenseFolder, copies: Sequence[Copy], arms: Sequence[Arm]
-) -> list[dict[str, Any]]:
-    """What run.json says of each arm; `weight_bytes` are None until its model has been made."""
+def describe_arms(copies: Sequence[Copy], arms: Sequence[Arm]) -> list[ArmFacts]:
+    """What is said of each arm; `weight_bytes` are None until its model has been made."""
     by_name = {copy.path(Path()).name: copy for copy in copies}
-    return [_describe(dense, by_name.get(arm.folder.name), arm) for arm in arms]
+    return [_describe(by_name.get(arm.folder.name), arm) for arm in arms]
 
 
-def facts_by_arm(
-    dense: DenseFolder, copies: Sequence[Copy], arms: Sequence[Arm]
-) -> dict[str, dict[str, Any]]:
-    """`describe_arms` by the names of the arms."""
-    return {facts["name"]: facts for facts in describe_arms(dense, copies, arms)}
-
-
-def _describe(dense: DenseFolder, copy: Copy | None, arm: Arm) -> dict[str, Any]:
-    return {
-        "name": arm.name,
-        "reference": arm.reference,
-        "codec": str(copy.codec) if copy else None,
-        "rate_requested": copy.rate if copy else 0.0,
-        "delay_ms": arm.delay_ms,
-        "shares_episodes": arm.is_exact,
-        "compression": copy and {
-            "rate_achieved": copy.plan.rate,
-            "bits_per_weight": copy.plan.bits_per_weight,
-            "core_kept_fraction": copy.plan.core_kept_fraction,
-            "order_bits_per_weight": copy.plan.order_bits_per_weight,
-        },
-        "weight_bytes": weight_bytes(arm.folder) if arm.folder.exists() else None,
-    }  # fmt: skip
+def _describe(copy: Copy | None, arm: Arm) -> ArmFacts:
+    facts = ArmFacts(
+        name=arm.name,
+        weight_bytes=weight_bytes(arm.folder) if arm.folder.exists() else None,
+        reference=arm.reference,
+        delay_ms=arm.delay_ms,
+        shares_episodes=arm.is_exact,
+    )
+    if copy is None:
+        return facts
+    return replace(
+        facts,
+        codec=str(copy.codec),
+        rate_requested=copy.rate,
+        rate_achieved=copy.plan.rate,
+        bits_per_weight=copy.plan.bits_per_weight,
+        core_kept_fraction=copy.plan.core_kept_fraction,
+        order_bits_per_weight=copy.plan.order_bits_per_weight,
+    )
 
 
 def weight_bytes(folder: Path) -> int:

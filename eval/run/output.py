@@ -1,7 +1,6 @@
 """The folder of one run: what it holds, and that no two runs are mixed in it."""
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -9,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from einsort_vla.atomic import write_text
 from einsort_vla.errors import UsageError
 from einsort_vla.results import RUN, read_run
 from eval.run.provenance import ROOT
@@ -36,7 +34,7 @@ def prepare_folder(
     """
     output = output or ROOT / "outputs" / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
     if (output / RUN).exists():
-        earlier = read_run(output)["config"]
+        earlier = read_run(output).config
         if not resume:
             raise UsageError(f"{output} holds a run already. Use --resume, or another --output.")
         if changed := sorted(k for k in {*config, *earlier} if config.get(k) != earlier.get(k)):
@@ -73,8 +71,3 @@ def alone_in(output: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-
-
-def write_run(output: Path, run: dict[str, Any]) -> None:
-    """Write run.json, whole or not at all."""
-    write_text(output / RUN, json.dumps(run, indent=2) + "\n")

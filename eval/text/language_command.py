@@ -12,13 +12,14 @@ from einsort_vla.checkpoint import file_sha256
 from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.plan import InputStatistics
-from einsort_vla.results import PAGE, RUN, read_run
-from einsort_vla.results.measures import write_findings
-from einsort_vla.results.text_page import write_text_pages
-from eval.run.arms import Copy, facts_by_arm, list_arms, make_copies, plan_copies
-from eval.run.output import alone_in, prepare_folder, write_run
+from einsort_vla.results import PAGE, RUN, read_run, write_run
+from einsort_vla.results.page import write_pages
+from einsort_vla.results.report import write_report
+from einsort_vla.results.summary import print_report
+from eval.run.arms import Copy, describe_arms, list_arms, make_copies, plan_copies
+from eval.run.output import alone_in, prepare_folder
 from eval.run.provenance import describe
-from eval.text.language_report import FAMOUS, ROUNDED, SMALL, language_findings, print_findings
+from eval.text.language_report import FAMOUS, KIND, ROUNDED, SMALL, language_report
 from eval.text.language_request import LanguageRequest, check_request
 from eval.text.language_run import is_complete, run_missing
 from eval.text.settings import LOCAL, PROSE, SMOLLM2, LanguageSettings
@@ -34,7 +35,8 @@ def main(settings: LanguageSettings, console: Console) -> int:
     output = prepare_folder("language", settings.output, comparable(settings), settings.resume)
     with alone_in(output):
         if not (output / RUN).exists():
-            write_run(output, describe(comparable(settings), _inputs(request)))
+            inputs, config = _inputs(request), comparable(settings)
+            write_run(output, describe(KIND, "eval/language.py", settings.model, config, inputs))
         return _evaluate(request, copies, calibration, output, console)
 
 
@@ -52,8 +54,8 @@ def _evaluate(
     scores, answers = run_missing(
         arms, request.exam, request.tokenizer, output, settings.device, console
     )
-    findings = language_findings(
-        facts_by_arm(request.dense, copies, arms),
+    report = language_report(
+        describe_arms(copies, arms),
         scores,
         answers,
         is_complete(arms, request.exam, scores, answers),
@@ -61,11 +63,11 @@ def _evaluate(
         _notes(request),
         read_run(output),
     )
-    write_findings(findings, output)
-    write_text_pages(output)
-    print_findings(findings, console)
+    write_report(report, output)
+    write_pages(report, output)
+    print_report(report, console)
     console.print(f"Report: {output / PAGE}", highlight=False, soft_wrap=True)
-    return 0 if findings.complete else INCOMPLETE
+    return 0 if report.complete else INCOMPLETE
 
 
 def comparable(settings: LanguageSettings) -> dict[str, Any]:

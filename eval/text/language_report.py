@@ -2,21 +2,21 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from einsort_vla.results.measures import Estimate, Findings, Measure
+from einsort_vla.results import ArmFacts, Run
+from einsort_vla.results.measures import Estimate, Measure
+from einsort_vla.results.report import Report
 from einsort_vla.results.statistics import PairCounts, tango, wilson
+from einsort_vla.results.verdict import state
 from eval.run.arms import DENSE
 from eval.text.harness import Answer
 from eval.text.perplexity import WindowScore, perplexity, perplexity_ratio
 
 KIND = "language"
-OVER_WINDOWS = "bootstrap over windows, 95 %, percentiles"
-OVER_QUESTIONS = "Wilson of each arm, Tango of the paired difference, 95 %"
+OVER_WINDOWS = "Bootstrap over windows, percentiles."
+OVER_QUESTIONS = "Wilson's interval of each arm, Tango's of the paired difference."
 ROUNDED = (
     "SmolLM2-135M-Instruct comes rounded to 4 bits in groups of 32 weights. Codes with such groups "
     "give its weights back without error, which says nothing about them; `leader` has one scale a "
@@ -33,15 +33,15 @@ FAMOUS = (
 )
 
 
-def language_findings(
-    arms: Mapping[str, Mapping[str, Any]],
+def language_report(
+    arms: Sequence[ArmFacts],
     windows: Sequence[WindowScore],
     answers: Sequence[Answer],
     is_complete: bool,
     protocol: Mapping[str, Any],
     notes: Sequence[str],
-    provenance: Mapping[str, Any],
-) -> Findings:
+    run: Run,
+) -> Report:
     """The report of a run; arms without a window or an answer are left out of that measure.
 
     Args:
@@ -51,21 +51,23 @@ def language_findings(
         is_complete: whether every window and every question of every arm is there.
         protocol: all that decides the numbers.
         notes: what a reader must know.
-        provenance: versions, machine, commit.
+        run: settings, versions, machine, commit.
     """
-    measures = [] if not windows else [_perplexity(list(arms), windows)]
+    names = [arm.name for arm in arms]
+    measures = [] if not windows else [_perplexity(names, windows)]
     scores = dict.fromkeys((answer.task, answer.score) for answer in answers)
-    measures += [_accuracy(list(arms), task, score, answers) for task, score in scores]
-    return Findings(
+    measures += [_accuracy(names, task, score, answers) for task, score in scores]
+    report = Report(
         kind=KIND,
-        verdict=_verdict(measures),
+        verdict="",
         complete=is_complete,
+        arms=tuple(arms),
         measures=tuple(measures),
-        arms=arms,
         protocol=protocol,
+        run=run,
         notes=tuple(notes),
-        provenance=provenance,
     )
+    return replace(report, verdict=state(report))
 
 
 def _perplexity(arms: Sequence[str], windows: Sequence[WindowScore]) -> Measure:
@@ -127,65 +129,3 @@ def _difference(counts: PairCounts) -> Estimate:
     difference, interval = counts.difference, tango(counts)
     assert difference is not None
     return Estimate(difference, *(interval or (None, None)), counts.n)
-
-
-def _verdict(measures: Sequence[Measure]) -> str:
-    """One sentence for each measure: all arms against the dense one."""
-    return " ".join(f"{_title(measure)}: {_comparison(measure)}." for measure in measures)
-
-
-def _title(measure: Measure) -> str:
-    n = max((estimate.n for estimate in measure.arms.values()), default=0)
-    return f"{measure.name}, {n} {measure.counted}"
-
-
-def _comparison(measure: Measure) -> str:
-    parts = [f"{arm} {_number(measure, estimate)}" for arm, estimate in measure.arms.items()]
-    for k, arm in enumerate(measure.arms):
-        if arm in measure.paired:
-            parts[k] += f" ({measure.paired_as} {_paired(measure, measure.paired[arm])})"
-    return ", ".join(parts)
-
-
-def _number(measure: Measure, estimate: Estimate) -> str:
-    percent = measure.unit == "%"
-    return f"{100 * estimate.value:.1f} %" if percent else f"{estimate.value:.3f}"
-
-
-def _paired(measure: Measure, estimate: Estimate) -> str:
-    numbers = (estimate.value, estimate.low, estimate.high)
-    if measure.paired_as == "ratio":
-        value, low, high = ("?" if x is None else f"{x:.4f}" for x in numbers)
-        return f"{value} [{low}, {high}]"
-    value, low, high = ("?" if x is None else f"{100 * x:+.1f}" for x in numbers)
-    return f"{value} points [{low}, {high}]"
-
-
-def print_findings(findings: Findings, console: Console) -> None:
-    """A table with a row for each number of each arm, then the notes."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("measure", "arm", "value", "95 %", "against dense, 95 %", "n"):
-        table.add_column(heading, justify="left" if heading in ("measure", "arm") else "right")
-    for measure in findings.measures:
-        for arm, estimate in measure.arms.items():
-            paired = measure.paired.get(arm)
-            table.add_row(
-                measure.name,
-                arm,
-                _number(measure, estimate),
-                _range(measure, estimate),
-                f"{measure.paired_as} {_paired(measure, paired)}" if paired else "",
-                f"{estimate.n} {measure.counted}",
-            )
-    sentences = list(findings.notes)
-    if not findings.complete:
-        sentences.append("INCOMPLETE: the same command with --resume runs what is missing.")
-    for part in (table, *sentences):
-        console.print(part, highlight=False, markup=False)
-
-
-def _range(measure: Measure, estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return ""
-    scale, digits = (100, 0) if measure.unit == "%" else (1, 2)
-    return f"{scale * estimate.low:.{digits}f} to {scale * estimate.high:.{digits}f}"

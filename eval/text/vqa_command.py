@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,19 @@ from einsort_vla.checkpoint import file_sha256
 from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.plan import InputStatistics
-from einsort_vla.results import PAGE, RUN, read_run
-from einsort_vla.results.measures import Findings, write_findings
-from einsort_vla.results.text_page import write_text_pages
-from eval.run.arms import DENSE, Copy, facts_by_arm, list_arms, make_copies, plan_copies
-from eval.run.output import alone_in, prepare_folder, write_run
+from einsort_vla.results import PAGE, RUN, ArmFacts, read_run, write_run
+from einsort_vla.results.page import write_pages
+from einsort_vla.results.report import Report, write_report
+from einsort_vla.results.summary import print_report
+from eval.run.arms import DENSE, Copy, describe_arms, list_arms, make_copies, plan_copies
+from eval.run.output import alone_in, prepare_folder
 from eval.run.provenance import describe
 from eval.text.answering import Decoding, load_answering
-from eval.text.language_report import ROUNDED, print_findings
+from eval.text.language_report import ROUNDED
 from eval.text.settings import SMOLLM2, TextVqaSettings
 from eval.text.vqa_data import VqaQuestion
 from eval.text.vqa_prompts import prompt_for
-from eval.text.vqa_report import textvqa_findings
+from eval.text.vqa_report import KIND, textvqa_report
 from eval.text.vqa_request import DTYPES, TextVqaRequest, check_request
 from eval.text.vqa_run import (
     ANSWERS,
@@ -46,7 +47,8 @@ def main(settings: TextVqaSettings, console: Console) -> int:
     output = prepare_folder("textvqa", settings.output, comparable(settings), settings.resume)
     with alone_in(output):
         if not (output / RUN).exists():
-            write_run(output, describe(comparable(settings), _inputs(request)))
+            inputs, config = _inputs(request), comparable(settings)
+            write_run(output, describe(KIND, "eval/textvqa.py", settings.model, config, inputs))
         for note in request.data.notes:
             console.print(note, highlight=False)
         return _evaluate(request, output, console)
@@ -74,12 +76,12 @@ def _evaluate(request: TextVqaRequest, output: Path, console: Console) -> int:
         output / ANSWERS,
         console,
     )
-    findings = _find(request, facts_by_arm(request.dense, copies, arms), answers, output)
-    write_findings(findings, output)
-    write_text_pages(output)
-    print_findings(findings, console)
+    report = _report(request, describe_arms(copies, arms), answers, output)
+    write_report(report, output)
+    write_pages(report, output)
+    print_report(report, console)
     console.print(f"Report: {output / PAGE}", highlight=False, soft_wrap=True)
-    return 0 if findings.complete else INCOMPLETE
+    return 0 if report.complete else INCOMPLETE
 
 
 def comparable(settings: TextVqaSettings) -> dict[str, Any]:
@@ -134,22 +136,23 @@ def _calibrate(
     return InputStatistics.load(path)
 
 
-def _find(
+def _report(
     request: TextVqaRequest,
-    arms: Mapping[str, Mapping[str, Any]],
+    arms: Sequence[ArmFacts],
     answers: Mapping[str, Mapping[str, str]],
     output: Path,
-) -> Findings:
-    found = textvqa_findings(
+) -> Report:
+    rounded = (ROUNDED,) if request.settings.model == SMOLLM2 else ()
+    return textvqa_report(
         arms,
         request.data.questions,
         answers,
         request.has_answers,
         request.settings.seed,
+        _protocol(request),
+        (*request.data.notes, *rounded),
+        read_run(output),
     )
-    rounded = (ROUNDED,) if request.settings.model == SMOLLM2 else ()
-    notes = (*request.data.notes, *found.notes, *rounded)
-    return replace(found, protocol=_protocol(request), notes=notes, provenance=read_run(output))
 
 
 def _protocol(request: TextVqaRequest) -> dict[str, Any]:

@@ -1,34 +1,42 @@
 """From answers to report.json: accuracy, agreement with the dense model, paired intervals."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy.stats import bootstrap
 
-from einsort_vla.results.measures import Estimate, Findings, Measure
+from einsort_vla.results import ArmFacts, Run
+from einsort_vla.results.measures import Estimate, Measure
+from einsort_vla.results.report import Report
 from einsort_vla.results.statistics import N_RESAMPLES
+from einsort_vla.results.verdict import state
 from eval.run.arms import DENSE
 from eval.text.language_report import share
 from eval.text.vqa_data import VqaQuestion
 from eval.text.vqa_metric import accuracy, normalise
 
 Answers = Mapping[str, Mapping[str, str]]  # arm to question to answer
-BOOTSTRAP = f"percentile bootstrap over questions, {N_RESAMPLES} resamples"
+KIND = "textvqa"
+BOOTSTRAP = f"Bootstrap over questions, percentiles of {N_RESAMPLES} resamples."
 ONLY_AGREEMENT = (
-    "There are no answers of people, so nothing is said of how good the models are: only how often "
-    "the compressed one answers as the dense one does, after normalisation."
+    "There are no answers of people, so nothing is said of how good the models are. The numbers "
+    "say how often a compressed model answers as the dense one does, after normalisation."
 )
 
 
-def textvqa_findings(
-    arms: Mapping[str, Mapping[str, Any]],
+def textvqa_report(
+    arms: Sequence[ArmFacts],
     questions: Sequence[VqaQuestion],
     answers: Answers,
     has_answers: bool,
     seed: int,
-) -> Findings:
-    """The report, but for its protocol, notes and provenance.
+    protocol: Mapping[str, Any],
+    notes: Sequence[str],
+    run: Run,
+) -> Report:
+    """The report of a run.
 
     Args:
         arms: what is said of each, the dense one first.
@@ -36,23 +44,29 @@ def textvqa_findings(
         answers: of every arm.
         has_answers: whether the questions have the answers of people.
         seed: of the bootstrap.
+        protocol: all that decides the numbers.
+        notes: what a reader must know.
+        run: settings, versions, machine, commit.
     """
-    complete = [q for q in questions if all(q.question_id in answers[arm] for arm in arms)]
-    compressed = [arm for arm in arms if arm != DENSE]
+    names = [arm.name for arm in arms]
+    complete = [q for q in questions if all(q.question_id in answers[name] for name in names)]
+    compressed = [name for name in names if name != DENSE]
     measures = []
     if has_answers:
-        measures.append(_accuracy(list(arms), complete, answers, seed))
+        measures.append(_accuracy(names, complete, answers, seed))
     if compressed:
         measures.append(_agreement(compressed, complete, answers))
-    return Findings(
-        kind="textvqa",
-        verdict=_verdict(measures, compressed),
+    report = Report(
+        kind=KIND,
+        verdict="",
         complete=len(complete) == len(questions),
+        arms=tuple(arms),
         measures=tuple(measures),
-        arms=arms,
-        protocol={},
-        notes=() if has_answers else (ONLY_AGREEMENT,),
+        protocol=protocol,
+        run=run,
+        notes=(*notes, *(() if has_answers else (ONLY_AGREEMENT,))),
     )
+    return replace(report, verdict=state(report))
 
 
 def mean_interval(values: np.ndarray, seed: int) -> Estimate:
@@ -102,33 +116,6 @@ def _agreement(
         arms={arm: share(k, len(questions)) for arm, k in equal.items()},
         paired={},
         paired_as="difference",
-        interval="Wilson",
+        interval="Wilson's interval.",
         unit="%",
     )
-
-
-def _verdict(measures: Sequence[Measure], compressed: Sequence[str]) -> str:
-    """One sentence with the numbers."""
-    parts = []
-    for measure in measures:
-        told = ", ".join(f"{arm} {_percent(e)}" for arm, e in measure.arms.items())
-        parts.append(f"{measure.name}: {told}")
-        if measure.paired:
-            differences = ", ".join(f"{arm} {_points(measure.paired[arm])}" for arm in compressed)
-            parts.append(f"against dense: {differences}")
-    n = max((e.n for m in measures for e in m.arms.values()), default=0)
-    return f"{n} questions; {'; '.join(parts)}."
-
-
-def _percent(estimate: Estimate) -> str:
-    text = f"{100 * estimate.value:.1f} %"
-    if estimate.low is None or estimate.high is None:
-        return text
-    return f"{text} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
-
-
-def _points(estimate: Estimate) -> str:
-    text = f"{100 * estimate.value:+.1f} points"
-    if estimate.low is None or estimate.high is None:
-        return text
-    return f"{text} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"

@@ -20,12 +20,13 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from einsort_vla.errors import CheckpointError, EinSortError, MissingDependency, UsageError
-from einsort_vla.results.measures import read_findings
+from einsort_vla.results import ArmFacts
+from einsort_vla.results.report import read_report
 from eval.run.provenance import ROOT
 from eval.text import harness, models
 from eval.text.harness import Answer, load_tasks
 from eval.text.language_command import main
-from eval.text.language_report import language_findings
+from eval.text.language_report import language_report
 from eval.text.language_request import check_disjoint, check_request
 from eval.text.language_run import ANSWERS, WINDOWS
 from eval.text.perplexity import (
@@ -38,6 +39,7 @@ from eval.text.perplexity import (
 )
 from eval.text.settings import LOCAL, PROSE, LanguageSettings
 from eval.text.tasks import make
+from tests.results.made_up_texts import make_text_run
 
 WORDS = "the cat sat on a mat and saw two red birds in an old tree while it ate"
 N_HELD = 512
@@ -162,14 +164,14 @@ def test_the_interval_of_a_ratio_holds_it_95_times_in_100():
 def test_the_whole_run_and_its_resumption(settings):
     """Dense and two rates; a run that was killed gives the very same report."""
     assert run(settings) == 0
-    report = read_findings(settings.output)
+    report = read_report(settings.output)
     assert report.complete
-    assert list(report.arms) == ["dense", "leader 0.85"]
+    assert [arm.name for arm in report.arms] == ["dense", "leader 0.85"]
     by_name = {measure.name: measure for measure in report.measures}
     assert by_name.keys() == {"perplexity", "quiz acc"}
     measure = by_name["perplexity"]
     assert measure.arms["dense"].n == 63 + 5 * 48
-    dense, coded = (measure.arms[arm].value for arm in report.arms)
+    dense, coded = (measure.arms[arm.name].value for arm in report.arms)
     assert coded != dense
     assert measure.paired["leader 0.85"].value == pytest.approx(coded / dense, rel=1e-9)
     assert by_name["quiz acc"].arms["dense"].n == 30
@@ -180,7 +182,7 @@ def test_the_whole_run_and_its_resumption(settings):
     answers = (settings.output / ANSWERS).read_text().splitlines(keepends=True)
     (settings.output / ANSWERS).write_text("".join(answers[:50]))
     assert run(change(settings, resume=True)) == 0
-    again = read_findings(settings.output)
+    again = read_report(settings.output)
     assert again.measures == report.measures
     assert sorted((settings.output / WINDOWS).read_text().splitlines(keepends=True)) == sorted(
         lines
@@ -199,14 +201,14 @@ def test_answers_are_paired_by_question():
         for arm, values in right.items()
         for k, value in enumerate(values)
     ]
-    arms = {arm: {} for arm in right}
-    report = language_findings(arms, [], answers[::-1], False, {}, [], {})
+    arms = [ArmFacts(name=arm) for arm in right]
+    report = language_report(arms, [], answers[::-1], False, {}, [], make_text_run())
     (measure,) = report.measures
     assert measure.arms["dense"].value == pytest.approx(4 / 6)
     found = measure.paired["leader 0.5"]
     assert (found.value, found.n) == (pytest.approx(1 / 5), 5)
     assert found.low < 0 < found.value < found.high
-    assert "quiz acc, 6 questions" in report.verdict
+    assert "Quiz acc (6 questions; higher is better): dense" in report.verdict
 
 
 def test_local_tasks_are_what_their_script_writes(tmp_path):
@@ -347,7 +349,7 @@ def test_the_command_on_smollm2(tmp_path):
     command = [sys.executable, "eval/language.py", "--rate", "0.5", "--windows", "4"]
     command += ["--limit", "20", "--output", str(tmp_path / "run")]
     subprocess.run(command, cwd=ROOT, check=True)
-    report = read_findings(tmp_path / "run")
+    report = read_report(tmp_path / "run")
     by_name = {measure.name: measure for measure in report.measures}
     assert 20 < by_name["perplexity"].arms["dense"].value < 45
     assert 0.98 < by_name["perplexity"].paired["leader 0.5"].value < 1.03  # 8 bits a weight

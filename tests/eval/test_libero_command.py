@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from einsort_vla.errors import EinSortError, UsageError
+from einsort_vla.results.report import read_report
 from eval.closed_loop.description import comparable
 from eval.closed_loop.settings import ClosedLoopSettings
 from eval.libero import main
@@ -151,7 +152,7 @@ def test_end_to_end_with_an_interrupt_and_resume(tmp_path):
     result = subprocess.run([*arguments, "--resume"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert log.read_text().splitlines()[: len(before)] == before
-    check_report(json.loads((output / "report.json").read_text()))
+    check_report(read_report(output))
     card = (output / "policies" / "leader-0.5" / "README.md").read_text()
     assert "| leader 0.5 | " in card
     assert "leader 0.5" in (output / "report.html").read_text()
@@ -163,17 +164,16 @@ def test_end_to_end_with_an_interrupt_and_resume(tmp_path):
 
 
 def check_report(report):
-    assert report["complete"]
-    compressed = report["arms"]["leader 0.5"]
-    assert compressed["compression"]["rate_achieved"] >= 0.5
-    sizes = compressed["compression"]["bytes"]
-    assert sizes["compressed"] < 0.56 * sizes["dense"]
-    for arm in report["arms"].values():
-        assert (arm["episodes"], arm["errors"]) == (2, 0)
-        assert 1 < arm["latency_ms"]["p50"] <= arm["latency_ms"]["p99"]
-        assert 0.2 < arm["motion"]["path_m"] < 5
+    assert report.complete
+    dense, compressed = report.arms
+    assert compressed.rate_achieved >= 0.5
+    assert compressed.weight_bytes < 0.56 * dense.weight_bytes
+    for arm in report.closed_loop.arms.values():
+        assert (arm.tally.episodes, arm.tally.errors) == (2, 0)
+        assert 1 < arm.latency_ms.p50 <= arm.latency_ms.p99
+        assert 0.2 < arm.motion["path_m"] < 5
         # 8 bits a weight change nothing a robot notices: a dense success stays one.
-        assert arm["successes"] >= 1
-    paired = report["paired"]["leader 0.5"]
-    assert paired["n"] == 2
-    assert 0 < paired["divergence"]["mean"] < 0.05
+        assert arm.tally.successes >= 1
+    pair = report.closed_loop.pairs["leader 0.5"]
+    assert pair.counts.n == 2
+    assert 0 < pair.divergence.value < 0.05

@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 from einsort_vla.checkpoint import read_folder
 from einsort_vla.codec import Dense
 from einsort_vla.errors import CheckpointError, EinSortError, UsageError
-from einsort_vla.results.measures import read_findings
+from einsort_vla.results.report import read_report
 from eval.text.settings import TextVqaSettings
 from eval.text.vqa_command import main
 from eval.text.vqa_data import QuestionSet, VqaQuestion
@@ -79,14 +79,14 @@ def answers(output):
 def test_a_language_model_is_given_the_tokens(tmp_path, model, original):
     output = tmp_path / "run"
     assert run(output, model, original / "val.json", images=original) == 0
-    found = read_findings(output)
+    found = read_report(output)
     assert found.kind == "textvqa"
     assert found.complete
-    assert tuple(found.arms) == ARMS
+    assert tuple(arm.name for arm in found.arms) == ARMS
     assert {measure.name: measure.arms[ARMS[1]].n for measure in found.measures} == {
         "accuracy": 6, "same answer as dense": 6,
     }  # fmt: skip
-    assert found.arms[ARMS[1]]["compression"]["rate_achieved"] >= 0.5
+    assert found.arms[1].rate_achieved >= 0.5
     assert found.protocol["prompt"] == "lmms"
     assert found.protocol["ocr_tokens"] == "of the data set"
     lines = answers(output)
@@ -100,7 +100,7 @@ def test_a_language_model_is_given_the_tokens(tmp_path, model, original):
 def test_a_model_that_sees_is_shown_pictures(tmp_path, seeing, original):
     output = tmp_path / "run"
     assert run(output, seeing, original / "val.json", images=original, calibrate=None) == 0
-    found = read_findings(output)
+    found = read_report(output)
     assert found.protocol["ocr_tokens"] == "none"
     assert all("OCR" not in line["prompt"] for line in answers(output))
     with pytest.raises(UsageError, match="--images, the folder of its pictures"):
@@ -129,7 +129,7 @@ def test_calibrated_on_training_questions(tmp_path, model, seeing, original, see
     run(outputs[1], chosen, original / "val.json", calibrate="4", **common)
     weights = [(o / "models" / "leader-0.5" / "model.safetensors").read_bytes() for o in outputs]
     assert weights[0] != weights[1]
-    assert read_findings(outputs[1]).protocol["calibration"] == "4 training questions"
+    assert read_report(outputs[1]).protocol["calibration"] == "4 training questions"
 
 
 def test_a_stopped_run_goes_on_to_the_same_answers(tmp_path, model, original):
@@ -143,7 +143,7 @@ def test_a_stopped_run_goes_on_to_the_same_answers(tmp_path, model, original):
     with pytest.raises(UsageError, match="holds another run: --prompt differ"):
         run(stopped, model, original / "val.json", images=original, prompt="llava", resume=True)
     assert run(stopped, model, original / "val.json", images=original, resume=True) == 0
-    assert read_findings(stopped).measures == read_findings(whole).measures
+    assert read_report(stopped).measures == read_report(whole).measures
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(UsageError, match="is not empty and holds no run"):
@@ -153,7 +153,7 @@ def test_a_stopped_run_goes_on_to_the_same_answers(tmp_path, model, original):
 def test_questions_without_answers_give_agreement_alone(tmp_path, model, questions):
     output = tmp_path / "run"
     assert run(output, model, questions, prompt="llava") == 0
-    found = read_findings(output)
+    found = read_report(output)
     assert [measure.name for measure in found.measures] == ["same answer as dense"]
     assert answers(output)[0]["prompt"] == json.loads(questions.read_text().splitlines()[0])["text"]
     with pytest.raises(UsageError, match=r"3 of the 3 questions of questions\.jsonl have none"):
@@ -209,7 +209,7 @@ def test_the_default_run_on_a_real_model(tmp_path):
     subprocess.run(
         [*command, "--output", str(tmp_path / "run")], cwd=ROOT, env=environment, check=True
     )
-    found = read_findings(tmp_path / "run")
+    found = read_report(tmp_path / "run")
     assert any("NOT the TextVQA score" in note for note in found.notes)
     accuracy = found.measures[0].arms["dense"]
     assert accuracy.n == 24

@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 
-from einsort_vla.results.measures import read_findings, write_findings
+from einsort_vla.results import ArmFacts
+from einsort_vla.results.report import read_report, write_report
 from eval.text.vqa_data import VqaQuestion
-from eval.text.vqa_report import mean_interval, textvqa_findings
+from eval.text.vqa_report import mean_interval, textvqa_report
+from tests.results.made_up_texts import make_text_run
 
-ARMS = {
-    "dense": {"codec": None, "rate_requested": 0.0, "compression": None},
-    "leader 0.5": {"codec": "leader", "rate_requested": 0.5, "compression": None},
-}
+ARMS = (
+    ArmFacts(name="dense"),
+    ArmFacts(name="leader 0.5", codec="leader", rate_requested=0.5, reference="dense"),
+)
+MINUS = "\N{MINUS SIGN}"
 QUESTIONS = [VqaQuestion(str(k), str(k), "?", ("tea",) * 10) for k in range(40)]
 
 
@@ -19,7 +22,12 @@ def findings(dense, compressed, has_answers=True, questions=QUESTIONS):
         "dense": {q.question_id: dense(k) for k, q in enumerate(questions)},
         "leader 0.5": {q.question_id: compressed(k) for k, q in enumerate(questions)},
     }
-    return textvqa_findings(ARMS, questions, answers, has_answers, seed=0)
+    return report_of(questions, answers, has_answers)
+
+
+def report_of(questions, answers, has_answers=True):
+    run = make_text_run("textvqa")
+    return textvqa_report(ARMS, questions, answers, has_answers, 0, {}, (), run)
 
 
 def test_accuracy_agreement_and_difference(tmp_path):
@@ -37,8 +45,13 @@ def test_accuracy_agreement_and_difference(tmp_path):
     assert agreement.arms["leader 0.5"].n == 40
     assert "dense" not in agreement.arms
     assert found.complete
-    write_findings(found, tmp_path)
-    assert read_findings(tmp_path).measures == found.measures
+    assert found.verdict == (
+        "Accuracy (40 questions; higher is better): dense 75.0 %, leader 0.5 50.0 % "
+        f"({MINUS}25.0 points, 95 % interval {MINUS}40.0 to {MINUS}12.5). Same answer as "
+        "dense (40 questions; higher is better): leader 0.5 50.0 %."
+    )
+    write_report(found, tmp_path)
+    assert read_report(tmp_path) == found
 
 
 def test_without_answers_of_people_only_agreement_is_reported():
@@ -52,7 +65,7 @@ def test_without_answers_of_people_only_agreement_is_reported():
 
 def test_what_one_arm_has_not_answered_counts_for_none():
     answers = {"dense": {"0": "tea", "1": "tea"}, "leader 0.5": {"0": "milk"}}
-    found = textvqa_findings(ARMS, QUESTIONS[:2], answers, True, seed=0)
+    found = report_of(QUESTIONS[:2], answers)
     assert not found.complete
     assert found.measures[0].arms["dense"].n == 1
     assert found.measures[0].arms["dense"].low is None  # of one question there is no interval

@@ -5,13 +5,16 @@ at pages: `python tests/results/made_up_texts.py DIR`. No model read or wrote an
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from einsort_vla.results.measures import Estimate, Findings, Measure, write_findings
+from einsort_vla.results import ArmFacts, Run, write_run
+from einsort_vla.results.measures import Estimate, Measure
+from einsort_vla.results.report import Report, write_report
 
 WORSE = {0.5: 0.0, 0.75: 0.02, 0.875: 0.2, 0.9: 1.5}  # log of the perplexity ratio, by rate
+DENSE_BYTES = 269_060_552
 MODEL, MODEL_SHA256, POLICY_SHA256 = "smollm2-135m", "cd" * 32, "ab" * 32
 RECEIPT = {
     "runtime": "tensorrt", "machine": "aarch64", "board": "Jetson AGX Orin", "python": "3.10.12",
@@ -22,17 +25,17 @@ RECEIPT = {
 }  # fmt: skip
 
 
-def make_findings(
+def make_report(
     kind: str = "language", rates: Sequence[float] = tuple(WORSE), **changes: Any
-) -> Findings:
+) -> Report:
     """Perplexity and accuracy of a made-up model at these rates."""
     names = {rate: f"leader {rate:g}" for rate in rates}
-    arms = {"dense": {"codec": None, "rate_requested": 0.0, "weight_bytes": 269_060_552,
-                      "compression": None}}  # fmt: skip
-    for rate, name in names.items():
-        size = {"rate_achieved": rate + 0.0003, "bits_per_weight": 16 * (1 - rate)}
-        arms[name] = {"codec": "leader", "rate_requested": rate, "compression": size,
-                      "weight_bytes": round(269_060_552 * (1 - 0.8 * rate))}  # fmt: skip
+    arms = [ArmFacts(name="dense", weight_bytes=DENSE_BYTES)] + [
+        ArmFacts(name=name, reference="dense", codec="leader", rate_requested=rate,
+                 rate_achieved=rate + 0.0003, bits_per_weight=16 * (1 - rate),
+                 weight_bytes=round(DENSE_BYTES * (1 - 0.8 * rate)))
+        for rate, name in names.items()
+    ]  # fmt: skip
     accuracy = _measure("accuracy", "higher", "%", 400, 0.62, names)
     perplexity = _measure("perplexity", "lower", "", 60_000, 17.2, names)
     content: dict[str, Any] = {
@@ -40,12 +43,21 @@ def make_findings(
         "verdict": f"Up to rate {max(rates, default=0):g} the model reads as it did. Made up.",
         "complete": True,
         "measures": (accuracy,) if kind == "textvqa" else (perplexity, accuracy),
-        "arms": arms,
+        "arms": tuple(arms),
         "protocol": {"data": "made up", "window": 1024, "stride": 512},
         "notes": ("This is not the TextVQA score: its pictures are made.",) * (kind == "textvqa"),
-        "provenance": {"machine": "x86_64, made-up processor", "transformers": "5.5.4"},
+        "run": make_text_run(kind),
     }
-    return Findings(**(content | changes))
+    return Report(**(content | changes))
+
+
+def make_text_run(kind: str = "language", model: str = MODEL, sha256: str = MODEL_SHA256) -> Run:
+    """run.json of a made-up text evaluation."""
+    return Run(
+        kind=kind, script=f"eval/{kind}.py", model=model, config={"model": model, "rate": "0.5"},
+        git_commit=None, python="3.12.1", machine="x86_64, made-up processor",
+        versions={"transformers": "5.5.4"}, inputs_sha256={"model": sha256},
+    )  # fmt: skip
 
 
 def _measure(
@@ -71,14 +83,14 @@ def _estimate(value: float, width: float, n: int) -> Estimate:
 
 
 def write_text_run(
-    folder: Path, findings: Findings | None, model: str = MODEL, sha256: str = MODEL_SHA256
+    folder: Path, report: Report | None, model: str = MODEL, sha256: str = MODEL_SHA256
 ) -> Path:
-    """The folder of a text evaluation; without findings, of one that has just begun."""
+    """The folder of a text evaluation; without a report, of one that has just begun."""
     folder.mkdir(parents=True)
-    run = {"config": {"model": model, "rate": "0.5"}, "inputs_sha256": {"model": sha256}}
-    (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
-    if findings:
-        write_findings(findings, folder)
+    run = make_text_run(report.kind if report else "language", model, sha256)
+    write_run(folder, run)
+    if report:
+        write_report(replace(report, run=run), folder)
     return folder
 
 
@@ -102,13 +114,12 @@ def keep_policies(run: Path, weights: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    from made_up import make_records, make_run, write_run  # beside this file
+    import made_up  # beside this file
 
-    top, made = Path(sys.argv[1]), make_run(25, delays=(0.0,))
-    write_run(top / "libero", made, make_records(made))
+    top, made = Path(sys.argv[1]), made_up.make_run(25, delays=(0.0,))
+    made_up.write_run(top / "libero", made, made_up.make_records(made))
     keep_policies(top / "libero", {"leader-0.5": "11" * 32, "leader-0.75": "22" * 32})
-    write_text_run(top / "language", make_findings())
-    write_text_run(top / "textvqa", make_findings("textvqa", (0.5, 0.75), complete=False))
+    write_text_run(top / "language", make_report())
+    write_text_run(top / "textvqa", make_report("textvqa", (0.5, 0.75), complete=False))
     write_text_run(top / "textvqa-begun", None)
     write_receipt(top / "orin-bundle", "11" * 32)
-    print(json.dumps(asdict(make_findings()), indent=1)[:200])

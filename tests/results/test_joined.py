@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -14,12 +15,12 @@ from einsort_vla.errors import CheckpointError, EinSortError, UsageError
 from einsort_vla.results.joined import check_joinable
 from einsort_vla.results.joined_page import joined_page
 from einsort_vla.results.sources import read_sources
-from tests.results.made_up import make_records, make_run, write_run
+from tests.results.made_up import change_design, make_records, make_run, write_run
 from tests.results.made_up_texts import (
     MODEL,
     POLICY_SHA256,
     keep_policies,
-    make_findings,
+    make_report,
     write_receipt,
     write_text_run,
 )
@@ -29,7 +30,7 @@ WRITTEN = ("report.json", "report.html", "report.md")
 
 
 def write_loop(folder, n_records=None, rates=(0.5, 0.9), **changes):
-    run = make_run(3, rates, (0.0,)) | changes
+    run = replace(make_run(3, rates, (0.0,)), **changes)
     return write_run(folder, run, make_records(run)[:n_records])
 
 
@@ -37,8 +38,8 @@ def write_loop(folder, n_records=None, rates=(0.5, 0.9), **changes):
 def folder(tmp_path):
     """A policy in closed loop, another model on texts, a receipt of the first compressed arm."""
     keep_policies(write_loop(tmp_path / "robot"), {"leader-0.5": "11" * 32})
-    write_text_run(tmp_path / "language", make_findings(rates=(0.5, 0.75)))
-    write_text_run(tmp_path / "pictures", make_findings("textvqa", (0.5,)))
+    write_text_run(tmp_path / "language", make_report(rates=(0.5, 0.75)))
+    write_text_run(tmp_path / "pictures", make_report("textvqa", (0.5,)))
     write_receipt(tmp_path / "bundle", "11" * 32)
     return tmp_path
 
@@ -83,10 +84,10 @@ def test_the_page_has_every_verdict_arm_model_and_note_and_needs_nothing(folder)
     page = joined_page(sources)
     words = words_of(page)
     for text in sources.texts:
-        findings = text.findings
-        assert all(told in words for told in (*findings.arms, *findings.notes))
-        assert all(part in words for part in re.split(r"(?<=\.) (?=[A-Z])", findings.verdict))
-    assert all(arm in words for arm in sources.loops[0].report["arms"])
+        report = text.report
+        assert all(told in words for told in (*report.compressed, *report.notes))
+        assert all(part in words for part in re.split(r"(?<=\.) (?=[A-Z])", report.verdict))
+    assert all(arm.name in words for arm in sources.loops[0].arms)
     assert f"{MODEL}, another model than the policy" in words
     assert "incomplete" not in words.lower()
     assert not re.search(r"https?:|url\((?!#)|@import|<script|<link", page)
@@ -107,8 +108,8 @@ def test_numbers_of_two_models_stand_in_two_tables(folder):
 
 
 def test_a_text_run_of_the_policy_itself_is_in_its_table(folder):
-    findings = make_findings("language", (0.5,))
-    write_text_run(folder / "backbone", findings, "made-up", sha256=POLICY_SHA256)
+    report = make_report("language", (0.5,))
+    write_text_run(folder / "backbone", report, "made-up", sha256=POLICY_SHA256)
     page = joined_page(read_sources(folder))
     table = re.search(r'aria-label="Every arm of made-up".*?</table>', page, re.DOTALL)[0]
     assert "success" in table
@@ -119,17 +120,18 @@ def test_a_receipt_is_of_the_arm_whose_weights_it_names(folder):
     write_receipt(folder / "other-bundle", "33" * 32)
     write_receipt(folder / "lost", None)
     write_receipt(folder / "moved", None, source={"weights_sha256": "11" * 32})
-    report = run_report(folder)[1]
+    run_report(folder)
     page = words_of((folder / "report.html").read_text(encoding="utf-8"))
     latency = page[page.index("Latency Milliseconds") :]
     rows = re.findall(r"(unknown|leader 0\.5|dense)[^|]*?(?=unknown|leader|dense|How it)", latency)
     assert rows.count("unknown") == 2
     assert rows.count("leader 0.5") == 3  # in closed loop and by two receipts
-    assert report.count("Jetson AGX Orin") == 2  # two timings of one arm are not averaged
+    at_a_glance = page[: page.index("Latency Milliseconds")]
+    assert at_a_glance.count("Jetson AGX Orin") == 2  # two timings of one arm are not averaged
 
 
 def test_two_policies_are_refused_by_name(folder):
-    write_loop(folder / "second", policy="hub/other", inputs_sha256={"policy": "ef" * 32})
+    write_loop(folder / "second", model="hub/other", inputs_sha256={"policy": "ef" * 32})
     message = refuse(folder)
     assert "robot is of the policy made-up (abababababab)" in message
     assert "second of other (efefefefefef)" in message
@@ -145,23 +147,22 @@ def test_two_closed_loops_may_not_disagree_on_an_episode(folder):
     assert "copy and robot disagree: libero_" in message
     assert "is a failure in one, a success in the other" in message
     run = json.loads((folder / "copy" / "run.json").read_text())
-    run["protocol"]["settle_steps"] = 0  # another protocol: both stand, each by itself
+    run["design"]["protocol"]["settle_steps"] = 0  # another protocol: both stand, each by itself
     (folder / "copy" / "run.json").write_text(json.dumps(run))
     assert run_report(folder)[0] == 0
 
 
 @pytest.mark.parametrize("change", ["same", "other protocol", "other model", "incomplete"])
 def test_two_text_runs_may_not_disagree_on_a_number(folder, change):
-    other = make_findings(rates=(0.9,), **({"complete": False} if change == "incomplete" else {}))
-    findings = make_findings(rates=(0.5, 0.75))
+    other = make_report(rates=(0.9,), **({"complete": False} if change == "incomplete" else {}))
+    report = make_report(rates=(0.5, 0.75))
     measures = tuple(
-        type(m)(**{**vars(m), "arms": {**m.arms, "dense": o.arms["leader 0.9"]}})
-        for m, o in zip(findings.measures, other.measures, strict=True)
+        replace(m, arms={**m.arms, "dense": o.arms["leader 0.9"]})
+        for m, o in zip(report.measures, other.measures, strict=True)
     )
-    protocol = {"data": "another"} if change == "other protocol" else findings.protocol
+    protocol = {"data": "another"} if change == "other protocol" else report.protocol
     sha256 = {"sha256": "99" * 32} if change == "other model" else {}
-    changed = type(findings)(**{**vars(findings), "measures": measures, "protocol": protocol,
-                                "complete": change != "incomplete"})  # fmt: skip
+    changed = replace(report, measures=measures, protocol=protocol, complete=change != "incomplete")
     write_text_run(folder / "second", changed, **sha256)
     if change == "same":
         message = refuse(folder)
@@ -174,7 +175,7 @@ def test_two_text_runs_may_not_disagree_on_a_number(folder, change):
 def test_incomplete_runs_are_shown_as_such(folder):
     write_loop(folder / "half", n_records=5, rates=(0.5,))
     write_text_run(folder / "begun", None)
-    write_text_run(folder / "partly", make_findings("textvqa", (0.75,), complete=False))
+    write_text_run(folder / "partly", make_report("textvqa", (0.75,), complete=False))
     code, printed = run_report(folder)
     assert code == INCOMPLETE
     assert "INCOMPLETE: half, begun, partly" in printed
@@ -188,9 +189,8 @@ def test_incomplete_runs_are_shown_as_such(folder):
 
 def test_a_run_whose_policies_are_not_made_yet_has_no_sizes(tmp_path):
     run = make_run(1, (0.5,), (0.0,))
-    for arm in run["arms"]:
-        if arm["compression"]:
-            arm["compression"]["bytes"] = None
+    arms = tuple(replace(arm, weight_bytes=None) for arm in run.design.arms)
+    run = change_design(run, arms=arms)
     write_run(tmp_path / "top" / "run", run, [])
     assert run_report(tmp_path / "top")[0] == INCOMPLETE
     assert run_report(tmp_path / "top" / "run")[0] == INCOMPLETE
@@ -208,7 +208,7 @@ def _empty(folder):
 
 
 def _unknown_kind(folder):
-    write_text_run(folder / "run", make_findings("poetry"))
+    write_text_run(folder / "run", make_report("poetry"))
 
 
 def _foreign(folder):
@@ -217,12 +217,12 @@ def _foreign(folder):
 
 
 def _other_schema(folder):
-    path = write_text_run(folder / "run", make_findings()) / "report.json"
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 7'))
+    path = write_text_run(folder / "run", make_report()) / "report.json"
+    path.write_text(path.read_text().replace('"schema": 3', '"schema": 7'))
 
 
 def _damaged(folder):
-    (write_text_run(folder / "run", make_findings()) / "report.json").write_text("{")
+    (write_text_run(folder / "run", make_report()) / "report.json").write_text("{")
 
 
 def _no_receipt(folder):
@@ -235,20 +235,29 @@ def _log_alone(folder):
 
 def _strange_run(folder):
     path = write_loop(folder / "run") / "run.json"
-    path.write_text('{"tasks": []}')
+    path.write_text('{"schema": 1, "model": "x"}')
+
+
+def _strange_number(folder):
+    path = write_text_run(folder / "run", make_report()) / "report.json"
+    path.write_text(path.read_text().replace('"n": 60000', '"n": "60000"', 1))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (_empty, "holds no results: no folder in it has a run.json or report.json"),
-        (_unknown_kind, "is a report of an unknown kind, 'poetry'; known are textvqa, language"),
-        (_foreign, "models/report.json is no report of schema 1 (KeyError: 'schema')"),
-        (_other_schema, "is no report of schema 1 (ValueError: it has schema 7)"),
-        (_damaged, "is no report of schema 1 (JSONDecodeError"),
+        (_unknown_kind, "is a run of an unknown kind, 'poetry'; known are closed_loop, textvqa"),
+        (_foreign, "models/report.json has schema None; this version reads 3"),
+        (_other_schema, "report.json has schema 7; this version reads 3. Run the evaluation again"),
+        (_damaged, "report.json cannot be read as JSON"),
         (_no_receipt, "bench-tensorrt.json is no receipt of `einsort-vla bench`"),
         (_log_alone, "has no run.json"),
-        (_strange_run, "is not of a closed-loop run that this version reads (KeyError: 'arms')"),
+        (_strange_run, "run.json: the field kind is missing. Run the evaluation again."),
+        (
+            _strange_number,
+            "report.json: the field measures[0].arms.dense.n is '60000', not of type int.",
+        ),
     ],
 )
 def test_bad_folders_are_refused_with_the_reason(tmp_path, make, message):
@@ -265,7 +274,7 @@ def test_text_from_outside_is_escaped(tmp_path):
     hostile = "<script>alert('x')</script><b title=\""
     write_text_run(
         tmp_path / "run",
-        make_findings(verdict=hostile, notes=(hostile,), protocol={"data": hostile}),
+        make_report(verdict=hostile, notes=(hostile,), protocol={"data": hostile}),
         model=hostile,
     )
     for folder in (tmp_path, tmp_path / "run"):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -9,9 +10,11 @@ from rich.console import Console
 from einsort_vla.checkpoint import file_sha256, write_results
 from einsort_vla.cli.results import Report
 from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.results import read_run
+from einsort_vla.results.reading import write_record
 from tests.compressing import compress
 from tests.results.made_up import make_records, make_run, write_run
-from tests.results.made_up_texts import make_findings, write_text_run
+from tests.results.made_up_texts import make_report, write_text_run
 
 RATE = 0.75
 
@@ -28,9 +31,10 @@ def checkpoint(tiny_policy_folder, tmp_path):
 def results(tiny_policy_folder, tmp_path):
     """Runs of that policy in closed loop, and of another model on texts."""
     run = make_run(3, (0.5, RATE), (0.0,))
-    run["inputs_sha256"] = {"policy": file_sha256(tiny_policy_folder / "model.safetensors")}
+    weights = file_sha256(tiny_policy_folder / "model.safetensors")
+    run = replace(run, inputs_sha256={"policy": weights})
     write_run(tmp_path / "results" / "robot", run, make_records(run))
-    write_text_run(tmp_path / "results" / "language", make_findings(rates=(0.5, RATE)))
+    write_text_run(tmp_path / "results" / "language", make_report(rates=(0.5, RATE)))
     return tmp_path / "results"
 
 
@@ -39,10 +43,9 @@ def write_card(results, checkpoint):
 
 
 def edit_run(results, **changes):
-    path = results / "robot" / "run.json"
-    run = json.loads(path.read_text())
-    run["config"] |= changes.pop("config", {})
-    path.write_text(json.dumps(run | changes))
+    run = read_run(results / "robot")
+    config = {**run.config, **changes.pop("config", {})}
+    write_record(results / "robot" / "run.json", replace(run, config=config, **changes))
 
 
 def test_results_of_the_checkpoint_and_of_no_other_arm_go_into_its_card(results, checkpoint):
@@ -50,11 +53,11 @@ def test_results_of_the_checkpoint_and_of_no_other_arm_go_into_its_card(results,
     card = (checkpoint / "README.md").read_text(encoding="utf-8")
     own, other = card.split("## Results\n")[1].split("### Language: smollm2-135m")
     assert "### Robot in closed loop: made-up" in own
-    assert "| leader 0.75 | 0.75 (reached 0.7504) |" in own
+    assert "| leader 0.75 | 4.00<br>0.7504 |" in own
     assert "leader 0.5" not in card
     assert "### Latency" in own
     assert other.strip().startswith("Of another model, coded alike; not results of this checkpoint")
-    assert "| leader 0.75 | 0.75 | 4.00 | 17.55 |" in other
+    assert "| leader 0.75 | 4.00<br>0.7503 | 107.62 MB<br>40 % | 17.55<br>" in other
 
 
 def test_what_a_person_wrote_stays_and_a_second_time_changes_nothing(results, checkpoint):
@@ -109,9 +112,9 @@ def test_a_card_that_is_missing_or_no_utf_8(checkpoint):
 @pytest.mark.parametrize("other", ["rate", "policy", "calibration", "weights"])
 def test_a_checkpoint_without_results_is_refused_with_what_there_is(results, checkpoint, other):
     if other == "rate":
-        run = json.loads((results / "robot" / "run.json").read_text())
-        arms = [arm for arm in run["arms"] if arm["rate_requested"] != RATE]
-        edit_run(results, arms=arms)
+        design = read_run(results / "robot").design
+        arms = tuple(arm for arm in design.arms if arm.rate_requested != RATE)
+        edit_run(results, design=replace(design, arms=arms))
     elif other == "policy":
         edit_run(results, inputs_sha256={"policy": "ef" * 32})
     elif other == "calibration":
@@ -131,7 +134,7 @@ def test_a_checkpoint_without_results_is_refused_with_what_there_is(results, che
 def test_the_card_of_a_single_run(results, checkpoint):
     write_card(results / "robot", checkpoint)
     card = (checkpoint / "README.md").read_text(encoding="utf-8")
-    assert "| leader 0.75 | 0.75 (reached 0.7504) |" in card
+    assert "| leader 0.75 | 4.00<br>0.7504 |" in card
     assert "Language" not in card
 
 

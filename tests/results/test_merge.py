@@ -1,8 +1,7 @@
 """Shards of one evaluation make the whole; what does not belong together is refused."""
 
-import dataclasses
 import io
-import json
+from dataclasses import replace
 
 import pytest
 import tyro
@@ -13,10 +12,10 @@ from rich.console import Console
 from einsort_vla.cli.commands import COMMANDS
 from einsort_vla.cli.results import Merge
 from einsort_vla.errors import CheckpointError, UsageError
-from einsort_vla.results.episode import read_episodes
+from einsort_vla.results import read_episodes, read_run
+from einsort_vla.results.closed_loop import build_report
 from einsort_vla.results.merge import join_episodes, join_runs, merge_runs
-from einsort_vla.results.report import build_report
-from tests.results.made_up import make_records, make_run, write_run
+from tests.results.made_up import change_design, make_records, make_run, write_run
 
 RUN = make_run(n_states=6, rates=[0.5, 0.9], delays=[0.0])
 RECORDS = make_records(RUN)
@@ -24,8 +23,8 @@ RECORDS = make_records(RUN)
 
 def shard(states):
     """The part of the run with these states of each task."""
-    tasks = [{**task, "states": sorted(states)} for task in RUN["tasks"]]
-    return {**RUN, "tasks": tasks}, [r for r in RECORDS if r.scene.episode in states]
+    tasks = tuple(replace(task, states=tuple(sorted(states))) for task in RUN.design.tasks)
+    return change_design(RUN, tasks=tasks), [r for r in RECORDS if r.scene.episode in states]
 
 
 @settings(max_examples=20, deadline=None)
@@ -35,7 +34,7 @@ def test_shards_however_cut_are_the_whole(first, second):
     shards = {"a": shard(first), "b": shard(second)}
     joined = join_runs({folder: run for folder, (run, _) in shards.items()})
     records = join_episodes({folder: records for folder, (_, records) in shards.items()})
-    assert joined["tasks"] == sorted(RUN["tasks"], key=lambda t: (t["suite"], t["task_id"]))
+    assert joined.design.tasks == tuple(sorted(RUN.design.tasks, key=lambda task: task.key))
     assert sorted(records, key=repr) == sorted(RECORDS, key=repr)
 
 
@@ -46,35 +45,53 @@ def test_the_merged_folder_is_that_of_one_run(tmp_path):
     (folders[0] / "videos" / "0.mp4").write_bytes(b"film")
     report = merge_runs(folders, tmp_path / "whole")
     records = read_episodes(tmp_path / "whole" / "episodes.jsonl")
-    whole = build_report(json.loads((tmp_path / "whole" / "run.json").read_text()), records)
+    whole = build_report(read_run(tmp_path / "whole"), records)
     assert report == whole
-    assert report["complete"]
+    assert report.complete
     assert len(records) == len(RECORDS)
-    assert report["arms"] == build_report(RUN, RECORDS)["arms"]
+    assert report.closed_loop.arms == build_report(RUN, RECORDS).closed_loop.arms
     assert (tmp_path / "whole" / "videos" / "0.mp4").read_bytes() == b"film"
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("other", "message"),
     [
-        ({"inputs_sha256": {"policy": "cd"}}, "inputs_sha256.policy is 'abab.*' in one, 'cd' in"),
-        ({"margin": 0.05}, r"margin is 0\.02 in one, 0\.05 in the other\. Merge only runs"),
-        ({"protocol": {**RUN["protocol"], "settle_steps": 5}}, r"protocol\.settle_steps is 10"),
-        ({"versions": {**RUN["versions"], "torch": "2.10.0"}}, r"versions\.torch is '2\.11\.0'"),
-        ({"arms": RUN["arms"][:2]}, "arm names is .*'leader 0.9'.* in one"),
-        ({"arms": [{**arm, "codec": "scalar"} for arm in RUN["arms"]]}, r"arms\.dense\.codec is"),
-        ({"scenes": {**RUN["scenes"], "displacement_m": 0.03}}, r"scenes\.displacement_m is 0\.0"),
+        (
+            replace(RUN, inputs_sha256={"policy": "cd"}),
+            "inputs_sha256.policy is 'abab.*' in one, 'cd' in",
+        ),
+        (
+            change_design(RUN, margin=0.05),
+            r"margin is 0\.02 in one, 0\.05 in the other\. Merge only runs",
+        ),
+        (
+            change_design(RUN, protocol={**RUN.design.protocol, "settle_steps": 5}),
+            r"protocol\.settle_steps is 10",
+        ),
+        (
+            replace(RUN, versions={**RUN.versions, "torch": "2.10.0"}),
+            r"versions\.torch is '2\.11\.0'",
+        ),
+        (change_design(RUN, arms=RUN.design.arms[:2]), "arm names is .*'leader 0.9'.* in one"),
+        (
+            change_design(RUN, arms=tuple(replace(a, codec="scalar") for a in RUN.design.arms)),
+            r"arms\.dense\.codec is",
+        ),
+        (
+            change_design(RUN, scenes=replace(RUN.design.scenes, displacement_m=0.03)),
+            r"scenes\.displacement_m is 0\.0",
+        ),
     ],
 )
-def test_other_evaluations_are_refused_with_what_differs(change, message):
+def test_other_evaluations_are_refused_with_what_differs(other, message):
     with pytest.raises(UsageError, match=message) as found:
-        join_runs({"here": RUN, "there": {**RUN, **change}})
+        join_runs({"here": RUN, "there": other})
     assert str(found.value).startswith("here and there are not shards of one evaluation: ")
 
 
 def test_machines_and_commits_may_differ_and_are_listed():
-    joined = join_runs({"a": RUN, "b": {**RUN, "machine": "arm64"}, "c": RUN})
-    assert joined["machine"] == "x86_64, made-up processor, arm64"
+    joined = join_runs({"a": RUN, "b": replace(RUN, machine="arm64"), "c": RUN})
+    assert joined.machine == "x86_64, made-up processor, arm64"
 
 
 @pytest.mark.parametrize(
@@ -83,12 +100,12 @@ def test_machines_and_commits_may_differ_and_are_listed():
 def test_an_episode_that_ended_in_two_ways_is_refused(change):
     known = next(record for record in RECORDS if record.is_success)
     with pytest.raises(UsageError, match=r"task \d episode \d of arm .* has .* in a and .* in b"):
-        join_episodes({"a": [known], "b": [dataclasses.replace(known, **change)]})
+        join_episodes({"a": [known], "b": [replace(known, **change)]})
 
 
 def test_an_error_gives_way_to_the_finished_episode():
     done = RECORDS[0]
-    broken = dataclasses.replace(done, outcome="error", actions_sha256="")
+    broken = replace(done, outcome="error", actions_sha256="")
     assert join_episodes({"a": [broken], "b": [done]}) == [done]
     assert join_episodes({"a": [done], "b": [broken]}) == [done]
     assert join_episodes({"a": [broken], "b": [broken]}) == [broken]

@@ -1,39 +1,50 @@
 """The page, its curves and videos, and the text for a model card, of made-up runs."""
 
-import copy
 import io
-import json
 import re
+import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+import tyro
 from rich.console import Console
 
 from einsort_vla.cli.results import Report
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import UsageError
+from einsort_vla.results import motion
+from einsort_vla.results.arms import undelayed
 from einsort_vla.results.card import card_text
-from einsort_vla.results.curve import delay_curve, difference_curve, success_curve
-from einsort_vla.results.motion import motion_changes
-from einsort_vla.results.page import command_of, page_text, write_page
-from einsort_vla.results.report import build_report
+from einsort_vla.results.changes import motion_changes
+from einsort_vla.results.closed_loop import build_report
+from einsort_vla.results.curve import change_curve, delay_curve, figures_of
+from einsort_vla.results.measures import Estimate
+from einsort_vla.results.page import command_of, page_text, write_pages
+from einsort_vla.results.report import Percentiles, read_report
+from einsort_vla.results.summary import print_report
 from einsort_vla.results.videos import MAX_BYTES, choose_films
-from tests.results.made_up import make_records, make_run, write_run
+from eval.closed_loop.settings import ClosedLoopSettings
+from eval.run.output import comparable
+from tests.results.made_up import change_design, make_records, make_run, write_run
 
 VOID = {"meta", "br", "link", "img", "input", "hr", "source"}
 CARD = """
-| arm | rate | bits a weight | weight file | n | success | 95 % \
-| difference to dense, points | 95 % | pairs | verdict | jerk to dense |
-|---|---|---|---|---|---|---|---|---|---|---|---|
-| dense | – | 16 | – | 12 | 11/12, 91.7 % | 64.6 to 98.5 % | – | – | – | – | – |
-| leader 0.9 | 0.9 (reached 0.9004) | 1.60 | 2.26 MB of 16.03 MB | 12 | 8/12, 66.7 % \
-| 39.1 to 86.2 % | −25.0 | −53.2 to +5.3 | 12 | undecided | × 1.30 (1.20 to 1.40) |
+| arm | bits a weight<br>rate achieved | weight file<br>share of dense \
+| success<br>95 % interval, higher is better \
+| against dense<br>difference, 95 % interval, margin 2 points \
+| jerk<br>ratio to dense, 95 % interval | a chunk, ms<br>median; p95 / p99 |
+| --- | --- | --- | --- | --- | --- | --- |
+| dense | 16 | 16.03 MB | 91.7 %<br>64.6 to 98.5 %<br>12 episodes | – | – | 40.0<br>50.0 / 60.0 |
+| leader 0.9 | 1.60<br>0.9004 | 2.26 MB<br>14 % | 66.7 %<br>39.1 to 86.2 %<br>12 episodes \
+| −25.0 points<br>−53.2 to +5.3<br>undecided | × 1.30<br>1.20 to 1.40 | 40.0<br>50.0 / 60.0 |
 
-Closed loop on LIBERO (libero_object, libero_goal; 4 tasks), protocol lerobot, stored initial \
-states, margin 2 points. 95 % intervals: Wilson for success, Tango for the difference over pairs \
-of episodes from the same start.
+Closed loop in a made-up world (libero_object, libero_goal; 4 tasks), protocol lerobot, stored \
+initial states, margin 2 points. Success: Wilson's interval for the success of each arm. Tango's \
+interval for the difference, over pairs of episodes from the same start.
 
 Motion of leader 0.9 against dense: path × 1.20 (1.10 to 1.30), \
 jerk × 1.30 (1.20 to 1.40), duration × 1.20 (1.10 to 1.30).
@@ -41,24 +52,26 @@ jerk × 1.30 (1.20 to 1.40), duration × 1.20 (1.10 to 1.30).
 CHROMIUM = shutil.which("chromium")
 
 
-def make_report(n_states=3, rates=(0.5, 0.9), delays=(0.0, 100.0), n_records=None, **changes):
-    run = {**make_run(n_states, rates, delays), **changes}
+def make_report(n_states=3, rates=(0.5, 0.9), delays=(0.0, 100.0), n_records=None):
+    run = make_run(n_states, rates, delays)
     return build_report(run, make_records(run)[:n_records])
 
 
 @pytest.fixture(scope="module")
-def made():
+def report():
     return make_report()
 
 
-@pytest.fixture
-def report(made):
-    return copy.deepcopy(made)
-
-
 @pytest.fixture(scope="module")
-def page(made):
-    return page_text(made)
+def page(report):
+    return page_text(report)
+
+
+def change_pair(report, arm, **changes):
+    """The report with other facts of one pair."""
+    loop = report.closed_loop
+    pairs = {**loop.pairs, arm: replace(loop.pairs[arm], **changes)}
+    return replace(report, closed_loop=replace(loop, pairs=pairs))
 
 
 class Balance(HTMLParser):
@@ -101,10 +114,10 @@ def test_the_page_is_html_that_needs_nothing_but_itself(page):
 
 def test_the_page_has_the_verdict_and_every_arm_and_task(report, page):
     words = " ".join(" ".join(parse(page).text).split())
-    for told in [*re.split(r"(?<=\.) (?=[A-Z])", report["verdict"]), *report["arms"]]:
+    for told in [*re.split(r"(?<=\.) (?=[A-Z])", report.verdict), *report.compressed]:
         assert told in words
-    for task in report["per_task"]:
-        assert task["language"] in words
+    for task in report.closed_loop.tasks:
+        assert task.language in words
     assert "incomplete" not in words
 
 
@@ -120,10 +133,14 @@ def test_no_two_elements_share_an_id(page):
 def test_text_from_outside_is_escaped():
     hostile = "<script>alert('x')</script><b title=\""
     run = make_run(3, (0.5,), (0.0,))
-    run["tasks"][0]["language"] = run["policy"] = run["machine"] = hostile
-    run["config"]["note"] = run["protocol"]["note"] = hostile
-    for arm in run["arms"]:
-        arm["codec"] = arm["codec"] and hostile
+    design = run.design
+    task = replace(design.tasks[0], language=hostile)
+    arms = tuple(replace(arm, codec=arm.codec and hostile) for arm in design.arms)
+    run = replace(run, model=hostile, machine=hostile, config={**run.config, "note": hostile})
+    run = change_design(
+        run, tasks=(task, *design.tasks[1:]), arms=arms, protocol={"note": hostile},
+        environment=hostile,
+    )  # fmt: skip
     text = page_text(build_report(run, make_records(run)))
     parse(text)
     assert "<script>" not in text
@@ -142,37 +159,42 @@ def test_runs_that_have_hardly_begun(n_records):
 
 def test_a_run_of_the_dense_policy_alone():
     report = make_report(n_states=1, rates=(), delays=(0.0,))
-    assert [curve(report) for curve in (success_curve, difference_curve, delay_curve)] == [None] * 3
+    assert figures_of(report, {}) == []
     assert "dense" in " ".join(parse(page_text(report)).text)
-    assert "| dense | – | 16 |" in card_text(report)  # noqa: RUF001
+    assert "| dense | 16 |" in card_text(report)
+
+
+COLOURS = {"leader": 0}
 
 
 def test_delays_have_a_curve_only_where_they_differ(report):
-    assert "dense +100 ms" in delay_curve(report)
-    assert "+100 ms" not in success_curve(report)
-    for arm in report["arms"].values():
-        arm["delay_ms"] = 100.0
-    assert delay_curve(report) is None
+    (success,) = report.measures
+    assert "dense +100 ms" in delay_curve(success, report.arms, COLOURS)
+    assert delay_curve(success, undelayed(report.arms), COLOURS) is None
+    at_first = figures_of(report, COLOURS)[0]
+    assert at_first.title == "Success"
+    assert "+100 ms" not in at_first.svg
 
 
 def test_curves_take_their_colours_from_the_page(report):
-    for curve in (success_curve, difference_curve, delay_curve):
-        assert "var(--series-0)" in curve(report)
-        assert "#0102" not in curve(report)
+    figures = figures_of(report, COLOURS)
+    assert [figure.title for figure in figures] == ["Success", "Against dense", "Delay"]
+    for figure in figures:
+        assert "var(--series-0)" in figure.svg
+        assert "#0102" not in figure.svg
 
 
 def test_differences_far_below_the_margin_are_arrows(report):
-    assert "\N{MINUS SIGN}64<" not in difference_curve(report)
-    report["paired"]["leader 0.9"] |= {"difference": -0.64, "tango95": [-0.7, -0.5]}
-    assert "\N{MINUS SIGN}64<" in difference_curve(report)
+    (success,), arms = report.measures, undelayed(report.arms)
+    assert "\N{MINUS SIGN}64<" not in change_curve(success, arms, COLOURS)
+    paired = {**success.paired, "leader 0.9": Estimate(-0.64, -0.7, -0.5, 12)}
+    assert "\N{MINUS SIGN}64<" in change_curve(replace(success, paired=paired), arms, COLOURS)
 
 
 def test_motion_is_marked_where_its_interval_excludes_no_change(report):
-    motion = report["paired"]["leader 0.5"]["motion"]
-    motion["jerk_m_s3"] = {"ratio": 1.2, "interval95": [1.1, 1.3], "n": 9}
-    motion["seam_jump"] = {"difference": -0.2, "interval95": [-0.4, 0.1], "n": 9}
-    motion["path_m"] = {"ratio": None, "interval95": None, "n": 0}
-    changes = {metric.key: found["leader 0.5"] for metric, found in motion_changes(report)}
+    found = {"jerk_m_s3": Estimate(1.2, 1.1, 1.3, 9), "seam_jump": Estimate(-0.2, -0.4, 0.1, 9)}
+    changed = change_pair(report, "leader 0.5", motion=found)
+    changes = {m.key: found["leader 0.5"] for m, found in motion_changes(changed.closed_loop)}
     jerk, seam = changes["jerk_m_s3"], changes["seam_jump"]
     assert (jerk.text, jerk.interval, jerk.direction) == (
         "\N{MULTIPLICATION SIGN} 1.20", "1.10 to 1.30", "more",
@@ -182,22 +204,48 @@ def test_motion_is_marked_where_its_interval_excludes_no_change(report):
     assert changes["path_m"] is None
 
 
+def test_a_metric_is_computed_compared_and_shown_once_it_is_registered(monkeypatch):
+    monkeypatch.setitem(motion.METRICS, "reach_m", None)  # taken out again at the end
+    motion.metric("reach_m", "Reach", "largest height of the hand", "difference", 3,
+                  is_headline=True)(lambda steps: steps.hand[:, 2].max())  # fmt: skip
+    hand = np.array([[0.0, 0.0, 0.1], [0.0, 0.0, 0.4], [0.0, 0.1, 0.2]])
+    steps = motion.Steps(np.zeros((2, 7)), hand, np.array([True, False]), 20.0, -1)
+    assert motion.motion_of(steps)["reach_m"] == 0.4
+    run = make_run(3, (0.9,), (0.0,))
+    records = [
+        replace(r, motion={**r.motion, "reach_m": 0.5 if r.arm == "dense" else 0.75})
+        for r in make_records(run)
+    ]
+    report = build_report(run, records)
+    assert report.closed_loop.pairs["leader 0.9"].motion["reach_m"].value == pytest.approx(0.25)
+    console = Console(file=io.StringIO(), width=120)
+    print_report(report, console)
+    for text in (console.file.getvalue(), card_text(report), page_text(report)):
+        assert "reach" in text
+        assert "+0.250" in text
+
+
 def test_the_command_can_be_typed_again():
-    config = {"rate": 0.0, "codec": "leader window=10", "tasks": [0, 3], "video": True,
-              "wrong_pictures": False, "calibrate": None}  # fmt: skip
-    assert command_of(config) == (
-        "python eval/libero.py --rate 0.0 --codec 'leader window=10' --tasks 0 3 --video"
+    """By its own reader: every option is there, and says the same."""
+    run = make_run(2, (0.5, 0.9), (0.0,))
+    settings = ClosedLoopSettings(
+        "0,0.5", "leader window=10", tasks="0,3", stop_early=True, displace=0.04
     )
+    for config in (run.config, comparable(settings)):
+        words = shlex.split(command_of(replace(run, config=config)))
+        assert words[:2] == ["python", "eval/libero.py"]
+        found = comparable(tyro.cli(ClosedLoopSettings, args=words[2:]))
+        assert {key: found[key] for key in config} == dict(config)
 
 
 def film(folder, run, records, n_bytes=1000):
     """A run folder with a file for each pair of the arms."""
     write_run(folder, run, records)
     (folder / "videos").mkdir()
-    for arm in run["arms"]:
-        for scene in {record.scene for record in records} if arm["reference"] else ():
+    for arm in run.design.arms:
+        for scene in {record.scene for record in records} if arm.reference else ():
             stem = f"{scene.suite}_task{scene.task_id}_episode{scene.episode}"
-            name = f"{stem}_{arm['name'].replace(' ', '-')}.mp4"
+            name = f"{stem}_{arm.name.replace(' ', '-')}.mp4"
             (folder / "videos" / name).write_bytes(bytes(n_bytes))
     return build_report(run, records)
 
@@ -224,7 +272,7 @@ def test_one_video_that_both_solve_and_one_that_tells_them_apart(tmp_path, rates
     assert outcomes[both.scene, both.arm] == outcomes[both.scene, "dense"] == "success"
     assert outcomes[apart.scene, apart.arm] == "failure"
     assert outcomes[apart.scene, "dense"] == "success"
-    text = write_page(report, tmp_path / "run").read_text(encoding="utf-8")
+    text = write_pages(report, tmp_path / "run").read_text(encoding="utf-8")
     assert text.count("data:video/mp4;base64,") == len(films)
     assert apart.language in text
 
@@ -242,19 +290,19 @@ def test_the_command_writes_all_reports_of_a_run(tmp_path):
     assert Report(folder).run(console) == INCOMPLETE
     assert "--video" in (folder / "report.html").read_text(encoding="utf-8")
     text = (folder / "report.md").read_text(encoding="utf-8")
-    assert text == card_text(json.loads((folder / "report.json").read_text()))
+    assert text == card_text(read_report(folder))
     assert "report.html" in console.file.getvalue()
 
 
 def test_the_card_of_one_arm(report):
-    pair = report["paired"]["leader 0.9"]
-    for metric, change in pair["motion"].items():
-        nothing = {**dict.fromkeys(change), "n": 0}
-        known = {"ratio": 1.2, "interval95": [1.1, 1.3], "n": 6}
-        pair["motion"][metric] = known if metric in ("path_m", "duration_s") else nothing
-    pair["motion"]["jerk_m_s3"] = {"ratio": 1.3, "interval95": [1.2, 1.4], "n": 6}
+    known = Estimate(1.2, 1.1, 1.3, 6)
+    found = {"path_m": known, "duration_s": known, "jerk_m_s3": Estimate(1.3, 1.2, 1.4, 6)}
+    report = change_pair(report, "leader 0.9", motion=found)
+    times = Percentiles(40.0, 50.0, 60.0, 100)
+    arms = {name: replace(a, latency_ms=times) for name, a in report.closed_loop.arms.items()}
+    report = replace(report, closed_loop=replace(report.closed_loop, arms=arms))
     verdict, rest = card_text(report, "leader 0.9").split("\n", 1)
-    assert verdict.startswith("**At rate 0.9 (1.6 bits a weight)")
+    assert verdict.startswith("**Undecided at rate 0.9 (1.6 bits a weight).")
     assert "0.5" not in verdict
     assert rest == CARD
     assert "leader 0.5" in card_text(report)

@@ -1,22 +1,32 @@
 """Dense episodes move between runs only where nothing that decides them has changed."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import UsageError
-from einsort_vla.results import LOG, RUN, EpisodeRecord, Scene, read_episodes, write_episodes
+from einsort_vla.results import (
+    LOG,
+    EpisodeRecord,
+    Scene,
+    read_episodes,
+    read_run,
+    write_episodes,
+    write_run,
+)
 from envs.libero.protocol import load_protocol
 from eval.closed_loop.baseline import read_dense
 from eval.run.provenance import describe
+from tests.results.made_up import make_run
 
 SCENES = tuple(Scene("libero_object", 0, k, seed=0) for k in range(3))
 
 
 def record(scene, arm="dense", outcome="success"):
-    return EpisodeRecord(scene, arm, outcome, 100, 5.0, [40.0])
+    return EpisodeRecord(scene, arm, outcome, 100, 5.0, (40.0,))
 
 
 def request(folder, scenes=SCENES):
@@ -29,8 +39,9 @@ def earlier_run(tmp_path, tiny_policy_folder):
     folder = tmp_path / "earlier"
     folder.mkdir()
     inputs = {"policy": DenseFolder(tiny_policy_folder).sha256}
-    run = {**describe({"rate": "0.5"}, inputs), "protocol": load_protocol().as_dict()}
-    (folder / RUN).write_text(json.dumps(run))
+    run = describe("closed_loop", "eval/libero.py", "tiny", {"rate": "0.5"}, inputs)
+    protocol = json.loads(json.dumps(load_protocol().as_dict()))
+    write_run(folder, replace(run, design=replace(make_run(1).design, protocol=protocol)))
     other_seed = Scene("libero_object", 0, 2, seed=1)
     write_episodes(
         folder / LOG,
@@ -51,15 +62,17 @@ def test_the_same_scenes_of_the_same_policy_are_taken(earlier_run, tiny_policy_f
 
 
 def test_what_differs_is_named(earlier_run, tiny_policy_folder, tmp_path):
-    run = json.loads((earlier_run / RUN).read_text())
+    run = read_run(earlier_run)
 
     def refused(message, scenes=SCENES, folder=earlier_run, **changes):
-        (earlier_run / RUN).write_text(json.dumps(run | changes))
+        write_run(earlier_run, replace(run, **changes))
         with pytest.raises(UsageError, match=message):
             read_dense(folder, request(tiny_policy_folder, scenes))
 
     refused("holds no run", folder=tmp_path)
-    refused("another inputs_sha256", inputs_sha256={"policy": "0"})
+    refused("another weights", inputs_sha256={"policy": "0"})
     refused("another versions and machine", versions={"mujoco": "3.4"}, machine="abacus")
-    refused("another protocol", protocol=load_protocol("openpi").as_dict())
+    openpi = replace(run.design, protocol=load_protocol("openpi").as_dict())
+    refused("another protocol", design=openpi)
+    refused("holds a run of eval/libero.py", design=None)
     refused("no dense episode of these scenes", scenes=SCENES[1:])

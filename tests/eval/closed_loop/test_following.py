@@ -1,6 +1,5 @@
 """What follows a run: trackers, recordings, videos, and the early end of an arm."""
 
-import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +10,13 @@ import pytest
 from rich.console import Console
 
 from einsort_vla.errors import MissingDependency
-from einsort_vla.results import RUN, EpisodeRecord, Scene, episode_name
+from einsort_vla.results import EpisodeRecord, Scene, episode_name, write_run
 from eval.closed_loop.followers import Followers
 from eval.closed_loop.recording import Recording
 from eval.closed_loop.tracking import open_tracker
 from eval.closed_loop.video import FRAMES, frames_path, save_frames
 from eval.run.arms import Arm, Variant
+from tests.results.made_up import make_run
 
 ARMS = [Arm("dense", Variant("a")), Arm("leader 0.9", Variant("b"), reference="dense")]
 SCENES = [Scene("libero_object", k % 10, k // 10, 0) for k in range(300)]
@@ -33,7 +33,7 @@ def followers(output: Path, **changes):
 
 
 def record(scene, arm, success=True):
-    return EpisodeRecord(scene, arm, "success" if success else "failure", 40, 1.0, [5.0] * 10)
+    return EpisodeRecord(scene, arm, "success" if success else "failure", 40, 1.0, (5.0,) * 10)
 
 
 @pytest.mark.parametrize(("wins", "verdict"), [(True, "not before 100"), (False, "before 30")])
@@ -73,7 +73,7 @@ def test_wandb_is_told_of_running_rates(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")
-    (tmp_path / RUN).write_text(json.dumps({"config": {"rate": "0.9"}}))
+    write_run(tmp_path, make_run(1))
     with followers(tmp_path, track="wandb") as following:
         following.add(record(SCENES[0], "dense"))
         following.add(record(SCENES[0], "leader 0.9", success=False))

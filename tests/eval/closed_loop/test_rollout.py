@@ -64,7 +64,7 @@ def test_without_delay_the_policy_looks_after_every_four_actions():
     record, told, world, script = run(10)
     assert told == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3), (3, 0), (3, 1)]
     assert script.looks == [0, 4, 8]
-    assert (record.outcome, record.steps, len(record.policy_ms)) == ("success", 10, 3)
+    assert (record.outcome, record.steps, len(record.latency_ms)) == ("success", 10, 3)
     assert world.options == {"init_state": 2}
     assert world.seed == script.seed  # scenes and noise are repeatable
     assert run(10, success=False)[0].outcome == "failure"

@@ -1,0 +1,96 @@
+"""run.json: what a run says of itself before it has found anything."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from einsort_vla.errors import CheckpointError
+from einsort_vla.results.arms import ArmFacts
+from einsort_vla.results.folder import RUN
+from einsort_vla.results.reading import read_record, write_record
+
+CLOSED_LOOP = "closed_loop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenes:
+    """Where the episodes of a run start."""
+
+    initial_states: str  # "stored"
+    displacement_m: float
+    wrong_pictures: bool
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One task, and which of its initial states are run."""
+
+    suite: str
+    task_id: int
+    language: str
+    max_steps: int
+    states: tuple[int, ...]
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.suite, self.task_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """What a closed-loop run compares, on what, and how it is judged."""
+
+    environment: str  # as a person calls it
+    protocol: Mapping[str, Any]
+    scenes: Scenes
+    tasks: tuple[Task, ...]
+    arms: tuple[ArmFacts, ...]
+    margin: float  # of the success rate, that a compressed arm may lose
+    sequential: bool  # an arm ends as soon as it is decided
+
+    @property
+    def suites(self) -> str:
+        """In words."""
+        return ", ".join(dict.fromkeys(task.suite for task in self.tasks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What was run, with which settings and versions, on what."""
+
+    SCHEMA: ClassVar[int] = 1
+
+    kind: str  # `CLOSED_LOOP`, "textvqa", "language"
+    script: str  # that runs it again with `config`
+    model: str  # the dense policy or model, as it was named
+    config: Mapping[str, Any]  # the settings that decide results
+    git_commit: str | None
+    python: str
+    machine: str
+    versions: Mapping[str, str | None]
+    inputs_sha256: Mapping[str, str]
+    design: Design | None = None  # of a closed-loop run
+
+    @property
+    def is_calibrated(self) -> bool:
+        return bool(self.config.get("calibrate"))
+
+
+def read_run(folder: Path) -> Run:
+    """run.json of a run folder.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged or of another schema.
+    """
+    if not (folder / RUN).is_file():
+        raise CheckpointError(
+            f"{folder} has no {RUN}, so it is no run folder; name one that the evaluation wrote."
+        )
+    return read_record(Run, folder / RUN)
+
+
+def write_run(folder: Path, run: Run) -> None:
+    """Write run.json, whole or not at all."""
+    write_record(folder / RUN, run)
