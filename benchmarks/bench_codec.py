@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.feedback import SPECS, compare, minilm_statistics, policy_weights
 from benchmarks.weights import Source, load_sources
 from einsort_vla.cli.run import run_command
-from einsort_vla.codec import CodecSpec, Leader, Lossless, Network, Scalar, decode, encode, menu
+from einsort_vla.codec import Codec, CodecSpec, Leader, Lossless, Network, Scalar, decode, encode
 from einsort_vla.codec.tables import available
 from einsort_vla.errors import UsageError
 from einsort_vla.plan import InputStatistics
@@ -71,11 +71,11 @@ def main(settings: Settings, console: Console) -> int:
 
 
 def _specs(source: Source, quick: bool) -> list[CodecSpec]:
-    small = [spec for spec in menu("leader") if isinstance(spec, Leader)]
+    small = [spec for spec in Codec("leader").menu() if isinstance(spec, Leader)]
     specs: list[CodecSpec] = [spec for spec in small if spec.bits_per_weight <= 8 or not quick]
     if source.name == "gaussian" or not quick:
         for window in sorted({b + s for _, b, s in available()})[1:]:  # above the menu's 8
-            larger = [s for s in menu(f"leader window={window}") if isinstance(s, Leader)]
+            larger = [s for s in Leader.menu(window=window) if isinstance(s, Leader)]
             specs += [spec for spec in larger if not spec.is_companded]
     for base in (Leader(2, 1, 7), Leader(2, 2, 6), Leader(2, 4, 4)):
         specs += [replace(base, **options) for options in OPTIONS]

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.timing import device_name
-from einsort_vla.checkpoint import check_new
+from einsort_vla.atomic import check_new
 from einsort_vla.cli.run import run_command
 from einsort_vla.errors import SimulatorError, UsageError
 from envs.libero.benchmark import load_initial_states, load_task

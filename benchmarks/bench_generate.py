@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmarks.kv_arms import Arm, EinSortArm, Layers, QuantizedArm, prefill
 from benchmarks.timing import check_device, device_name, time_ms
-from einsort_vla.checkpoint import check_new
+from einsort_vla.atomic import check_new
 from einsort_vla.cli.run import run_command
 from einsort_vla.errors import MissingDependency, UsageError
 from eval.text.models import SMOLLM2, find_model
@@ -61,7 +61,7 @@ def main(settings: Settings, console: Console) -> int:
         check_new(settings.json)
     if settings.tokens < 2 or min(settings.rounds, *settings.prompt) < 1:
         raise UsageError("--tokens is 2 or more; --prompt and --rounds are 1 or more.")
-    folder = find_model(settings.model, console)
+    folder = find_model(settings.model, console).folder
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = torch.tensor([tokenizer(read_text(settings.text).content, verbose=False)["input_ids"]])
     if ids.shape[1] < max(settings.prompt):

@@ -32,11 +32,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.timing import check_device, device_name, graph_ms, memory_gb_per_s, times_ms
-from einsort_vla.checkpoint import check_new
+from einsort_vla.atomic import check_new
 from einsort_vla.cli.run import run_command
 from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, decode
 from einsort_vla.errors import NumericsError, UsageError
-from einsort_vla.kernels import Backend, check_backend, make_backend
+from einsort_vla.kernels import DECODED, Backend, BackendChoice, make_backend
 
 CPU_SHAPES = {
     "SmolVLA text up": (2560, 960),
@@ -69,15 +69,14 @@ class Settings:
     device: Literal["cpu", "cuda"] = "cpu"
     """Where."""
     backends: tuple[str, ...] = ()
-    """Backends to time; without, `cpu` on a CPU, `cuda` and `triton` on a GPU."""
+    """Backends to time, with options: "cuda decode_from=33"; without, `cpu` on a CPU, `cuda` and
+    `triton` on a GPU."""
     rows: tuple[int, ...] = ()
     """Numbers of input rows (tokens); without, 1 to 128 on a CPU, to 1024 on a GPU."""
     shapes: tuple[str, ...] = ()
     """Shapes, as OUTxIN; without, those of SmolVLA and pi0.5, on a GPU also of GR00T."""
     threads: int = 1
     """Threads of torch."""
-    decode_from: int | None = None
-    """Rows from which `cuda` decodes the matrix before it multiplies; without, its own."""
     json: Path | None = None
     """File for the rows, one JSON object a line, each written as it is measured."""
 
@@ -90,9 +89,9 @@ def main(settings: Settings, console: Console) -> int:
     if settings.json is not None:
         check_new(settings.json)
     check_device(settings.device)
-    backends = settings.backends or BACKENDS[settings.device]
-    for backend in backends:
-        check_backend(backend)
+    backends = [
+        BackendChoice.parse(text) for text in settings.backends or BACKENDS[settings.device]
+    ]
     torch.set_num_threads(settings.threads)
     memory = memory_gb_per_s(settings.device)
     console.print(
@@ -118,7 +117,7 @@ def _shape(text: str) -> tuple[int, int]:
 
 
 def _measure(
-    name: str, shape: tuple[int, int], spec: CodecSpec, backends: Sequence[str],
+    name: str, shape: tuple[int, int], spec: CodecSpec, backends: Sequence[BackendChoice],
     settings: Settings, memory: float,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     device, dtype = settings.device, DTYPES[settings.device]
@@ -127,21 +126,21 @@ def _measure(
     weight = decode(compressed).to(device)
     dense = weight.to(dtype)
     dense_copies = [dense.clone() for _ in range(_n_copies(dense.nbytes, device))]
-    made = {name: _copies(name, compressed, settings, dense.nbytes) for name in backends}
+    made = {str(choice): _copies(choice, compressed, settings, dense.nbytes) for choice in backends}
     coded_bytes = compressed.stored_bits // 8
     for n in settings.rows or ROWS[device]:
         x = torch.randn(n, shape[1], generator=generator).to(device, dtype)
         dense_ms, dense_eager_ms = _times_ms(
             [lambda w=w, x=x: functional.linear(x, w) for w in dense_copies], device
         )
-        for copies in made.values():
+        for asked, copies in made.items():
             _check(copies[0], x, weight)
             ms, eager_ms = _times_ms([lambda b=b, x=x: b.linear(x, None) for b in copies], device)
             yield {
                 "device": device_name(device), "shape": name, "out_features": shape[0],
                 "in_features": shape[1], "spec": str(spec), "rows": n, "backend": copies[0].name,
-                "decode_from": getattr(copies[0], "decode_from", None),
-                "threads": settings.threads, "ms": ms, "dense_ms": dense_ms, "eager_ms": eager_ms,
+                "asked": asked, "threads": settings.threads, "ms": ms, "dense_ms": dense_ms,
+                "eager_ms": eager_ms,
                 "dense_eager_ms": dense_eager_ms, "dense_type": str(dtype).removeprefix("torch."),
                 "speed_up": dense_ms / ms, "coded_gb_per_s": coded_bytes / 1e6 / ms,
                 "memory_gb_per_s": memory, "share_of_roofline": coded_bytes / 1e6 / ms / memory,
@@ -166,21 +165,18 @@ def _n_copies(n_bytes: int, device: str) -> int:
 
 
 def _copies(
-    backend: str, compressed: CompressedTensor, settings: Settings, dense_bytes: int
+    choice: BackendChoice, compressed: CompressedTensor, settings: Settings, dense_bytes: int
 ) -> list[Backend]:
-    """As many as its weights need: `auto` may turn out to be `dense`, which reads them decoded."""
+    """As many as its weights need: `auto` may turn out to be `decoded`."""
 
     def make() -> Backend:
         parts = {
             name: part.to(settings.device, copy=True) for name, part in compressed.parts.items()
         }
-        made = make_backend(backend, CompressedTensor(compressed.spec, compressed.shape, parts))
-        if settings.decode_from is not None and hasattr(made, "decode_from"):
-            setattr(made, "decode_from", settings.decode_from)  # noqa: B010  of `cuda` only
-        return made
+        return make_backend(choice, CompressedTensor(compressed.spec, compressed.shape, parts))
 
     first = make()
-    n_bytes = dense_bytes if first.name == "dense" else compressed.stored_bits // 8
+    n_bytes = dense_bytes if first.name == DECODED.name else compressed.stored_bits // 8
     return [first, *(make() for _ in range(_n_copies(n_bytes, settings.device) - 1))]
 
 

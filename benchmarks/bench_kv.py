@@ -26,6 +26,7 @@ from torch import Tensor
 
 from benchmarks.kv_arms import Arm, Layers, Table, all_arms, prefill
 from benchmarks.kv_page import render
+from einsort_vla.checkpoint import file_sha256
 from einsort_vla.cli.run import run_command
 from einsort_vla.codec import Network
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
@@ -64,10 +65,10 @@ def main(settings: Settings, console: Console) -> int:
     """Measure what is not in the file yet, print the tables."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = find_model(settings.model, console)
+    dense = find_model(settings.model, console)
     text = read_text(settings.text)
     n = settings.segments or (QUICK_SEGMENTS if settings.quick else SEGMENTS)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(dense.folder)
     segments = cut(torch.tensor(tokenizer(text.content, verbose=False)["input_ids"]), n)
     run = describe(
         {
@@ -77,10 +78,10 @@ def main(settings: Settings, console: Console) -> int:
             "prefix_tokens": PREFIX,
             "scored_tokens": SCORED,
         },
-        {"model": folder / "model.safetensors"} | ({"text": text.path} if text.path else {}),
+        {"model": dense.sha256} | ({"text": file_sha256(text.path)} if text.path else {}),
     )
     rows = read_rows(settings.json, run)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(dense.folder, dtype=torch.float32).eval()
     layers, _ = prefill(model, segments[:, :PREFIX])
     arms = all_arms(model.config, with_cp=not settings.quick)
     arms = [arm for arm in arms if not settings.only or arm.table in settings.only or is_exact(arm)]

@@ -23,7 +23,7 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from einsort_vla.cli.run import run_command
-from einsort_vla.codec import check_codec, decode, encode
+from einsort_vla.codec import Codec, decode, encode
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.lerobot import (
     LoadedPolicy,
@@ -34,7 +34,15 @@ from einsort_vla.lerobot import (
     load_policy,
     replaced,
 )
-from einsort_vla.plan import InputStatistics, Plan, PlannedTensor, allocate, check_rate, options
+from einsort_vla.plan import (
+    Candidates,
+    InputStatistics,
+    Plan,
+    PlannedTensor,
+    allocate,
+    check_rate,
+    options,
+)
 from eval.calibrate import STATISTICS
 from eval.closed_loop.request import REFERENCE_POLICY, find_policy
 
@@ -64,8 +72,7 @@ def main(settings: Settings, console: Console) -> int:
     """Print the table, write what was asked for."""
     if settings.json is not None and settings.json.exists():
         raise UsageError(f"{settings.json} exists already; nothing was written over.")
-    for codec in settings.codecs:
-        check_codec(codec)
+    codecs = [Codec.parse(text) for text in settings.codecs]
     for rate in settings.rates:
         check_rate(rate)
     statistics = InputStatistics.load(settings.calibration / STATISTICS)
@@ -74,20 +81,20 @@ def main(settings: Settings, console: Console) -> int:
     files = sorted(settings.calibration.glob("observations-*/*.safetensors"))
     seen = load_observations(files)
     looks = seen[:: max(1, len(seen) // settings.looks)]  # not those that sensitivities were from
-    policy = load_policy(str(find_policy(settings.policy)))
+    policy = load_policy(str(find_policy(settings.policy).folder))
     expected = action_chunks(policy, looks)
     table = Table("codec", "rate", "plan", "feedback", "weight error", "action error")
     rows = []
-    jobs = [(c, r, p) for c in settings.codecs for r in settings.rates for p in PLANS]
+    jobs = [(c, r, p) for c in codecs for r in settings.rates for p in PLANS]
     with Progress(console=console) as progress:
         for codec, rate, name in progress.track(jobs, description="coding"):
             plan = _plan(policy, statistics, codec, rate, name)
             for is_fed in (False, True):
                 fed = statistics if is_fed else None
                 weights, actions = _errors(policy, plan, fed, looks, expected)
-                rows.append({"codec": codec, "rate": rate, "plan": name, "feedback": is_fed,
+                rows.append({"codec": str(codec), "rate": rate, "plan": name, "feedback": is_fed,
                              "weight_error": weights, "action_error": actions})  # fmt: skip
-                table.add_row(codec, str(rate), name, "yes" if is_fed else "no",
+                table.add_row(str(codec), str(rate), name, "yes" if is_fed else "no",
                               f"{weights:.4f}", f"{actions:.4f}")  # fmt: skip
     console.print(table)
     if settings.json:
@@ -96,7 +103,7 @@ def main(settings: Settings, console: Console) -> int:
 
 
 def _plan(
-    policy: LoadedPolicy, statistics: InputStatistics, codec: str, rate: float, name: str
+    policy: LoadedPolicy, statistics: InputStatistics, codec: Codec, rate: float, name: str
 ) -> Plan:
     candidates: dict[str, list[PlannedTensor]] = {}
     for weight, layer in policy.layers(statistics.second_moments).items():
@@ -107,7 +114,7 @@ def _plan(
         "least weight error": sizes, "smallest kept fine": None,
         "by sensitivity": statistics.sensitivities,
     }  # fmt: skip
-    return allocate(candidates, rate, codec, importance[name])
+    return allocate(Candidates(codec, candidates), rate, importance[name])
 
 
 def _errors(

@@ -1,6 +1,6 @@
 """What a whole policy costs with each backend: one chunk of actions, beside the uncompressed one.
 
-python benchmarks/bench_policy.py --backends dense cpu --json policy.json
+python benchmarks/bench_policy.py --backends decoded cpu --json policy.json
 
 Policies take turns, a chunk each, so that whatever else the machine does meets all of them. The
 chunk is LeRobot's, with its processors; observations are made up.
@@ -24,16 +24,18 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.timing import check_device, device_name, time_ms
-from einsort_vla.checkpoint import DenseFolder, check_new, compress_folder, plan_folder
+from einsort_vla.atomic import check_new
+from einsort_vla.checkpoint import DenseFolder, compress_folder, plan_folder
 from einsort_vla.cli.run import run_command
+from einsort_vla.codec import Codec
 from einsort_vla.errors import UsageError
-from einsort_vla.kernels import check_backend
+from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import count_backends
 from einsort_vla.lerobot import LoadedPolicy, load_policy, made_up_observations
 from eval.closed_loop.request import REFERENCE_POLICY, find_policy
 
 DENSE = "uncompressed"
-BACKENDS = {"cpu": ("dense", "cpu"), "cuda": ("dense", "cuda", "triton")}
+BACKENDS = {"cpu": ("decoded", "cpu"), "cuda": ("decoded", "cuda", "triton")}
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Settings:
     device: Literal["cpu", "cuda"] = "cpu"
     """Where; LeRobot's policies run in float32 there."""
     backends: tuple[str, ...] = ()
-    """Backends to time; without, `dense` and the compiled ones of the device."""
+    """Backends to time; without, `decoded` and the compiled ones of the device."""
     n: int = 25
     """Chunks of each."""
     threads: int = 1
@@ -65,11 +67,13 @@ def main(settings: Settings, console: Console) -> int:
     if settings.n < 1:
         raise UsageError(f"--n is {settings.n}; at least one chunk is timed.")
     check_device(settings.device)
-    backends = [check_backend(name) for name in settings.backends or BACKENDS[settings.device]]
+    backends = list(settings.backends or BACKENDS[settings.device])
+    for backend in backends:
+        BackendChoice.parse(backend)
     torch.set_num_threads(settings.threads)
-    source = find_policy(settings.policy)
-    policies = _load(source, backends, settings)
-    features = DenseFolder(source).config["input_features"]
+    dense = find_policy(settings.policy)
+    policies = _load(dense, backends, settings)
+    features = dense.config["input_features"]
     observation = made_up_observations(features, policies[DENSE].statistics, 1)[0]
 
     def chunk(policy: LoadedPolicy) -> Any:
@@ -88,12 +92,12 @@ def main(settings: Settings, console: Console) -> int:
     return 0
 
 
-def _load(source: Path, backends: list[str], settings: Settings) -> dict[str, LoadedPolicy]:
-    policies = {DENSE: load_policy(str(source), settings.device)}
+def _load(dense: DenseFolder, backends: list[str], settings: Settings) -> dict[str, LoadedPolicy]:
+    policies = {DENSE: load_policy(str(dense.folder), settings.device)}
     with tempfile.TemporaryDirectory() as folder:
         compressed = Path(folder) / "compressed"
-        plan = plan_folder(source, settings.rate, settings.codec)
-        compress_folder(source, compressed, plan)
+        plan = plan_folder(dense, settings.rate, Codec.parse(settings.codec))
+        compress_folder(dense, compressed, plan)
         for backend in backends:
             policies[backend] = load_policy(str(compressed), settings.device, backend)
     return policies

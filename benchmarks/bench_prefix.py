@@ -20,8 +20,8 @@ from rich.progress import Progress
 from rich.table import Table
 from scipy.stats import bootstrap
 
+from einsort_vla.atomic import check_new
 from einsort_vla.cache import CacheReport
-from einsort_vla.checkpoint import check_new
 from einsort_vla.cli.run import run_command
 from einsort_vla.codec import DENSE_BITS, CodecSpec, Network
 from einsort_vla.errors import UsageError
@@ -61,7 +61,7 @@ def main(settings: Settings, console: Console) -> int:
         check_new(settings.json)
     if settings.n < 2:
         raise UsageError(f"--n is {settings.n}; two looks or more are compared.")
-    policy = load_policy(str(find_policy(settings.policy)))
+    policy = load_policy(str(find_policy(settings.policy).folder))
     looks = read_frames(settings.observations, settings.n)
     arms = [
         *((form, form, bits) for form in FORMS for bits in settings.bits),

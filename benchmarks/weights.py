@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from einsort_vla.checkpoint import WEIGHTS, DenseFolder, compressible_shapes
+from einsort_vla.checkpoint import WEIGHTS, DenseFolder
 
 REFERENCE_POLICY = Path(__file__).parents[1] / "policies/checkpoints/reference-libero"
 SHAPE = (512, 2048)  # of the synthetic matrices; a row scale costs 16 / 2048 bits a weight
@@ -45,7 +45,7 @@ def _thinned(weights: Mapping[str, Tensor], limit: int) -> dict[str, Tensor]:
 
 def load_policy() -> dict[str, Tensor]:
     """The compressible matrices of the reference policy."""
-    names = list(compressible_shapes(DenseFolder(REFERENCE_POLICY)))
+    names = list(DenseFolder(REFERENCE_POLICY).matrices)
     with safe_open(REFERENCE_POLICY / WEIGHTS, framework="pt") as file:
         return {name: file.get_tensor(name) for name in names}
 

@@ -24,12 +24,12 @@ from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from einsort_vla.checkpoint import METHOD, DenseFolder, for_language, linear_layers
-from einsort_vla.codec import check_codec, encode
+from einsort_vla.checkpoint import METHOD, DenseFolder, linear_layers
+from einsort_vla.codec import Codec, encode
 from einsort_vla.errors import CheckpointError, EinSortError, UsageError
-from einsort_vla.kernels import check_backend, decode_fast
+from einsort_vla.kernels import BackendChoice, decode_fast
 from einsort_vla.layers import CompressedLinear
-from einsort_vla.plan import InputStatistics, Plan, allocate, check_rate, options
+from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, check_rate, options
 
 BLOCK_TOKENS = 512  # that a text is read in
 
@@ -54,14 +54,14 @@ class EinSortConfig(QuantizationConfigMixin):
         self,
         rate: float = 0.75,
         codec: str = "leader",
-        backend: str = "dense",
+        backend: str = "decoded",
         modules_to_not_convert: list[str] | None = None,
         plan: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
         self.quant_method: Any = METHOD
-        self.rate, self.codec = check_rate(rate), for_language(check_codec(codec))
-        self.backend = check_backend(backend)
+        self.rate, self.codec = check_rate(rate), str(Codec.parse(codec))
+        self.backend = str(BackendChoice.parse(backend))
         self.modules_to_not_convert = modules_to_not_convert
         self.plan = plan
 
@@ -101,7 +101,7 @@ class EinSortQuantizer(HfQuantizer):
                         planned.spec,
                         planned.shape,
                         linear.bias,
-                        config.backend,
+                        BackendChoice.parse(config.backend),
                         linear.weight.dtype,
                     ),
                 )
@@ -113,10 +113,11 @@ class EinSortQuantizer(HfQuantizer):
             f"{path}.weight": (layer.out_features, layer.in_features)
             for path, layer in layers.items()
         }
-        choices = {name: options(shape, config.codec) for name, shape in shapes.items()}
+        codec = Codec.parse(config.codec)
+        choices = {n: options(s, codec, has_outlying_inputs=True) for n, s in shapes.items()}
         if any(len(choice) < 2 for choice in choices.values()):
-            raise UsageError(f"--codec {config.codec} must see the weights before it can plan.")
-        return allocate(choices, config.rate, config.codec)
+            raise UsageError(f"--codec {codec} must see the weights before it can plan.")
+        return allocate(Candidates(codec, choices), config.rate)
 
     def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
         for path, module in list(model.named_modules()):
@@ -148,7 +149,7 @@ class _Encode(ConversionOps):
             compressed = encode(weight, planned.spec)
         except EinSortError as error:
             raise type(error)(f"{full_layer_name}: {error}") from error
-        backend = self._quantizer.quantization_config.backend
+        backend = BackendChoice.parse(self._quantizer.quantization_config.backend)
         layer = CompressedLinear(compressed, linear.bias, backend, linear.weight.dtype)
         model.set_submodule(path, layer.to(weight.device))
         if missing_keys is not None:
@@ -184,8 +185,9 @@ def watch_text(
         raise CheckpointError(f"{text} has {len(ids)} tokens; at least {BLOCK_TOKENS} are needed.")
     model_class = getattr(transformers, dense.config["architectures"][0])
     model = model_class.from_pretrained(dense.folder, dtype=torch.float32).eval()
-    names = dense.family.linear or {}
-    layers = {n: model.get_submodule(own.removesuffix(".weight")) for n, own in names.items()}
+    layers = {
+        n: model.get_submodule(own.removesuffix(".weight")) for n, own in dense.in_model.items()
+    }
     with torch.inference_mode(), statistics.observing(layers):
         for block in blocks:
             model(input_ids=block[None])

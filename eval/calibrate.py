@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from einsort_vla.checkpoint import DenseFolder, compressible_shapes
 from einsort_vla.cli.run import run_command
 from einsort_vla.errors import CheckpointError, SimulatorError, UsageError
 from einsort_vla.lerobot import (
@@ -67,12 +66,11 @@ def main(settings: Settings, console: Console) -> int:
         raise UsageError("--episodes must be at least 1, --seed and --probes at least 0.")
     if (settings.output / STATISTICS).exists():
         raise CheckpointError(f"{settings.output} is complete already; nothing was written over.")
-    folder, scenes = find_policy(settings.policy), _scenes(settings)
-    dense = DenseFolder(folder)
-    names, fingerprint = list(compressible_shapes(dense)), dense.sha256
+    dense, scenes = find_policy(settings.policy), _scenes(settings)
+    names, fingerprint = list(dense.matrices), dense.sha256
     observations_folder = settings.output / f"observations-{fingerprint[:12]}"
     observations_folder.mkdir(parents=True, exist_ok=True)
-    policy = load(str(folder))
+    policy = load(str(dense.folder))
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         files = _collect(policy, scenes, observations_folder, progress)

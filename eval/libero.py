@@ -11,9 +11,10 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from einsort_vla.checkpoint import WEIGHTS, write_results
+from einsort_vla.checkpoint import write_results
 from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.cli.run import run_command
+from einsort_vla.kernels import device_of
 from einsort_vla.plan import InputStatistics
 from einsort_vla.results import LOG, PAGE, RUN, VIDEOS, read_episodes, read_run, write_episodes
 from einsort_vla.results.card import card_text
@@ -21,63 +22,82 @@ from einsort_vla.results.page import write_pages
 from einsort_vla.results.report import write_report
 from einsort_vla.results.summary import print_summary
 from eval.closed_loop.baseline import read_dense
-from eval.closed_loop.crew import Crew, check_memory, local_crew, policy_bytes
+from eval.closed_loop.crew import Crew, check_memory, loaded_bytes, local_crew
 from eval.closed_loop.driver import run_all
 from eval.closed_loop.followers import Followers
 from eval.closed_loop.request import Request, Settings, check_request
 from eval.closed_loop.schedule import Schedule
 from eval.closed_loop.worker import Station
-from eval.run.arms import Arm
-from eval.run.compression import Compressed, describe_arms, list_arms, make_all, plan_all
+from eval.run.arms import Arm, Copy, describe_arms, list_arms, make_copies, plan_copies
 from eval.run.output import POLICIES, RECORDINGS, alone_in, describe_run, prepare, write_run
+
+CALIBRATE_BELOW_BITS = 2.4  # closed loop, docs/codec.md: 11/100 at 1.6 bits, 96/100 calibrated
 
 
 def main(settings: Settings, console: Console) -> int:
     """Run the evaluation; 0 if every episode ended in success or failure."""
     request = check_request(settings)
-    calibration = calibration_of(settings.calibrate, request.folder, console)
-    planned = plan_all(request, calibration, console)
+    calibration = calibration_of(settings.calibrate, request.dense, console)
+    copies = plan_copies(request.dense, settings, calibration)
+    _advise(copies, calibration, console)
     if settings.ray is None:
-        n_policies = (1 + len(planned)) * [request.folder / WEIGHTS]
-        check_memory(settings.workers, policy_bytes(n_policies))
+        check_memory(settings.workers, (1 + len(copies)) * loaded_bytes(request.dense))
     dense = read_dense(settings.baseline, request) if settings.baseline else []
     output = prepare(request)
     with alone_in(output):
         if not (output / RUN).exists():
-            arms = describe_arms(request, planned, output / POLICIES)
+            arms = describe_arms(request.dense, copies, _arms(request, copies, output))
             write_run(output, describe_run(request, arms))
         if not (output / LOG).exists():
             write_episodes(output / LOG, dense)
-        return _evaluate(request, planned, calibration, output, console)
+        return _evaluate(request, copies, calibration, output, console)
 
 
 def _evaluate(
     request: Request,
-    planned: Sequence[Compressed],
+    copies: Sequence[Copy],
     calibration: InputStatistics | None,
     output: Path,
     console: Console,
 ) -> int:
     """Make the policies, run the episodes that are missing, write the report."""
-    policies = output / POLICIES
-    arms = list_arms(request, planned, policies)
-    make_all(request, planned, calibration, policies, console)
+    arms, runtime = _arms(request, copies, output), request.settings.runtime
+    make_copies(request.dense, copies, output / POLICIES, calibration, console, runtime)
     if exact := [arm.name for arm in arms if arm.is_exact]:
         console.print(
             f"{', '.join(exact)}: the dense weights bit for bit; the dense arm's episodes count.",
             highlight=False,
         )
-    run = read_run(output) | {"arms": describe_arms(request, planned, policies)}  # now with bytes
+    run = read_run(output) | {"arms": describe_arms(request.dense, copies, arms)}  # now with bytes
     write_run(output, run)
     done = _run(request, [arm for arm in arms if not arm.is_exact], output, console)
     report = write_report(output)
     write_pages(report, output)
     for arm in arms:
         if arm.reference and not arm.delay_ms and report["complete"]:
-            write_results(Path(arm.variant.path), card_text(report, arm.name))
+            write_results(arm.folder, card_text(report, arm.name))
     print_summary(report, console)
     console.print(f"Report: {output / PAGE}", highlight=False, soft_wrap=True)
     return 0 if done and report["complete"] else 1
+
+
+def _arms(request: Request, copies: Sequence[Copy], output: Path) -> list[Arm]:
+    settings, device = request.settings, device_of(request.settings.backend)
+    return list_arms(
+        request.dense, copies, output / POLICIES, request.delays_ms, settings.backend, device,
+        settings.runtime,
+    )  # fmt: skip
+
+
+def _advise(copies: Sequence[Copy], calibration: InputStatistics | None, console: Console) -> None:
+    bits = min((copy.plan.bits_per_weight for copy in copies), default=16.0)
+    if calibration is None and bits < CALIBRATE_BELOW_BITS:
+        console.print(
+            f"Note: {bits:.1f} bits a weight without --calibrate. On the reference policy, "
+            f"calibration makes the difference below {CALIBRATE_BELOW_BITS} bits: "
+            "python eval/calibrate.py --output DIR",
+            highlight=False,
+        )
 
 
 def _run(request: Request, arms: Sequence[Arm], output: Path, console: Console) -> bool:

@@ -6,180 +6,18 @@ from pathlib import Path
 if not __package__:  # run as a script: see eval/libero.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from importlib import metadata
-from typing import Any
-
 from rich.console import Console
 
-from einsort_vla.checkpoint import DenseFolder
-from einsort_vla.cli.calibration import calibration_of
-from einsort_vla.cli.run import INCOMPLETE, run_command
-from einsort_vla.plan import InputStatistics
-from einsort_vla.results import PAGE, RUN, read_run
-from einsort_vla.results.measures import Findings, write_findings
-from einsort_vla.results.text_page import write_text_pages
-from eval.run.arms import DENSE
-from eval.run.output import alone_in, prepare_folder, write_run
-from eval.run.provenance import describe
-from eval.text.answering import Decoding, load_answering
-from eval.text.language_report import ROUNDED, print_findings
-from eval.text.models import SMOLLM2, TextArm, make_arms, plan_arms, weight_files
-from eval.text.vqa_data import VqaQuestion
-from eval.text.vqa_prompts import prompt_for
-from eval.text.vqa_report import textvqa_findings
-from eval.text.vqa_request import DTYPES, Request, Settings, check_request
-from eval.text.vqa_run import (
-    ANSWERS,
-    READ,
-    Asked,
-    answer_missing,
-    read_pictures,
-    watch_questions,
-)
-
-READER = "rapidocr-onnxruntime"
-MODELS, STATISTICS = "models", "statistics.safetensors"
-Words = Mapping[str, tuple[str, ...]]
+from einsort_vla.cli.run import run_command
+from eval.text.settings import TextVqaSettings
 
 
-def main(settings: Settings, console: Console) -> int:
-    """Run the evaluation; 0 if every question was answered by every model."""
-    request = check_request(settings, console)
-    output = prepare_folder("textvqa", settings.output, comparable(settings), settings.resume)
-    with alone_in(output):
-        if not (output / RUN).exists():
-            write_run(output, describe(comparable(settings), _inputs(request)))
-        for note in request.data.notes:
-            console.print(note, highlight=False)
-        return _evaluate(request, output, console)
+def main(settings: TextVqaSettings, console: Console) -> int:
+    """See `eval.text.vqa_command`."""
+    from eval.text import vqa_command  # after --help, which loads nothing heavy
 
-
-def _evaluate(request: Request, output: Path, console: Console) -> int:
-    """Read the pictures, make the models, ask what is missing, write the report."""
-    words: Words = {}
-    if request.ocr == "read":
-        pictured = [*request.data.questions, *request.shots, *request.calibration]
-        words = read_pictures(pictured, output / READ, console)
-    asked = _ask(request, request.data.questions, words)
-    decoding = _decoding(request, words)
-    calibration = _calibrate(request, decoding, words, output, console)
-    plans = request.plans
-    if calibration is not None and calibration.sensitivities:
-        plans = plan_arms(request.folder, request.settings, calibration)
-    arms = make_arms(request.folder, plans, output / MODELS, calibration, console)
-    answers = answer_missing(
-        arms,
-        asked,
-        request.settings.batch,
-        lambda arm: load_answering(arm.folder, decoding),
-        output / ANSWERS,
-        console,
-    )
-    findings = _find(request, arms, answers, output)
-    write_findings(findings, output)
-    write_text_pages(output)
-    print_findings(findings, console)
-    console.print(f"Report: {output / PAGE}", highlight=False, soft_wrap=True)
-    return 0 if findings.complete else INCOMPLETE
-
-
-def comparable(settings: Settings) -> dict[str, Any]:
-    """The settings that decide results, as plain data."""
-    free = ("output", "resume")
-    return {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in asdict(settings).items()
-        if key not in free
-    }
-
-
-def _inputs(request: Request) -> dict[str, Path]:
-    """The files whose SHA-256 run.json has."""
-    return weight_files(request.folder) | {
-        f"questions {path.name}": path for path in request.data.files
-    }
-
-
-def _ask(request: Request, questions: Sequence[VqaQuestion], words: Words) -> list[Asked]:
-    """Each question with its prompt."""
-    style = request.settings.prompt
-    tokens = {
-        "none": lambda question: None,
-        "data": lambda question: question.ocr_tokens,
-        "read": lambda question: words[question.image_id],
-    }[request.ocr]
-    return [Asked(q, prompt_for(style, q.text, tokens(q))) for q in questions]
-
-
-def _decoding(request: Request, words: Words) -> Decoding:
-    settings = request.settings
-    shots = tuple(
-        (each.prompt, Counter(each.question.answers).most_common(1)[0][0])
-        for each in _ask(request, request.shots, words)
-    )
-    dtype = DTYPES[settings.dtype]
-    return Decoding(settings.max_new_tokens, settings.device, dtype, shots)
-
-
-def _calibrate(
-    request: Request, decoding: Decoding, words: Words, output: Path, console: Console
-) -> InputStatistics | None:
-    """On training questions, kept in the output folder, or on what --calibrate names."""
-    if not request.calibration:
-        source = None if request.n_calibration == 0 else request.settings.calibrate
-        return calibration_of(source, request.folder, console)
-    path = output / STATISTICS
-    if not path.exists():
-        model = load_answering(request.folder, decoding)
-        asked = _ask(request, request.calibration, words)
-        watch_questions(model, DenseFolder(request.folder), asked, console).save(path)
-    return InputStatistics.load(path)
-
-
-def _find(
-    request: Request,
-    arms: Sequence[TextArm],
-    answers: Mapping[str, Mapping[str, str]],
-    output: Path,
-) -> Findings:
-    found = textvqa_findings(
-        {arm.name: arm.facts() for arm in arms},
-        request.data.questions,
-        answers,
-        request.has_answers,
-        request.settings.seed,
-    )
-    rounded = (ROUNDED,) if request.settings.model == SMOLLM2 else ()
-    notes = (*request.data.notes, *found.notes, *rounded)
-    return replace(found, protocol=_protocol(request), notes=notes, provenance=read_run(output))
-
-
-def _protocol(request: Request) -> dict[str, Any]:
-    """All that decides the numbers."""
-    settings = request.settings
-    sources = {"none": "none", "data": "of the data set", "read": "read from the pictures"}
-    if request.ocr == "read":
-        sources["read"] += f" by {READER} {metadata.version(READER)}"
-    return {
-        "model": settings.model,
-        "data": request.data.name,
-        "questions": len(request.data.questions),
-        "prompt": settings.prompt,
-        "ocr_tokens": sources[request.ocr],
-        "worked_examples": len(request.shots),
-        "decoding": f"greedy, up to {settings.max_new_tokens} tokens, batch {settings.batch}",
-        "dtype": settings.dtype,
-        "metric": "TextVQA accuracy, each of ten annotators left out once, EvalAI normalisation"
-        if request.has_answers
-        else f"agreement with {DENSE} after EvalAI normalisation",
-        "calibration": f"{len(request.calibration)} training questions"
-        if request.calibration
-        else settings.calibrate,
-    }
+    return vqa_command.main(settings, console)
 
 
 if __name__ == "__main__":
-    run_command(Settings, main, "eval/textvqa.py")
+    run_command(TextVqaSettings, main, "eval/textvqa.py")

@@ -44,6 +44,6 @@ class LeRobotPolicy:
         return self._queue.popleft()
 
 
-def load(path_or_hub_id: str, device: str = "cpu", backend: str = "dense") -> LeRobotPolicy:
+def load(path_or_hub_id: str, device: str = "cpu", backend: str = "decoded") -> LeRobotPolicy:
     """See `einsort_vla.lerobot.load_policy`."""
     return LeRobotPolicy(load_policy(path_or_hub_id, device, backend))

@@ -6,14 +6,14 @@ from dataclasses import replace
 from functools import lru_cache
 
 from einsort_vla.cache.block import Axes, BlockCode, Size
-from einsort_vla.codec import DENSE_BITS, CodecSpec, Leader, Network, Scalar, check_codec, menu
+from einsort_vla.codec import DENSE_BITS, Codec, CodecSpec, Leader, Network, Scalar
 from einsort_vla.errors import UsageError, unknown_name
 from einsort_vla.plan import MAX_RATE
 
 FORMS = ("leader", "network", "scalar")
 # Rotated, the entries of a token are nearly Gaussian, as the tables expect. Keys have channels of
 # a size and offset of their own, values have not (Liu et al. 2024, KIVI, arXiv:2402.02750).
-_DEFAULTS = {"leader": {"rotated": "true"}, "scalar": {"grid": "asymmetric", "group": "64"}}
+_DEFAULTS = {"leader": {"rotated": True}, "scalar": {"grid": "asymmetric", "group": 64}}
 _AXES: dict[str, tuple[Axes, Axes]] = {
     "leader": ("channel", "joint"),
     "scalar": ("channel", "token"),
@@ -34,8 +34,8 @@ def check_rate(rate: float) -> float:
     return rate
 
 
-def cache_codec(codec: str | CodecSpec) -> str | CodecSpec:
-    """The codec itself, if a cache can use it.
+def cache_codec(codec: str | CodecSpec) -> Codec | Network:
+    """The codec that a text names, with a cache's own defaults, or the network itself.
 
     Args:
         codec: a form with options of its menu, as for weights (`scalar group=32`), or a `Network`
@@ -48,17 +48,17 @@ def cache_codec(codec: str | CodecSpec) -> str | CodecSpec:
         if isinstance(codec, Network):
             return codec
         raise UsageError(f"a spec given to a cache is a Network; for {codec.form} name the form.")
-    form, *options = codec.split() or [""]
+    form = next(iter(codec.split()), "")
     if form not in FORMS:
         raise unknown_name("codec of a cache", form, FORMS)
-    if form == "network" and options:
+    parsed = Codec.parse(codec).with_defaults(**_DEFAULTS.get(form, {}))
+    if form == Network.form and parsed.named:
         raise UsageError("give a network with options as a spec: Network(1, reduction='mean').")
-    check_codec(codec)
-    return codec
+    return parsed
 
 
 @lru_cache(maxsize=256)
-def choose(codec: str | CodecSpec, rate: float, size: Size) -> tuple[BlockCode, BlockCode]:
+def choose(codec: Codec | Network, rate: float, size: Size) -> tuple[BlockCode, BlockCode]:
     """Codes of the keys and of the values of a block.
 
     Of `leader` and `scalar`, those of least expected error whose bits, with everything counted,
@@ -73,18 +73,15 @@ def choose(codec: str | CodecSpec, rate: float, size: Size) -> tuple[BlockCode, 
     Raises:
         UsageError: no code is that small.
     """
-    if isinstance(codec, Network) or codec == "network":
+    if isinstance(codec, Network) or codec.form == Network.form:
         template = codec if isinstance(codec, Network) else Network(1)
         code = BlockCode(_largest_rank(replace(template, slices=size[0]), rate, size), "token")
         return code, code
-    assert isinstance(codec, str)
     return _least_error(codec, rate, size)
 
 
-def _least_error(codec: str, rate: float, size: Size) -> tuple[BlockCode, BlockCode]:
-    form, *options = codec.split()
-    named = {**_DEFAULTS[form], **dict(option.split("=") for option in options)}
-    specs = menu(" ".join([form, *(f"{name}={value}" for name, value in named.items())]))
+def _least_error(codec: Codec, rate: float, size: Size) -> tuple[BlockCode, BlockCode]:
+    form, specs = codec.form, codec.menu()
     numbers = 2 * math.prod(size)
     budget = (1 - rate) * DENSE_BITS * numbers
     least = math.inf

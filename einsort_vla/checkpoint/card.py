@@ -1,12 +1,12 @@
 """The model card of a compressed folder, for people and for the hub."""
 
 import hashlib
-import os
 import re
 from collections import Counter
 from math import prod
 from pathlib import Path
 
+from einsort_vla.atomic import write_text
 from einsort_vla.checkpoint.source import DenseFolder
 from einsort_vla.errors import CheckpointError
 from einsort_vla.plan import Plan
@@ -96,9 +96,7 @@ def write_results(folder: Path, text: str) -> None:
         new = f"{content.rstrip()}\n\n{block}\n"
     if new == content:
         return
-    partial = card.with_name(f"{CARD}.partial")
-    partial.write_bytes(new.encode())
-    os.replace(partial, card)
+    write_text(card, new)
 
 
 def read_card(folder: Path) -> str:

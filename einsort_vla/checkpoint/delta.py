@@ -7,9 +7,9 @@ of the old one.
 """
 
 import json
-import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from einsort_vla.atomic import atomic_file, atomic_folder, check_new
 from einsort_vla.checkpoint import manifest
 from einsort_vla.checkpoint.card import CARD
-from einsort_vla.checkpoint.source import check_new, file_sha256, open_weights
+from einsort_vla.checkpoint.source import file_sha256, open_weights
 from einsort_vla.errors import CheckpointError
 
 FORMAT = "einsort-patch-2"
@@ -49,9 +50,8 @@ def diff(old: Path, new: Path, patch: Path) -> None:
         "sizes": json.dumps(sizes),
         "card": _card(new),
     }
-    unfinished = patch.with_name(f"{patch.name}.partial")
-    save_file(tensors, unfinished, metadata=metadata)
-    os.replace(unfinished, patch)
+    with atomic_file(patch) as partial:
+        save_file(tensors, partial, metadata=metadata)
 
 
 def apply(old: Path, patch: Path, destination: Path) -> None:
@@ -61,7 +61,6 @@ def apply(old: Path, patch: Path, destination: Path) -> None:
         CheckpointError: the old folder is not the one the patch was made from, the patch is
             damaged, or the destination exists.
     """
-    check_new(destination)
     before = manifest.check(old)
     with open_weights(patch) as file:
         metadata = file.metadata() or {}
@@ -70,10 +69,7 @@ def apply(old: Path, patch: Path, destination: Path) -> None:
         raise CheckpointError(f"{patch} is no patch that `einsort-vla diff` wrote.")
     if file_sha256(old / manifest.MANIFEST) != metadata.get("old_manifest_sha256"):
         raise CheckpointError(f"{patch} was made for another folder than {old}.")
-    partial = destination.with_name(f"{destination.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with atomic_folder(destination) as partial, _damage_told(patch):
         (partial / manifest.MANIFEST).write_text(metadata["manifest"], encoding="utf-8")
         (partial / CARD).write_text(metadata["card"], encoding="utf-8")
         for name, size in json.loads(metadata["sizes"]).items():
@@ -85,11 +81,14 @@ def apply(old: Path, patch: Path, destination: Path) -> None:
             elif name in before:
                 shutil.copyfile(old / name, partial / name)
         manifest.check(partial)
-        os.replace(partial, destination)
+
+
+@contextmanager
+def _damage_told(patch: Path) -> Iterator[None]:
+    try:
+        yield
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(f"{patch} is damaged: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _card(folder: Path) -> str:

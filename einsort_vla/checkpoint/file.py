@@ -6,22 +6,21 @@ bytes. docs/format.md describes every byte.
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from einsort_vla.checkpoint.source import check_new, open_weights
+from einsort_vla.atomic import atomic_file, check_new
+from einsort_vla.checkpoint.source import open_weights
 from einsort_vla.checkpoint.writer import FileWriter, Layout
-from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, Shape
-from einsort_vla.codec.tables import table
+from einsort_vla.codec import CodecSpec, CompressedTensor, Shape
 from einsort_vla.errors import CheckpointError
 from einsort_vla.plan import Plan
 
 FORMAT = "einsort"
-FORMAT_VERSION = "4"
+FORMAT_VERSION = "5"
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,12 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     """
     check_new(path)
     dense = {name: (t.dtype, tuple(t.shape)) for name, t in checkpoint.dense.items()}
-    partial = path.with_name(f"{path.name}.partial")
-    details = metadata(checkpoint)
-    writer = FileWriter(partial, layout(checkpoint.plan, dense), details)
-    for name, compressed in checkpoint.coded.items():
-        writer.write(parts_by_name(name, compressed))
-    writer.write(checkpoint.dense)
-    writer.finish()
-    os.replace(partial, path)
+    with atomic_file(path) as partial:
+        writer = FileWriter(partial, layout(checkpoint.plan, dense), metadata(checkpoint))
+        for name, compressed in checkpoint.coded.items():
+            writer.write(parts_by_name(name, compressed))
+        writer.write(checkpoint.dense)
+        writer.finish()
 
 
 def layout(plan: Plan, dense: Layout) -> Layout:
@@ -103,11 +100,10 @@ def read(path: Path) -> Checkpoint:
 
 def tables_sha256(plan: Plan) -> str:
     """Fingerprint of the look-up tables that a plan uses; a file does not repeat them."""
-    specs = {planned.spec for planned in plan.tensors.values()}
-    leaders = [s for s in specs if isinstance(s, Leader) and not (s.is_companded or s.refined)]
+    constants = {planned.spec.constants() for planned in plan.tensors.values()}
     digest = hashlib.sha256()
-    for window in sorted({spec.window for spec in leaders}):
-        digest.update(str(window).encode() + table(*window).numpy().tobytes())
+    for own in sorted(constants):
+        digest.update(own)
     return digest.hexdigest()
 
 

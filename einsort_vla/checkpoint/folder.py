@@ -2,17 +2,16 @@
 
 import json
 import math
-import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from einsort_vla.atomic import resumable_folder
 from einsort_vla.checkpoint import file as checkpoint_file
 from einsort_vla.checkpoint import manifest
 from einsort_vla.checkpoint.card import CARD, model_card
@@ -23,19 +22,25 @@ from einsort_vla.checkpoint.source import (
     INDEX,
     METHOD,
     QUANTIZATION,
-    TYPE_PREFIX,
     WEIGHTS,
     DenseFolder,
     StoredTensor,
-    check_new,
     is_compressed,
     policy_type,
     read_config,
 )
 from einsort_vla.checkpoint.writer import DTYPES, FileWriter
-from einsort_vla.codec import CompressedTensor, Dense, Leader, check_codec, encode
-from einsort_vla.errors import CheckpointError, EinSortError, UsageError
-from einsort_vla.plan import InputStatistics, Plan, allocate, check_rate, options, planned
+from einsort_vla.codec import Codec, CompressedTensor, Shape, encode
+from einsort_vla.errors import CheckpointError, EinSortError
+from einsort_vla.families import TYPE_PREFIX
+from einsort_vla.plan import (
+    Candidates,
+    InputStatistics,
+    Plan,
+    allocate,
+    candidates_of,
+    check_rate,
+)
 
 MATRICES_AT_ONCE = 4  # with feedback; each takes up to four times its float32 size of memory
 
@@ -49,85 +54,50 @@ class CompressionSummary:
     compressed_bytes: int
 
 
-def compressible_shapes(dense: DenseFolder) -> dict[str, tuple[int, int]]:
-    """Name to (out_features, in_features) of all compressible matrices of a dense policy."""
-    return {
-        name: (stored.shape[0], stored.shape[1])
-        for name, stored in dense.tensors.items()
-        if dense.family.dense_reason(name, stored.shape) is None
-    }
-
-
 def plan_folder(
-    source: Path,
+    dense: DenseFolder,
     rate: float,
-    form: str,
+    codec: Codec,
     statistics: InputStatistics | None = None,
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plan:
-    """The code of every compressible matrix of a dense policy, so that the rate is met.
+    """The code of every compressible matrix of a dense policy, so that one rate is met.
+
+    For several rates take `candidates_of` once, and `plan_candidates` for each.
 
     Args:
-        source: a dense policy folder.
+        dense: the policy.
         rate: share of bytes to remove.
-        form: a codec form, with options of its menu.
+        codec: which codes there are to choose from.
         statistics: with sensitivities, bits go where the policy's actions need them.
-        include: patterns of tensor names that may be coded.
-        exclude: patterns of those that stay dense all the same. What is left out stays in the
-            count: the others are coded finer or coarser to meet the rate.
-        on_progress: called with weights looked at and weights in all.
+        include: see `candidates_of`; likewise `exclude` and `on_progress`.
 
     Raises:
-        CheckpointError: the source is no dense policy, or the statistics are another policy's.
-        UsageError: the rate or the form cannot be met, or a pattern fits no matrix.
+        CheckpointError: the statistics are another policy's.
+        UsageError: the rate cannot be met, or a pattern fits no matrix.
     """
     check_rate(rate)
-    check_codec(form)
-    dense = DenseFolder(source)
-    form = form if dense.is_lerobot else for_language(form)
-    shapes = compressible_shapes(dense)
-    coded = _matched(shapes, include) - _matched(shapes, exclude)
-    choices, done, total = {}, 0, sum(map(math.prod, shapes.values()))
-    for name, shape in shapes.items():
-        if name in coded:
-            choices[name] = options(shape, form, dense.get(name))
-        else:
-            choices[name] = [planned(Dense(), shape, 0.0)]
-        done += math.prod(shape)
-        on_progress(done, total)
+    candidates = candidates_of(dense, codec, include, exclude, on_progress)
+    return plan_candidates(dense, candidates, rate, statistics)
+
+
+def plan_candidates(
+    dense: DenseFolder,
+    candidates: Candidates,
+    rate: float,
+    statistics: InputStatistics | None = None,
+) -> Plan:
+    """See `plan_folder`."""
     if statistics is None:
-        return allocate(choices, rate, form)
+        return allocate(candidates, rate)
     statistics.check_source(dense.sha256)
-    return allocate(choices, rate, form, statistics.sensitivities or None)
-
-
-def for_language(form: str) -> str:
-    """The form for a language model: `leader` rotates all its matrices if nothing else is asked.
-
-    Their inputs have outliers in every layer. SmolLM2 at 3.2 bits, calibrated, has 1.11 times the
-    dense perplexity, 1.29 with only those rotated whose own weights have outliers (docs/codec.md).
-    """
-    is_open = form.split()[0] == Leader.form and "rotated=" not in form
-    return f"{form} rotated=true" if is_open else form
-
-
-def _matched(names: Collection[str], patterns: Sequence[str]) -> set[str]:
-    found = set()
-    for pattern in patterns:
-        own = {name for name in names if fnmatchcase(name, pattern)}
-        if not own:
-            raise UsageError(
-                f"the pattern {pattern!r} fits no compressible matrix; they are named like "
-                f"{min(names)}."
-            )
-        found |= own
-    return found
+    return allocate(candidates, rate, statistics.sensitivities or None)
 
 
 def compress_folder(
-    source: Path,
+    dense: DenseFolder,
     destination: Path,
     plan: Plan,
     statistics: InputStatistics | None = None,
@@ -139,32 +109,24 @@ def compress_folder(
     `<destination>.partial`, and the same call goes on with it.
 
     Args:
-        source: a dense policy folder.
+        dense: the policy.
         destination: the folder to make.
-        plan: from `plan_folder` of that source.
+        plan: from `plan_folder` of that policy.
         statistics: the layers' inputs; with them, errors are fed back so that outputs stay close.
         on_progress: called with weights coded and weights in all.
 
     Raises:
-        CheckpointError: the source is no dense policy, the destination exists, the disk is full, or
-            the plan or the statistics are those of another policy.
+        CheckpointError: the destination exists, the disk is full, or the plan or the statistics are
+            those of another policy.
         NumericsError: a weight is not finite.
     """
-    check_new(destination)
-    dense = DenseFolder(source)
-    _check_plan(plan, compressible_shapes(dense))
+    _check_plan(plan, dense.matrices)
     if statistics:
         statistics.check_source(dense.sha256)
-    partial = destination.with_name(f"{destination.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    try:
+    with resumable_folder(destination) as partial:
         _write_weights(dense, plan, statistics, partial / WEIGHTS, on_progress)
         summary = CompressionSummary(plan, dense.n_bytes, (partial / WEIGHTS).stat().st_size)
         _write_beside(dense, summary, partial)
-        os.replace(partial, destination)
-    except EinSortError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return summary
 
 
@@ -187,18 +149,17 @@ def _compressed_config(dense: DenseFolder, plan: Plan) -> dict[str, Any]:
     """config.json of the new folder: a loader that knows the dense type alone must refuse it."""
     if dense.is_lerobot:
         return dense.config | {"type": TYPE_PREFIX + dense.policy_type}
-    in_model = dense.family.linear or {}
-    tensors = {in_model[name]: planned for name, planned in plan.tensors.items()}
+    tensors = {dense.in_model[name]: planned for name, planned in plan.tensors.items()}
     method = {
         "quant_method": METHOD,
         "rate": plan.rate_requested,
-        "codec": plan.form,
+        "codec": str(plan.codec),
         "plan": replace(plan, tensors=tensors).as_dict(),
     }
     return dense.config | {QUANTIZATION: method}
 
 
-def _check_plan(plan: Plan, shapes: dict[str, tuple[int, int]]) -> None:
+def _check_plan(plan: Plan, shapes: Mapping[str, Shape]) -> None:
     planned = {name: code.shape for name, code in plan.tensors.items()}
     if other := sorted(planned.items() ^ shapes.items()):
         raise CheckpointError(

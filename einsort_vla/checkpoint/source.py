@@ -12,12 +12,12 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from einsort_vla.checkpoint.families import Family, family_of
-from einsort_vla.checkpoint.transformers_layers import linear_weights
+from einsort_vla.checkpoint.transformers_layers import TransformersFamily, linear_weights
+from einsort_vla.codec import Shape
 from einsort_vla.errors import CheckpointError
+from einsort_vla.families import TYPE_PREFIX, Family, family_of
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
-TYPE_PREFIX = "einsort_"  # of the policy type: a loader that knows the dense type alone must refuse
 QUANTIZATION, METHOD = "quantization_config", "einsort"  # Transformers' key, and our name there
 
 
@@ -62,16 +62,39 @@ class DenseFolder:
         return is_lerobot(self.config)
 
     @cached_property
-    def family(self) -> Family:
+    def family(self) -> Family | TransformersFamily:
         """Which of its tensors are compressible.
 
         Raises:
-            UsageError: a LeRobot policy type without a table.
+            UsageError: a LeRobot policy type that is no family.
             CheckpointError: a model that the installed Transformers does not know.
         """
         if self.is_lerobot:
             return family_of(self.policy_type)
-        return Family(dense={}, linear=linear_weights(self.folder, self.tensors))
+        return TransformersFamily(self.in_model)
+
+    @cached_property
+    def in_model(self) -> dict[str, str]:
+        """Of a Transformers model: stored name to name in it of the weights that are compressible.
+
+        Raises:
+            CheckpointError: a model that the installed Transformers does not know.
+        """
+        return linear_weights(self.folder, self.tensors)
+
+    @property
+    def matrices(self) -> dict[str, Shape]:
+        """Name to (out_features, in_features) of all compressible ones."""
+        return {
+            name: (stored.shape[0], stored.shape[1])
+            for name, stored in self.tensors.items()
+            if self.family.dense_reason(name, stored.shape) is None
+        }
+
+    @property
+    def has_outlying_inputs(self) -> bool:
+        """Whether its layers see inputs with outliers: those of language models do."""
+        return not self.is_lerobot
 
     @property
     def n_bytes(self) -> int:
@@ -133,16 +156,6 @@ def policy_type(folder: Path, config: dict[str, Any]) -> str:
     if not isinstance(named, str):
         raise CheckpointError(f"{folder / CONFIG} names no policy type.")
     return named
-
-
-def check_new(path: Path) -> None:
-    """Refuse a file or folder that is there already.
-
-    Raises:
-        CheckpointError: it is.
-    """
-    if path.exists():
-        raise CheckpointError(f"{path} exists already; nothing was written over.")
 
 
 def is_lerobot(config: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Which weights of a Transformers model are linear layers; needs the class, not the weights."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,26 @@ import torch
 from torch import nn
 
 from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.families import NOT_LINEAR
+
+
+@dataclass(frozen=True)
+class TransformersFamily:
+    """A Transformers model in the place of a `Family`: its class says which weights are coded.
+
+    Attributes:
+        coded: stored names of the weights of compressed layers.
+    """
+
+    coded: Collection[str]
+
+    def dense_reason(self, name: str, shape: tuple[int, ...]) -> str | None:
+        """Why a tensor is not compressible; None if it is."""
+        return None if name in self.coded else NOT_LINEAR
+
+    def dropped_reasons(self, names: Collection[str]) -> dict[str, str]:
+        """None: all tensors are stored."""
+        return {}
 
 
 def linear_layers(model: Any, skip: Sequence[str] | None = None) -> dict[str, nn.Linear]:

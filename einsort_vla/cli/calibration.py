@@ -5,15 +5,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from einsort_vla.checkpoint import DenseFolder, compressible_shapes
+from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.lerobot import load_policy, read_frames, watch_inputs
 from einsort_vla.plan import InputStatistics, is_statistics
 
 MAX_LOOKS = 128  # beyond, the second moments hardly change
 
 
-def calibration_of(source: str | None, policy: Path, console: Console) -> InputStatistics | None:
-    """The statistics that `--calibrate` asks for.
+def calibration_of(
+    source: str | None, dense: DenseFolder, console: Console
+) -> InputStatistics | None:
+    """The statistics that `--calibrate` asks for, of a dense policy.
 
     Raises:
         CheckpointError: the source is none of these, or was made for another policy.
@@ -22,7 +24,6 @@ def calibration_of(source: str | None, policy: Path, console: Console) -> InputS
         return None
     if is_statistics(Path(source)):
         return InputStatistics.load(Path(source))
-    dense = DenseFolder(policy)
     statistics = InputStatistics(dense.sha256)
     if not dense.is_lerobot:
         from einsort_vla.huggingface import watch_text
@@ -32,8 +33,7 @@ def calibration_of(source: str | None, policy: Path, console: Console) -> InputS
         console.print(f"Watched the dense model read {n_tokens} tokens.", highlight=False)
         return statistics
     looks = read_frames(source, MAX_LOOKS)
-    loaded = load_policy(str(policy))
-    names = list(compressible_shapes(dense))
+    loaded, names = load_policy(str(dense.folder)), list(dense.matrices)
     watch_inputs(
         loaded, statistics, names, track(looks, "layer inputs", console=console, transient=True)
     )

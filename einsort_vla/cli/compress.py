@@ -9,13 +9,15 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from tyro.conf import Positional
 
+from einsort_vla.atomic import check_new
 from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.cli.plan import from_yaml
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import UsageError
 
 if TYPE_CHECKING:  # loads torch
-    from einsort_vla.checkpoint import CompressionSummary
+    from einsort_vla.checkpoint import CompressionSummary, DenseFolder
+    from einsort_vla.codec import Codec
     from einsort_vla.plan import InputStatistics, Plan
 
 
@@ -39,17 +41,19 @@ class Compress:
     """Patterns of those that stay dense all the same; they still count in the rate."""
 
     def run(self, console: Console) -> int:
-        from einsort_vla.checkpoint import check_new
+        from einsort_vla.checkpoint import DenseFolder
         from einsort_vla.cli.calibration import calibration_of
+        from einsort_vla.codec import Codec
         from einsort_vla.lerobot import resolve_folder
 
         if (self.rate is None) == (self.plan is None):
             raise UsageError("compress takes either --rate or --plan.")
         check_new(self.destination)
-        source = resolve_folder(self.source)
-        statistics = calibration_of(self.calibrate, source, console)
+        codec = Codec.parse(self.codec)
+        dense = DenseFolder(resolve_folder(self.source))
+        statistics = calibration_of(self.calibrate, dense, console)
         try:
-            plan, summary = self._compress(source, statistics, console)
+            plan, summary = self._compress(dense, codec, statistics, console)
         except KeyboardInterrupt:
             console.print("Stopped. The same command goes on where it was.")
             return INCOMPLETE
@@ -62,18 +66,23 @@ class Compress:
         return 0
 
     def _compress(
-        self, source: Path, statistics: "InputStatistics | None", console: Console
+        self,
+        dense: "DenseFolder",
+        codec: "Codec",
+        statistics: "InputStatistics | None",
+        console: Console,
     ) -> "tuple[Plan, CompressionSummary]":
         from einsort_vla.checkpoint import compress_folder
 
         with Progress(console=console) as progress:
-            plan = self._plan(source, statistics, _bar(progress, "planning"))
+            plan = self._plan(dense, codec, statistics, _bar(progress, "planning"))
             coding = _bar(progress, "coding weights")
-            return plan, compress_folder(source, self.destination, plan, statistics, coding)
+            return plan, compress_folder(dense, self.destination, plan, statistics, coding)
 
     def _plan(
         self,
-        source: Path,
+        dense: "DenseFolder",
+        codec: "Codec",
         statistics: "InputStatistics | None",
         on_progress: Callable[[int, int], None],
     ) -> "Plan":
@@ -83,7 +92,7 @@ class Compress:
             return from_yaml(self.plan)
         assert self.rate is not None
         return plan_folder(
-            source, self.rate, self.codec, statistics, self.include, self.exclude, on_progress
+            dense, self.rate, codec, statistics, self.include, self.exclude, on_progress
         )
 
 

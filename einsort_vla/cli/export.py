@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 from tyro.conf import Positional
 
+from einsort_vla.atomic import check_new
 from einsort_vla.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:  # loads torch
@@ -42,14 +43,13 @@ class Export:
     """At most so many of them; of noise there are four."""
 
     def run(self, console: Console) -> int:
-        from einsort_vla.checkpoint import check_new
         from einsort_vla.export import (
             MAX_BATCH,
-            PRECISIONS,
             GraphOptions,
             export_bundle,
             find_target,
         )
+        from einsort_vla.families import PRECISIONS
         from einsort_vla.lerobot import read_frames
 
         target = find_target(self.target)

@@ -19,9 +19,10 @@ CodecOption = Annotated[
 BackendOption = Annotated[
     str,
     tyro.conf.arg(
-        help="How coded weights are multiplied: dense (decoded at load), cpu (compiled code, from "
-        "the streams), cuda or triton (the same on a GPU), auto (the fastest that runs here; the "
-        "reason of each fallback is logged), reference or factored."
+        help="How coded weights are multiplied: decoded (at load), cpu (compiled code, from the "
+        "streams), cuda or triton (the same on a GPU), auto (the fastest that runs here), "
+        'reference or factored. Options follow, if it has any: "cuda decode_from=33". The reason '
+        "of each fallback is logged.",
     ),
 ]
 

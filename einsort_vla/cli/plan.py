@@ -8,6 +8,7 @@ import yaml
 from rich.console import Console
 from tyro.conf import Positional
 
+from einsort_vla.atomic import check_new, write_text
 from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.errors import CheckpointError
 
@@ -29,18 +30,19 @@ class MakePlan:
     """YAML file to write, for `compress --plan`; without it the plan is printed."""
 
     def run(self, console: Console) -> int:
-        from einsort_vla.checkpoint import check_new, plan_folder
+        from einsort_vla.checkpoint import DenseFolder, plan_folder
         from einsort_vla.cli.calibration import calibration_of
+        from einsort_vla.codec import Codec
         from einsort_vla.lerobot import resolve_folder
 
-        source = resolve_folder(self.source)
-        statistics = calibration_of(self.calibrate, source, console)
-        plan = plan_folder(source, self.rate, self.codec, statistics)
+        codec, dense = Codec.parse(self.codec), DenseFolder(resolve_folder(self.source))
+        statistics = calibration_of(self.calibrate, dense, console)
+        plan = plan_folder(dense, self.rate, codec, statistics)
         if self.output is None:
             print(to_yaml(plan), end="")
             return 0
         check_new(self.output)
-        self.output.write_text(to_yaml(plan), encoding="utf-8")
+        write_text(self.output, to_yaml(plan))
         console.print(
             f"{self.output}: {len(plan.tensors)} matrices, rate {plan.rate:.4f}, "
             f"{plan.bits_per_weight:.3f} bits a weight. Edit specs as you like, then: "
@@ -54,7 +56,7 @@ class MakePlan:
 def to_yaml(plan: "Plan") -> str:
     """A plan as text: one line a matrix, so that two plans can be compared line by line."""
     content = plan.as_dict()
-    head = yaml.safe_dump({key: content[key] for key in ("form", "rate_requested")})
+    head = yaml.safe_dump({key: content[key] for key in ("codec", "rate_requested")})
     lines = [f"  {name}: {_one_line(entry)}\n" for name, entry in content["tensors"].items()]
     return head + "tensors:\n" + "".join(lines)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from tyro.conf import Positional
 
+from einsort_vla.atomic import check_new
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import MissingDependency
 from einsort_vla.results import PAGE
@@ -62,7 +63,6 @@ class Merge:
 
     def run(self, console: Console) -> int:
         _check_installed()
-        from einsort_vla.checkpoint import check_new
         from einsort_vla.results.merge import merge_runs
 
         check_new(self.output)
@@ -77,7 +77,7 @@ def _identify(folder: Path) -> "Identity":
 
     found = read_folder(folder)
     read_card(folder)
-    code = found.plan.form, found.plan.rate_requested
+    code = str(found.plan.codec), found.plan.rate_requested
     weights = file_sha256(folder / WEIGHTS)
     return Identity(folder.name, code, found.source_sha256, weights, found.is_calibrated)
 

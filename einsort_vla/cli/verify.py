@@ -44,7 +44,7 @@ class Verify:
     looks: int = 8
     """Observations to compare actions at; 0 compares none."""
 
-    backend: BackendOption = "dense"
+    backend: BackendOption = "decoded"
     runtime: Runtime = "auto"
     """What runs an exported policy; auto: TensorRT if engines were built, else ONNX Runtime."""
 
@@ -92,7 +92,7 @@ class Verify:
 
     def _show_actions(self, dense: "DenseFolder", console: Console) -> None:
         from einsort_vla.kernels import device_of
-        from einsort_vla.layers import count_backends
+        from einsort_vla.layers import count_backends, count_fallbacks
         from einsort_vla.lerobot import (
             action_chunks,
             action_error,
@@ -132,6 +132,8 @@ class Verify:
             highlight=False,
             soft_wrap=True,
         )
+        for fallback, n in count_fallbacks(coded.module).items():
+            console.print(f"{n} of them: {fallback}", highlight=False, soft_wrap=True)
 
 
 def _compare(

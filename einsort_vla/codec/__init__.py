@@ -1,16 +1,9 @@
-"""Codes for weight matrices: one interface, several forms (see `CodecSpec`)."""
+"""Codes for weight matrices: one interface, several forms (see `Codec` and `CodecSpec`)."""
 
+from einsort_vla.codec.codec import Codec
 from einsort_vla.codec.dense import Dense
-from einsort_vla.codec.interface import (
-    FORMS,
-    check_codec,
-    choices,
-    decode,
-    encode,
-    menu,
-    n_bits,
-    spec_from_dict,
-)
+from einsort_vla.codec.forms import FORMS, spec_from_dict
+from einsort_vla.codec.interface import decode, encode, n_bits
 from einsort_vla.codec.leader import Leader
 from einsort_vla.codec.local import Local
 from einsort_vla.codec.lossless import Lossless
@@ -22,6 +15,7 @@ from einsort_vla.codec.tensor import CompressedTensor
 __all__ = [
     "DENSE_BITS",
     "FORMS",
+    "Codec",
     "CodecSpec",
     "CompressedTensor",
     "Dense",
@@ -31,11 +25,8 @@ __all__ = [
     "Network",
     "Scalar",
     "Shape",
-    "check_codec",
-    "choices",
     "decode",
     "encode",
-    "menu",
     "n_bits",
     "spec_from_dict",
 ]

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from einsort_vla.codec.spec import CodecSpec, Part, Shape
+from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Dense(CodecSpec):
 
     form: ClassVar[str] = "dense"
 
-    def layout(self, shape: Shape) -> dict[str, Part]:
-        return {"dense": Part(torch.bfloat16, shape)}
+    def layout(self, shape: Shape) -> dict[str, StoredPart]:
+        return {"dense": StoredPart(torch.bfloat16, shape)}
 
     def predicted_distortion(self, in_features: int) -> float:
         return 0.0

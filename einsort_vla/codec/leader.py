@@ -23,7 +23,7 @@ from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.packing import pack, smallest_int, unpack
 from einsort_vla.codec.rotation import rotate, unrotate
 from einsort_vla.codec.search import WindowSearch, bites_tail
-from einsort_vla.codec.spec import CodecSpec, Part, Shape, stream
+from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart, stream
 from einsort_vla.errors import UsageError
 
 MAX_COMPANDED_BITS = 14
@@ -73,15 +73,15 @@ class Leader(CodecSpec):
     def bits_per_weight(self) -> float:
         return 1 + self.b / self.d
 
-    def layout(self, shape: Shape) -> dict[str, Part]:
+    def layout(self, shape: Shape) -> dict[str, StoredPart]:
         rows, columns = shape
         layout = {
             "signs": stream(rows * columns),
             "indices": stream(columns * -(-rows // self.d) * self.b),
-            "scale": Part(torch.float16, (rows,)),
+            "scale": StoredPart(torch.float16, (rows,)),
         }
         if self.refined:
-            layout["table"] = Part(torch.float16, (2 ** (self.s + self.b), self.d))
+            layout["table"] = StoredPart(torch.float16, (2 ** (self.s + self.b), self.d))
         return layout
 
     def predicted_distortion(self, in_features: int) -> float:
@@ -95,6 +95,12 @@ class Leader(CodecSpec):
         if self.is_companded:
             return tables.companded_grid(self.b)
         return tables.table(*self.window).float()
+
+    def constants(self) -> bytes:
+        """The shipped table; a companded grid is computed, a refined table is stored."""
+        if self.is_companded or self.refined:
+            return b""
+        return str(self.window).encode() + tables.table(*self.window).numpy().tobytes()
 
     def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
         if self.rotated:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from einsort_vla.codec.spec import CodecSpec, Part, Shape
+from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart
 from einsort_vla.errors import ShapeError, UsageError
 
 SWEEPS, TOLERANCE = 200, 1e-7
@@ -38,8 +38,8 @@ class Local(CodecSpec):
                 f"operators={self.operators} d={self.d}."
             )
 
-    def layout(self, shape: Shape) -> dict[str, Part]:
-        return {"operators": Part(torch.bfloat16, (self.operators, *self._windows(shape)))}
+    def layout(self, shape: Shape) -> dict[str, StoredPart]:
+        return {"operators": StoredPart(torch.bfloat16, (self.operators, *self._windows(shape)))}
 
     def n_core_numbers(self, shape: Shape) -> int:
         out_window, in_window = self._windows(shape)

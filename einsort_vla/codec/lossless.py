@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from einsort_vla.codec.spec import CodecSpec, Part, Shape
+from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart
 from einsort_vla.errors import NumericsError
 
 BLOCK = 2**16  # weights
@@ -29,12 +29,12 @@ class Lossless(CodecSpec):
     exponent_bytes: int
     form: ClassVar[str] = "lossless"
 
-    def layout(self, shape: Shape) -> dict[str, Part]:
+    def layout(self, shape: Shape) -> dict[str, StoredPart]:
         n = shape[0] * shape[1]
         return {
-            "mantissas": Part(torch.uint8, (n,)),
-            "exponents": Part(torch.uint8, (self.exponent_bytes,)),
-            "lengths": Part(torch.int32, (-(-n // BLOCK),)),
+            "mantissas": StoredPart(torch.uint8, (n,)),
+            "exponents": StoredPart(torch.uint8, (self.exponent_bytes,)),
+            "lengths": StoredPart(torch.int32, (-(-n // BLOCK),)),
         }
 
     def predicted_distortion(self, in_features: int) -> float:

@@ -8,6 +8,7 @@ arXiv:2307.13304, section 4; the EinSort paper's appendix D.2 argues for it with
 
 import functools
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ def rotate(matrix: Tensor) -> Tensor:
     turned = torch.empty_like(matrix)
     for rows, out in zip(matrix.split(ROWS), turned.split(ROWS), strict=True):
         folded = (rows * signs).unflatten(-1, (-1, len(cosine)))
-        out.copy_((_hadamard(folded) @ cosine).flatten(-2))
+        out.copy_((hadamard(folded) @ cosine).flatten(-2))
     return turned
 
 
@@ -33,12 +34,14 @@ def unrotate(matrix: Tensor) -> Tensor:
     turned = torch.empty_like(matrix)
     for rows, out in zip(matrix.split(ROWS), turned.split(ROWS), strict=True):
         folded = rows.unflatten(-1, (-1, len(cosine)))
-        out.copy_((_hadamard(folded) @ cosine.t()).flatten(-2) * signs)
+        out.copy_((hadamard(folded) @ cosine.t()).flatten(-2) * signs)
     return turned
 
 
-def _hadamard(folded: Tensor) -> Tensor:
-    """(..., 2^k, m): the orthonormal Walsh-Hadamard transform along the next to last axis."""
+def hadamard(folded: Tensor) -> Tensor:
+    """(..., 2^k, m): the orthonormal Walsh-Hadamard transform along the next to last axis, in
+    natural order.
+    """
     size = folded.shape[-2]
     result, half = folded.contiguous(), 1
     while half < size:
@@ -50,6 +53,21 @@ def _hadamard(folded: Tensor) -> Tensor:
         result = turned.flatten(-4, -2)
         half *= 2
     return result / math.sqrt(size)
+
+
+def rotation_factors(n: int, n_hadamards: int) -> tuple[Tensor, list[Tensor]]:
+    """A rotation of width n as small matrices; float64.
+
+    Returns:
+        Signs (n,), and orthonormal square matrices, whose Kronecker product turns what the signs
+        were multiplied with: `n_hadamards` Walsh-Hadamard matrices, of sizes as equal as powers of
+        two allow, and the cosine transform.
+    """
+    signs, cosine = rotation_parts(n)
+    n_bits = (n // len(cosine)).bit_length() - 1
+    ends = [n_bits * i // n_hadamards for i in range(n_hadamards + 1)] if n_hadamards else []
+    units = [torch.eye(2 ** (end - start), dtype=torch.float64) for start, end in pairwise(ends)]
+    return signs, [*(hadamard(unit) for unit in units), cosine]
 
 
 @functools.lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from einsort_vla.codec.feedback import code_plainly, code_with_feedback
 from einsort_vla.codec.packing import CHUNK, pack, smallest_int, unpack
-from einsort_vla.codec.spec import CodecSpec, Part, Shape, stream
+from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart, stream
 from einsort_vla.errors import UsageError, unknown_name
 
 Grid = Literal["symmetric", "asymmetric", "nf4"]
@@ -47,12 +47,12 @@ class Scalar(CodecSpec):
                 f"a scalar group has 2 or more inputs, or 0 for all; not {self.group}."
             )
 
-    def layout(self, shape: Shape) -> dict[str, Part]:
+    def layout(self, shape: Shape) -> dict[str, StoredPart]:
         rows, columns = shape
         groups = rows * self._n_groups(columns)
         layout = {
             "indices": stream(rows * columns * self.bits),
-            "scale": Part(torch.float16, (groups,)),
+            "scale": StoredPart(torch.float16, (groups,)),
         }
         if self.grid == "asymmetric":
             layout["zero"] = stream(groups * self.bits)

@@ -14,7 +14,7 @@ DENSE_BITS = 16  # bfloat16
 Shape = tuple[int, int]  # (out_features, in_features)
 
 
-class Part(NamedTuple):
+class StoredPart(NamedTuple):
     """Type and shape of one tensor that is stored of a matrix."""
 
     dtype: torch.dtype
@@ -25,9 +25,9 @@ class Part(NamedTuple):
         return self.dtype.itemsize * math.prod(self.shape)
 
 
-def stream(n_bits: int) -> Part:
+def stream(n_bits: int) -> StoredPart:
     """A packed stream of that many bits, padded to a whole byte."""
-    return Part(torch.uint8, (-(-n_bits // 8),))
+    return StoredPart(torch.uint8, (-(-n_bits // 8),))
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class CodecSpec(ABC):
     form: ClassVar[str]
 
     @abstractmethod
-    def layout(self, shape: Shape) -> dict[str, Part]:
+    def layout(self, shape: Shape) -> dict[str, StoredPart]:
         """What is stored of a matrix of that shape, by name, in the order of the file."""
 
     def n_bits(self, shape: Shape) -> int:
@@ -73,7 +73,7 @@ class CodecSpec(ABC):
         """The codes a plan may choose from for a matrix, from few bits to many.
 
         Some can only be offered when the weight itself is there. Further parameters, each with a
-        default, are what a user may fix: `--codec "scalar group=128"`.
+        default, are what a user may fix: `--codec "scalar group=128"`; see `Codec`.
         """
 
     @classmethod
@@ -83,6 +83,10 @@ class CodecSpec(ABC):
         """`menu` with the relative mean squared error expected of each code."""
         specs = cls.menu(weight, **options)
         return [(spec, spec.predicted_distortion(shape[1])) for spec in specs]
+
+    def constants(self) -> bytes:
+        """What decoding needs beside the stored parts, as bytes; a file has its fingerprint."""
+        return b""
 
     def n_core_numbers(self, shape: Shape) -> int | None:
         """Numbers of a tensor network's cores, which the EinSort paper counts; None without."""

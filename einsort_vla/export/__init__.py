@@ -9,18 +9,15 @@ from typing import Any
 
 from einsort_vla.errors import MissingDependency
 from einsort_vla.export.options import MAX_BATCH, GraphOptions
-from einsort_vla.export.parts import PRECISIONS, family_of
 from einsort_vla.export.targets import TARGETS, Target, find_target
 from einsort_vla.lerobot import Observation
 
 __all__ = [
     "MAX_BATCH",
-    "PRECISIONS",
     "TARGETS",
     "GraphOptions",
     "Target",
     "export_bundle",
-    "family_of",
     "find_target",
 ]
 

@@ -1,7 +1,6 @@
 """Writes a bundle: everything a device needs to run a policy, and to prove what it runs."""
 
 import json
-import os
 import platform
 import shutil
 import zipfile
@@ -14,10 +13,9 @@ import numpy as np
 import torch
 
 import einsort_vla
+from einsort_vla.atomic import atomic_folder, check_new
 from einsort_vla.checkpoint import (
-    TYPE_PREFIX,
     WEIGHTS,
-    check_new,
     file_sha256,
     is_compressed,
     read_config,
@@ -26,9 +24,10 @@ from einsort_vla.checkpoint import (
 from einsort_vla.codec import Leader
 from einsort_vla.errors import UsageError
 from einsort_vla.export.graphs import write_graphs
+from einsort_vla.export.linear import OPERATORS
 from einsort_vla.export.options import GraphOptions
-from einsort_vla.export.parts import Family, family_of, n_flow_steps
 from einsort_vla.export.targets import Target
+from einsort_vla.families import Export, export_of, family_of
 from einsort_vla.lerobot import (
     LoadedPolicy,
     Observation,
@@ -86,12 +85,10 @@ def export_bundle(
     """
     check_new(out)
     config = read_config(source)
-    family, plan = family_of(config.get("type", "of Transformers")), _plan_facts(source, config)
-    precision = None if target.capability is None else _precision(options, family, config["type"])
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / GRAPHS).mkdir(parents=True)
-    try:
+    export, plan = export_of(config.get("type", "of Transformers")), _plan_facts(source, config)
+    precision = None if target.capability is None else _precision(options, export, config["type"])
+    with atomic_folder(out) as partial:
+        (partial / GRAPHS).mkdir()
         cuda = _write_plugin(partial / PLUGINS, target)
         policy = load_policy(str(source))
         manifest = {
@@ -108,18 +105,14 @@ def export_bundle(
         write_device_program(partial / DEVICE_PROGRAM)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         write_sums(partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    os.replace(partial, out)
     return manifest
 
 
-def _precision(options: GraphOptions, family: Family, kind: str) -> str:
-    precision = options.precision or family.precisions[0]
-    if precision not in family.precisions:
+def _precision(options: GraphOptions, export: Export, kind: str) -> str:
+    precision = options.precision or export.precisions[0]
+    if precision not in export.precisions:
         raise UsageError(
-            f"{kind} cannot compute in {precision}, only in {', '.join(family.precisions)}."
+            f"{kind} cannot compute in {precision}, only in {', '.join(export.precisions)}."
         )
     return precision
 
@@ -181,7 +174,8 @@ def sample_runs(policy: LoadedPolicy, observations: Sequence[Observation]) -> di
 def write_device_program(path: Path) -> None:
     """Write the `runtime` package as one file that any Python from 3.10 on runs."""
     root = Path(einsort_vla.__file__).parent
-    members = [root / "__init__.py", root / "errors.py", *sorted((root / "runtime").glob("*.py"))]
+    alone = [root / f"{name}.py" for name in ("__init__", "atomic", "errors")]
+    members = [*alone, *sorted((root / "runtime").glob("*.py"))]
     with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as program:
         for member in members:
             name = f"einsort_vla/{member.relative_to(root).as_posix()}"
@@ -195,12 +189,12 @@ def _plan_facts(source: Path, config: dict[str, Any]) -> dict[str, Any]:
     if not is_compressed(config):
         raise UsageError(f"{source} is not compressed. First: einsort-vla compress {source} DIR")
     content = read_folder(source)
-    if content.plan.form != Leader.form:
+    if content.plan.codec.form != Leader.form:
         raise UsageError(
-            f"{source} is in the form {content.plan.form!r}; kernels compute on `leader` only. "
-            "Compress with --codec leader."
+            f"{source} is in the form {content.plan.codec.form!r}; kernels compute on `leader` "
+            "only. Compress with --codec leader."
         )
-    other = [n for n, c in content.coded.items() if not isinstance(c.spec, Leader)]
+    other = [n for n, c in content.coded.items() if c.spec.form not in OPERATORS]
     return {
         "weights_sha256": file_sha256(source / WEIGHTS), "rate": content.plan.rate,
         "kept_without_error": other,
@@ -211,12 +205,12 @@ def _policy_facts(policy: LoadedPolicy) -> dict[str, Any]:
     """What a program on the device must know to feed the graphs and to use the actions."""
     config = policy.module.config
     return {
-        "type": config.type.removeprefix(TYPE_PREFIX), "cameras": policy.camera_keys,
+        "type": family_of(config.type).name, "cameras": policy.camera_keys,
         "image_range": [-1.0, 1.0], "tokenizer_max_length": config.tokenizer_max_length,
         "state_size": config.robot_state_feature.shape[0] if config.robot_state_feature else 0,
         "action_size": config.action_feature.shape[0],
         "chunk_size": policy.chunk_size, "n_action_steps": policy.n_action_steps,
-        "n_steps": n_flow_steps(config),
+        "n_steps": export_of(config.type).n_steps(config),
         "normalization": {
             key: {name: np.asarray(value).tolist() for name, value in own.items()}
             for key, own in policy.statistics.items()

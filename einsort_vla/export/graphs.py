@@ -14,8 +14,8 @@ from einsort_vla.export.functions import function_bodies
 from einsort_vla.export.graph import linear_nodes, trace
 from einsort_vla.export.linear import ExportedLinear, replace_linears_
 from einsort_vla.export.options import GraphOptions
-from einsort_vla.export.parts import Part, family_of, n_flow_steps, parts_of
 from einsort_vla.export.weights import WeightFile
+from einsort_vla.families import Part, export_of
 from einsort_vla.lerobot import LoadedPolicy
 from einsort_vla.runtime.bundle import CHUNK, WEIGHT_FILE
 
@@ -52,7 +52,8 @@ def write_graphs(
             models[part.name] = ir.to_proto(model)
             described[part.name] = _describe(models[part.name]) | {"layers": _layers(part, model)}
             on_progress()
-        models[CHUNK] = unrolled(models, n_flow_steps(policy.module.config))
+        config = policy.module.config
+        models[CHUNK] = unrolled(models, export_of(config.type).n_steps(config))
         chunk = _describe(models[CHUNK])
         for name, model in models.items():
             model.functions.extend(function_bodies())
@@ -71,9 +72,10 @@ def write_graphs(
 def _parts(
     policy: LoadedPolicy, options: GraphOptions, dtype: torch.dtype
 ) -> tuple[LoadedPolicy, list[Part]]:
-    family_of(policy.module.config.type).set_precision(policy, dtype)
+    export = export_of(policy.module.config.type)
+    export.set_precision(policy.module, dtype)
     replace_linears_(policy.module)
-    return policy, parts_of(policy, options.batch)
+    return policy, export.parts(policy.module, options.batch)
 
 
 def _trace(part: Part, options: GraphOptions, weights: WeightFile) -> ir.Model:

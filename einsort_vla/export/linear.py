@@ -1,13 +1,11 @@
 """A linear layer as it is exported: one node of the domain `einsort` over the coded streams."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.onnx import ops as onnx_ops
 
 from einsort_vla.codec import CompressedTensor, Leader, decode
-from einsort_vla.codec.rotation import rotation_parts
+from einsort_vla.codec.rotation import rotation_factors
 from einsort_vla.kernels.words import to_words
 from einsort_vla.layers import CompressedLinear
 
@@ -73,17 +71,15 @@ class _Rotation(nn.Module):
 
     def __init__(self, n: int) -> None:
         super().__init__()
-        signs, cosine = rotation_parts(n)
-        size = n // len(cosine)
-        first = 2 ** (int(math.log2(size)) // 2)
+        signs, (first, second, cosine) = rotation_factors(n, 2)
         self.signs: Tensor
         self.cosine: Tensor
         self.first: Tensor
         self.second: Tensor
         self.register_buffer("signs", signs.float())
         self.register_buffer("cosine", cosine.float())
-        self.register_buffer("first", _hadamard_matrix(first))
-        self.register_buffer("second", _hadamard_matrix(size // first))
+        self.register_buffer("first", first.float())
+        self.register_buffer("second", second.float())
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., n) to (..., n)."""
@@ -93,18 +89,14 @@ class _Rotation(nn.Module):
         return folded.flatten(-2).to(x.dtype)
 
 
-def _hadamard_matrix(size: int) -> Tensor:
-    """(size, size) float32, orthonormal, natural order."""
-    matrix = torch.ones(1, 1)
-    while len(matrix) < size:
-        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
-    return matrix / math.sqrt(size)
+# What is exported of a matrix, by its form; of another form it is decoded.
+OPERATORS = {Leader.form: ExportedLinear}
 
 
 def replace_linears_(module: nn.Module) -> dict[str, nn.Module]:
     """Put what is exported in the place of every coded layer, in place.
 
-    A matrix that is not in the `leader` form (those few that a plan keeps without error) becomes an
+    A matrix in a form without an operator (those few that a plan keeps without error) becomes an
     ordinary dense layer.
 
     Returns:
@@ -121,8 +113,8 @@ def replace_linears_(module: nn.Module) -> dict[str, nn.Module]:
 def _exported(layer: CompressedLinear) -> nn.Module:
     compressed, dtype = layer.compressed, layer.weight.dtype
     bias = None if layer.bias is None else layer.bias.detach()
-    if isinstance(compressed.spec, Leader):
-        return ExportedLinear(compressed, bias, dtype)
+    if operator := OPERATORS.get(compressed.spec.form):
+        return operator(compressed, bias, dtype)
     dense = nn.Linear(layer.in_features, layer.out_features, bias is not None, dtype=dtype)
     dense.weight = nn.Parameter(decode(compressed).to(dtype), False)
     if bias is not None:

@@ -1,21 +1,31 @@
 """How a coded matrix is multiplied, by backends under one name each, and decoded fast."""
 
-from einsort_vla.kernels.backends import (
-    BACKENDS,
-    Backend,
+from einsort_vla.kernels.decoding import decode_fast
+from einsort_vla.kernels.dispatch import (
+    Fallback,
     check_available,
-    check_backend,
     device_of,
     make_backend,
+    resolve,
 )
-from einsort_vla.kernels.decoding import decode_fast
+from einsort_vla.kernels.registry import (
+    BACKENDS,
+    DECODED,
+    Backend,
+    BackendChoice,
+    BackendSpec,
+)
 
 __all__ = [
     "BACKENDS",
+    "DECODED",
     "Backend",
+    "BackendChoice",
+    "BackendSpec",
+    "Fallback",
     "check_available",
-    "check_backend",
     "decode_fast",
     "device_of",
     "make_backend",
+    "resolve",
 ]

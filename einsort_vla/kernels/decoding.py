@@ -1,34 +1,32 @@
 """Decoding by the fastest code there is where the parts lie."""
 
 import functools
-import importlib
 import logging
-from collections.abc import Callable
 
 from torch import Tensor
 
-from einsort_vla.codec import CompressedTensor, Leader, decode
-from einsort_vla.errors import MissingDependency
+from einsort_vla.codec import CompressedTensor, decode
+from einsort_vla.kernels.registry import backend_specs
 
 log = logging.getLogger(__name__)
 
 
 def decode_fast(compressed: CompressedTensor) -> Tensor:
-    """As `codec.decode`; by compiled code, for what is in the `leader` form in memory.
+    """As `codec.decode`; by compiled code, if a backend has some for the form and the device.
 
     Bit for bit the same, but for rounding where it is rotated; strides may be others.
     """
-    if isinstance(compressed.spec, Leader) and compressed.parts["signs"].device.type == "cpu":
-        return _decode_leader()(compressed)
+    device = next(iter(compressed.parts.values())).device.type
+    for spec in backend_specs():
+        decoder = spec.decoders.get(compressed.spec.form)
+        if decoder is None or spec.device != device:
+            continue
+        if not (reason := spec.why_unavailable()):
+            return decoder(compressed)
+        _log_once(reason)
     return decode(compressed)
 
 
-@functools.cache  # without a compiler it is looked for, and missed, once
-def _decode_leader() -> Callable[[CompressedTensor], Tensor]:
-    backend = importlib.import_module("einsort_vla.kernels.cpu.backend")
-    try:
-        backend.library()
-    except MissingDependency as error:
-        log.warning("codes are decoded without compiled code, several times slower: %s", error)
-        return decode
-    return backend.decode
+@functools.cache
+def _log_once(reason: str) -> None:
+    log.warning("codes are decoded without compiled code, several times slower: %s", reason)

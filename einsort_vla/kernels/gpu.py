@@ -9,7 +9,7 @@ from torch import Tensor
 
 from einsort_vla.codec import CompressedTensor, Leader
 from einsort_vla.codec.leader import table_on
-from einsort_vla.errors import MissingDependency, UsageError
+from einsort_vla.errors import UsageError
 from einsort_vla.kernels import hadamard  # noqa: F401  registers the op
 from einsort_vla.kernels.words import to_words
 
@@ -34,7 +34,7 @@ def why_unsuitable() -> str | None:
     return (
         f"compute capability {_text(LEAST_CAPABILITY)} is needed, and "
         f"{torch.cuda.get_device_name(i)} (cuda:{i}) has {_text(least)}; hide it by "
-        "CUDA_VISIBLE_DEVICES, or use --backend dense"
+        "CUDA_VISIBLE_DEVICES, or use --backend decoded"
     )
 
 
@@ -52,29 +52,18 @@ def check_input(x: Tensor, backend: str, kind: str = "cuda") -> None:
 
 
 class GpuBackend(ABC):
-    """Decodes within the product, or for many rows before it; only the coded matrix is kept.
-
-    Raises:
-        MissingDependency: what the backend needs is not here; the message says what.
-    """
+    """Decodes within the product, or for many rows before it; only the coded matrix is kept."""
 
     name: ClassVar[str]
     kind = "cuda"
     """Of the devices whose inputs it takes."""
 
     def __init__(self, compressed: CompressedTensor) -> None:
-        if reason := self.missing():
-            raise MissingDependency(f"--backend {self.name}: {reason}")
         assert isinstance(compressed.spec, Leader)
         self._compressed, self._spec = compressed, compressed.spec
         self._device: torch.device | None = None
         if compressed.parts["signs"].is_cuda:
             self._prepare(compressed.parts["signs"].device)
-
-    @staticmethod
-    @abstractmethod
-    def missing() -> str | None:
-        """What stands against it on this machine, with the fix; None if nothing does."""
 
     @abstractmethod
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:

@@ -6,9 +6,9 @@ import math
 import torch
 from torch import Tensor
 
-from einsort_vla.codec.rotation import rotate, rotation_parts
+from einsort_vla.codec.rotation import rotation_factors
 
-LARGEST_BITS = 6  # of a Hadamard matrix; a larger one is a Kronecker product of several
+LARGEST_BITS = 6  # of a Hadamard matrix; a wider rotation has several
 
 LIBRARY = torch.library.Library("einsort", "FRAGMENT")
 LIBRARY.define("hadamard(Tensor x) -> Tensor")
@@ -37,13 +37,6 @@ def _(x: Tensor) -> Tensor:
 @functools.lru_cache(maxsize=64)
 def _parts(n: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
     """Signs (n,), and the factors whose Kronecker product the rotation is without them."""
-    signs, cosine = rotation_parts(n)
-    power = (n // len(cosine)).bit_length() - 1
-    factors = [_hadamard(min(LARGEST_BITS, power - done)) for done in range(0, power, LARGEST_BITS)]
-    return signs.to(device, dtype), [part.to(device, dtype) for part in (*factors, cosine)]
-
-
-def _hadamard(bits: int) -> Tensor:
-    """(2^bits, 2^bits) float64: the rotation of that width without its signs."""
-    unit = torch.eye(2**bits, dtype=torch.float64)
-    return rotate(unit * rotation_parts(2**bits)[0])
+    n_bits = (n & -n).bit_length() - 1
+    signs, factors = rotation_factors(n, -(-n_bits // LARGEST_BITS))
+    return signs.to(device, dtype), [factor.to(device, dtype) for factor in factors]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from einsort_vla.codec import CodecSpec, CompressedTensor, Shape
-from einsort_vla.kernels import Backend, make_backend
+from einsort_vla.kernels import DECODED, Backend, BackendChoice, Fallback, make_backend, resolve
 
 
 class CompressedLinear(nn.Module):
@@ -27,7 +27,7 @@ class CompressedLinear(nn.Module):
         self,
         compressed: CompressedTensor,
         bias: Tensor | None,
-        backend: str = "dense",
+        backend: BackendChoice = DECODED,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class CompressedLinear(nn.Module):
         self._like: Tensor
         like = torch.full((1,), torch.nan, dtype=dtype, device="cpu")
         self.register_buffer("_like", like, persistent=False)
-        self._backend_name = backend
+        self._choice = backend
         self._backend: Backend | None = None
         if not any(tensor.is_meta for tensor in compressed.parts.values()):
             self._backend = make_backend(backend, compressed)
@@ -51,7 +51,7 @@ class CompressedLinear(nn.Module):
         spec: CodecSpec,
         shape: Shape,
         bias: Tensor | None,
-        backend: str = "dense",
+        backend: BackendChoice = DECODED,
         dtype: torch.dtype = torch.float32,
     ) -> "CompressedLinear":
         """A layer whose parts are on the meta device, to be loaded."""
@@ -83,8 +83,17 @@ class CompressedLinear(nn.Module):
             MissingDependency: the backend that was named cannot run here.
         """
         if self._backend is None:
-            self._backend = make_backend(self._backend_name, self.compressed)
+            self._backend = make_backend(self._choice, self.compressed)
         return self._backend
+
+    @property
+    def fallback(self) -> Fallback | None:
+        """Why another backend computes than the one that was asked for; None if it does.
+
+        Raises:
+            MissingDependency: the backend that was named cannot run here.
+        """
+        return resolve(self._choice, self.compressed)[1]
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
@@ -113,5 +122,13 @@ def _forget_backend(layer: Any, _: Any) -> None:
 
 def count_backends(model: nn.Module) -> dict[str, int]:
     """How many coded layers of a model each backend multiplies, by what really computes."""
-    layers = (layer for layer in model.modules() if isinstance(layer, CompressedLinear))
-    return dict(Counter(layer.backend.name for layer in layers))
+    return dict(Counter(layer.backend.name for layer in _coded(model)))
+
+
+def count_fallbacks(model: nn.Module) -> dict[Fallback, int]:
+    """How many coded layers of a model another backend multiplies than was asked for, and why."""
+    return dict(Counter(layer.fallback for layer in _coded(model) if layer.fallback))
+
+
+def _coded(model: nn.Module) -> list[CompressedLinear]:
+    return [layer for layer in model.modules() if isinstance(layer, CompressedLinear)]

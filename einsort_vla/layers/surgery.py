@@ -5,10 +5,11 @@ from torch import Tensor, nn
 from einsort_vla.checkpoint import Checkpoint
 from einsort_vla.codec import CompressedTensor
 from einsort_vla.errors import CheckpointError, ShapeError
+from einsort_vla.kernels import DECODED, BackendChoice
 from einsort_vla.layers.linear import CompressedLinear
 
 
-def load_(model: nn.Module, checkpoint: Checkpoint, backend: str = "dense") -> nn.Module:
+def load_(model: nn.Module, checkpoint: Checkpoint, backend: BackendChoice = DECODED) -> nn.Module:
     """Replace each coded matrix's `nn.Linear` and set all other tensors, strictly, in place.
 
     The model may have been built `without_weights`. Its own types are kept: they are what it
@@ -28,7 +29,9 @@ def load_(model: nn.Module, checkpoint: Checkpoint, backend: str = "dense") -> n
     return model
 
 
-def _replace(model: nn.Module, path: str, compressed: CompressedTensor, backend: str) -> None:
+def _replace(
+    model: nn.Module, path: str, compressed: CompressedTensor, backend: BackendChoice
+) -> None:
     linear = _find(model, path)
     if not isinstance(linear, nn.Linear):
         raise CheckpointError(f"{path} is {type(linear).__name__}, not a linear layer.")

@@ -11,8 +11,7 @@ from einsort_vla.lerobot.calibration import (
     replaced,
     watch_inputs,
 )
-from einsort_vla.lerobot.loading import VLM_FOLDER, load_policy, quiet_lerobot, resolve_folder
-from einsort_vla.lerobot.names import in_policy
+from einsort_vla.lerobot.loading import load_policy, quiet_lerobot, resolve_folder
 from einsort_vla.lerobot.observations import (
     Observation,
     load_observations,
@@ -26,7 +25,6 @@ from einsort_vla.lerobot.prefix import PrefixWatch, compressed_prefix
 from einsort_vla.lerobot.sampling import Shown, replace_sampling_
 
 __all__ = [
-    "VLM_FOLDER",
     "LoadedPolicy",
     "Observation",
     "PrefixWatch",
@@ -35,7 +33,6 @@ __all__ = [
     "action_error",
     "action_errors",
     "compressed_prefix",
-    "in_policy",
     "load_observations",
     "load_policy",
     "made_up_observations",

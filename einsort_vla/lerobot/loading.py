@@ -9,20 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from einsort_vla.checkpoint import TYPE_PREFIX, DenseFolder, is_compressed, read_config
+from einsort_vla.checkpoint import DenseFolder, is_compressed, read_config
 from einsort_vla.errors import CheckpointError, MissingDependency
-from einsort_vla.lerobot.names import in_policy
+from einsort_vla.families import BACKBONE_FOLDER, FAMILIES, Family
 from einsort_vla.lerobot.policy import LoadedPolicy
 
-VLM_FOLDER = "vlm"  # tokenizer and configuration of the backbone, beside the weights
 _PREPROCESSOR = "policy_preprocessor.json"
 
 
-def load_policy(path_or_hub_id: str, device: str = "cpu", backend: str = "dense") -> LoadedPolicy:
+def load_policy(path_or_hub_id: str, device: str = "cpu", backend: str = "decoded") -> LoadedPolicy:
     """A policy, dense or compressed, from a folder or hub id; in float32, strictly loaded.
 
     Args:
@@ -86,23 +84,24 @@ def _build(config: dict[str, Any], folder: Path, device: str) -> Any:
     """The policy module that `config` describes, with weights not loaded yet."""
     draccus, configs, factory = _import_lerobot()
     known = configs.PreTrainedConfig.get_known_choices()
-    kind = config.get("type")
+    kind = str(config.get("type"))
     if kind not in known:
         raise CheckpointError(
             f"{folder} holds a policy of type {kind!r}, which LeRobot does not know. "
             f"Known: {', '.join(sorted(known))}."
         )
     fields = {key: value for key, value in config.items() if key != "type"}
-    fields["device"] = device
-    if (folder / VLM_FOLDER).is_dir():
-        fields["vlm_model_name"] = str(folder / VLM_FOLDER)
-    if "load_vlm_weights" in fields:
-        fields["load_vlm_weights"] = False  # they are in the checkpoint itself
+    fields |= {"device": device} | _family(kind).settings_in(folder)
     try:
         settings = draccus.decode(known[kind], fields)
         return factory.get_policy_class(kind)(settings)
     except Exception as error:
         raise CheckpointError(f"{folder}: its config.json cannot be used: {error}") from error
+
+
+def _family(kind: str) -> Family:
+    """What is known of a dense policy; those that are not compressed run all the same."""
+    return FAMILIES.get(kind, Family(kind))
 
 
 def _load_compressed(folder: Path, device: str, backend: str) -> Any:
@@ -125,11 +124,11 @@ def _load_compressed(folder: Path, device: str, backend: str) -> Any:
     )
 
 
-def _load_dense(module: torch.nn.Module, dense: DenseFolder) -> None:
+def _load_dense(module: Any, dense: DenseFolder) -> None:
     """Load the weight files; every tensor must be there, none may be left over."""
     try:
         state = {name: tensor for file in dense.files for name, tensor in load_file(file).items()}
-        state = in_policy(module, state)
+        state = _family(module.config.type).in_policy(module, state)
         missing, extra = module.load_state_dict(state, strict=False)
     except SafetensorError as error:
         raise CheckpointError(f"{dense.folder} is damaged or truncated: {error}") from error
@@ -150,8 +149,8 @@ def _wrap(module: Any, folder: Path) -> LoadedPolicy:
     from lerobot.policies.factory import make_pre_post_processors
 
     overrides: dict[str, Any] = {"device_processor": {"device": module.config.device}}
-    if (folder / VLM_FOLDER).is_dir() and not module.config.type.startswith(TYPE_PREFIX):
-        overrides["tokenizer_processor"] = {"tokenizer_name": str(folder / VLM_FOLDER)}
+    if (folder / BACKBONE_FOLDER).is_dir() and not is_compressed(read_config(folder)):
+        overrides["tokenizer_processor"] = {"tokenizer_name": str(folder / BACKBONE_FOLDER)}
     preprocess, postprocess = make_pre_post_processors(
         module.config, pretrained_path=str(folder), preprocessor_overrides=overrides
     )

@@ -1,6 +1,5 @@
 """What a policy saw: kept in files, read from LeRobot datasets, or made up."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from einsort_vla.atomic import atomic_file
 from einsort_vla.errors import CheckpointError, MissingDependency
 
 TASK_KEY = "task"
@@ -26,9 +26,8 @@ def save_observations(path: Path, observations: Sequence[Observation]) -> None:
         for key in observations[0]
         if key != TASK_KEY
     }
-    unfinished = path.with_name(f"{path.name}.partial")
-    save_file(arrays, unfinished, metadata={TASK_KEY: observations[0][TASK_KEY]})
-    os.replace(unfinished, path)
+    with atomic_file(path) as partial:
+        save_file(arrays, partial, metadata={TASK_KEY: observations[0][TASK_KEY]})
 
 
 def load_observations(paths: Sequence[Path]) -> list[Observation]:

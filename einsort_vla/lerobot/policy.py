@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from einsort_vla.errors import UsageError
-from einsort_vla.lerobot.names import in_policy
+from einsort_vla.families import family_of
 from einsort_vla.lerobot.observations import TASK_KEY, Observation
 
 
@@ -43,7 +43,8 @@ class LoadedPolicy:
 
     def layers(self, weights: Iterable[str]) -> dict[str, nn.Linear]:
         """The linear layers of a checkpoint's weights, by the names stored there."""
-        stored = in_policy(self.module, {name: name for name in weights})
+        family = family_of(self.module.config.type)
+        stored = family.in_policy(self.module, {name: name for name in weights})
         return {
             name: self.module.get_submodule(own.removesuffix(".weight"))
             for own, name in stored.items()

@@ -10,20 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from einsort_vla.checkpoint import TYPE_PREFIX
 from einsort_vla.codec import CodecSpec
-from einsort_vla.errors import UsageError, unknown_name
+from einsort_vla.errors import UsageError
+from einsort_vla.families import prefix_of
 from einsort_vla.lerobot.policy import LoadedPolicy
 
 if TYPE_CHECKING:
     from einsort_vla.cache import CacheReport, EinSortCache
-
-# The module that reads the prefix, and which of LeRobot's modules copies the cache at each step.
-_READERS = {
-    "smolvla": ("vlm_with_expert", None),
-    "pi0": ("paligemma_with_expert", "lerobot.policies.pi0.modeling_pi0"),
-    "pi05": ("paligemma_with_expert", "lerobot.policies.pi05.modeling_pi05"),
-}
 
 
 @dataclass
@@ -61,14 +54,11 @@ def compressed_prefix(
     from einsort_vla.cache import EinSortCache
 
     module = policy.module if isinstance(policy, LoadedPolicy) else policy
-    kind = module.config.type.removeprefix(TYPE_PREFIX)
-    if kind not in _READERS:
-        raise unknown_name("policy with a prefix that can be compressed", kind, _READERS)
+    prefix = prefix_of(module.config.type)
     if not getattr(module.config, "use_cache", True):
         raise UsageError("the policy's config.json says use_cache: false; there is no prefix kept.")
     EinSortCache(codec, rate)  # refuses what cannot be, before anything is changed
-    name, copier = _READERS[kind]
-    reader, watch = getattr(module.model, name), PrefixWatch()
+    reader, watch = getattr(module.model, prefix.reader), PrefixWatch()
     read = reader.forward
 
     def forward(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -80,7 +70,7 @@ def compressed_prefix(
         watch.cache = _compressed(exact, EinSortCache(codec, rate))
         return outputs, watch.cache
 
-    with _replaced(reader, "forward", forward), _shared_copies(copier):
+    with _replaced(reader, "forward", forward), _shared_copies(prefix.copier):
         yield watch
 
 

@@ -1,12 +1,11 @@
 """Which code each matrix gets, so that the whole meets a rate."""
 
-from einsort_vla.plan.allocation import (
-    MAX_RATE,
-    Plan,
+from einsort_vla.plan.allocation import MAX_RATE, Plan, allocate, check_rate, describe_cores
+from einsort_vla.plan.candidates import (
+    Candidates,
+    DenseWeights,
     PlannedTensor,
-    allocate,
-    check_rate,
-    describe_cores,
+    candidates_of,
     options,
     planned,
 )
@@ -14,10 +13,13 @@ from einsort_vla.plan.statistics import InputStatistics, is_statistics
 
 __all__ = [
     "MAX_RATE",
+    "Candidates",
+    "DenseWeights",
     "InputStatistics",
     "Plan",
     "PlannedTensor",
     "allocate",
+    "candidates_of",
     "check_rate",
     "describe_cores",
     "is_statistics",

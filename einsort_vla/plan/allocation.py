@@ -8,19 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
-
-from einsort_vla.codec import (
-    DENSE_BITS,
-    CodecSpec,
-    Dense,
-    Lossless,
-    Shape,
-    choices,
-    n_bits,
-    spec_from_dict,
-)
+from einsort_vla.codec import DENSE_BITS, Codec, Dense, Lossless, spec_from_dict
 from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.plan.candidates import Candidates, PlannedTensor, planned
 
 MAX_RATE = 0.95
 BY_SIZE = 0.2  # share of a matrix's importance that is its size even where actions do not move
@@ -31,21 +21,10 @@ FINER_BITS = 0.75  # above the mean, a matrix is listed with the reason
 
 
 @dataclass(frozen=True)
-class PlannedTensor:
-    """The code of one matrix, with what it will cost."""
-
-    spec: CodecSpec
-    shape: Shape
-    bits: int
-    distortion: float  # predicted relative mean squared error
-    reason: str = ""  # why the plan spends more on it than on others
-
-
-@dataclass(frozen=True)
 class Plan:
     """Tensor name to code. All counts are over the compressible matrices only."""
 
-    form: str
+    codec: Codec
     rate_requested: float
     tensors: Mapping[str, PlannedTensor]
 
@@ -107,7 +86,7 @@ class Plan:
             }
             for name, t in self.tensors.items()
         }
-        return {"form": self.form, "rate_requested": self.rate_requested, "tensors": tensors}
+        return {"codec": str(self.codec), "rate_requested": self.rate_requested, "tensors": tensors}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Plan":
@@ -118,7 +97,7 @@ class Plan:
         """
         try:
             tensors = {name: _planned_from(entry) for name, entry in data["tensors"].items()}
-            return cls(data["form"], data["rate_requested"], tensors)
+            return cls(Codec.parse(data["codec"]), data["rate_requested"], tensors)
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise CheckpointError(f"the compression plan cannot be read: {error}") from error
 
@@ -144,25 +123,8 @@ def check_rate(rate: float) -> float:
     return rate
 
 
-def options(shape: Shape, form: str, weight: Tensor | None = None) -> list[PlannedTensor]:
-    """What one matrix can be coded as, with the error expected of each code.
-
-    Args:
-        shape: (out_features, in_features).
-        form: the codec form to choose from.
-        weight: the matrix itself; without it, codes whose size depends on it are left out.
-
-    Raises:
-        UsageError: the form is unknown.
-    """
-    return [planned(spec, shape, error) for spec, error in choices(form, shape, weight)]
-
-
 def allocate(
-    candidates: Mapping[str, Sequence[PlannedTensor]],
-    rate: float,
-    form: str,
-    sensitivities: Mapping[str, float] | None = None,
+    candidates: Candidates, rate: float, sensitivities: Mapping[str, float] | None = None
 ) -> Plan:
     """Spend 16 (1 - rate) bits a weight where they remove most distortion.
 
@@ -171,9 +133,8 @@ def allocate(
     rate never gives any matrix a worse code.
 
     Args:
-        candidates: for each compressible matrix what it can be coded as, in any order.
+        candidates: what each compressible matrix can be coded as.
         rate: share of their bf16 bytes to remove, everything stored counted.
-        form: the codec form that they come from, with its options.
         sensitivities: for each matrix, error of the actions per unit of its relative error; without
             them the squared relative error is summed over weights, the smallest matrices apart.
 
@@ -182,26 +143,27 @@ def allocate(
         CheckpointError: a matrix has no sensitivity.
     """
     check_rate(rate)
-    if not candidates:
+    if not candidates.tensors:
         raise UsageError("there is no compressible matrix: nothing to plan.")
-    ladders = {name: _ladder(points) for name, points in candidates.items()}
+    ladders = {name: _ladder(points) for name, points in candidates.tensors.items()}
     sizes = {name: math.prod(ladder[0].shape) for name, ladder in ladders.items()}
     importance = _importance(sizes, sensitivities)
     budget = math.floor(DENSE_BITS * (1 - rate) * sum(sizes.values()))
     chosen = {name: ladder[0] for name, ladder in ladders.items()}
     spent = sum(code.bits for code in chosen.values())
     if spent > budget:
-        reach = Plan(form, rate, chosen).rate
+        reach = Plan(candidates.codec, rate, chosen).rate
         raise UsageError(
-            f"--codec {form} reaches rate {math.floor(reach * 1e4) / 1e4} at most on these layers "
-            f"(scales and padding counted); {rate} was asked for."
+            f"--codec {candidates.codec} reaches rate {math.floor(reach * 1e4) / 1e4} at most on "
+            f"these layers (scales and padding counted); {rate} was asked for."
         )
     for name, code, cost in _upgrades(ladders, importance):
         if spent + cost > budget:
             break
         spent += cost
         chosen[name] = code
-    return _with_reasons(Plan(form, rate, _leave_dense(chosen, budget - spent)), importance)
+    plan = Plan(candidates.codec, rate, _leave_dense(chosen, budget - spent))
+    return _with_reasons(plan, importance)
 
 
 def _importance(
@@ -276,11 +238,6 @@ def _leave_dense(chosen: dict[str, PlannedTensor], budget: int) -> dict[str, Pla
             budget -= cost[name]
             result[name] = dense[name]
     return result
-
-
-def planned(spec: CodecSpec, shape: Shape, distortion: float) -> PlannedTensor:
-    """One matrix's code with its bits."""
-    return PlannedTensor(spec, shape, n_bits(spec, shape), distortion)
 
 
 def _planned_from(entry: Mapping[str, Any]) -> PlannedTensor:

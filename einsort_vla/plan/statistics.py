@@ -1,16 +1,16 @@
 """What each linear layer's inputs look like in use: X^T X, streamed, and kept in a file."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import partial as bound
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from einsort_vla.atomic import atomic_file
 from einsort_vla.errors import CheckpointError
 
 FORMAT_FAMILY = "einsort-statistics-"
@@ -42,7 +42,7 @@ class InputStatistics:
                 module.
         """
         handles = [
-            layer.register_forward_pre_hook(partial(self._hook, name))
+            layer.register_forward_pre_hook(bound(self._hook, name))
             for name, layer in layers.items()
         ]
         try:
@@ -85,9 +85,8 @@ class InputStatistics:
             "source_sha256": self.source_sha256,
             "content": json.dumps(content),
         }
-        unfinished = path.with_name(f"{path.name}.partial")
-        save_file(self.second_moments, unfinished, metadata=metadata)
-        os.replace(unfinished, path)
+        with atomic_file(path) as partial:
+            save_file(self.second_moments, partial, metadata=metadata)
 
     @classmethod
     def load(cls, path: Path) -> "InputStatistics":

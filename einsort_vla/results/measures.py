@@ -5,12 +5,12 @@ the `kind`, one sentence for the whole, and one `Measure` for each number, by ar
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from einsort_vla.atomic import write_text
 from einsort_vla.errors import CheckpointError
 from einsort_vla.results.folder import REPORT
 
@@ -57,10 +57,8 @@ class Findings:
 
 def write_findings(findings: Findings, folder: Path) -> None:
     """Write report.json, whole or not at all."""
-    partial = folder / f"{REPORT}.partial"
     content = {"schema": SCHEMA, **asdict(findings)}
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, folder / REPORT)
+    write_text(folder / REPORT, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_findings(folder: Path) -> Findings:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import einsort_vla
+from einsort_vla.atomic import write_text
 from einsort_vla.errors import CheckpointError, EngineError, MissingDependency
 from einsort_vla.runtime import gpu
 from einsort_vla.runtime.bundle import ENGINES, Bundle, sha256
@@ -46,9 +47,7 @@ def build_engines(
         on_progress(part)
         built[part] = _build(bundle, part, builder, plugin, folder / f"{part}.engine")
     receipt = {**_circumstances(bundle, builder, plugin), "parts": built}
-    partial = folder / f"{RECEIPT}.partial"
-    partial.write_text(json.dumps(receipt, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, folder / RECEIPT)
+    write_text(folder / RECEIPT, json.dumps(receipt, indent=1) + "\n")
     return receipt
 
 

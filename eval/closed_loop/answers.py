@@ -19,7 +19,8 @@ import numpy as np
 from einsort_vla.lerobot import Observation
 from envs.libero.protocol import look_seed
 from eval.run.arms import Variant
-from policies.lerobot_adapter import LeRobotPolicy
+from policies.lerobot_adapter import LeRobotPolicy, load
+from policies.onnx_adapter import load_onnx
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,15 @@ class Answerer:
 
     def _policy(self, variant: Variant) -> LeRobotPolicy:
         if variant not in self._policies:
-            self._policies[variant] = variant.load()
+            self._policies[variant] = load_variant(variant)
         return self._policies[variant]
+
+
+def load_variant(variant: Variant) -> LeRobotPolicy:
+    """The policy of a variant, run by what the variant says."""
+    if variant.bundle is not None:
+        return load_onnx(variant.path, variant.bundle)
+    return load(variant.path, variant.device, variant.backend)
 
 
 class AskedPolicy(ABC):

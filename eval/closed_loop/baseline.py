@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from einsort_vla.checkpoint import WEIGHTS
 from einsort_vla.errors import UsageError
 from einsort_vla.results import LOG, RUN, EpisodeRecord, read_episodes, read_run
 from eval.closed_loop.request import Request
@@ -26,7 +25,7 @@ def read_dense(baseline: Path, request: Request) -> list[EpisodeRecord]:
         raise UsageError(f"--baseline {baseline} holds no run of eval/libero.py (no {RUN}).")
     earlier = read_run(baseline)
     earlier["inputs_sha256"] = {"policy": earlier["inputs_sha256"]["policy"]}
-    now = describe({}, {"policy": request.folder / WEIGHTS})
+    now = describe({}, {"policy": request.dense.sha256})
     now["protocol"] = json.loads(json.dumps(request.protocol.as_dict()))
     if other := [key for key in (*SAME, "protocol") if earlier.get(key) != now[key]]:
         raise UsageError(

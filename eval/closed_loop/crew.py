@@ -3,7 +3,7 @@
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -13,6 +13,7 @@ from typing import Protocol
 
 import psutil
 
+from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import SimulatorError, UsageError
 from einsort_vla.results import EpisodeRecord
 from eval.closed_loop.processes import CONTEXT, children_ignore_interrupts
@@ -233,6 +234,6 @@ def _bytes_of(process: BaseProcess | None) -> int:
         return 0
 
 
-def policy_bytes(paths: Sequence[Path]) -> int:
-    """Of policies that are loaded in float32, from weight files that hold two bytes a weight."""
-    return sum(2 * path.stat().st_size for path in paths)
+def loaded_bytes(dense: DenseFolder) -> int:
+    """Of a policy in float32, from weight files that hold two bytes a weight."""
+    return 2 * dense.n_bytes

@@ -10,13 +10,12 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from einsort_vla.checkpoint import DenseFolder
-from einsort_vla.cli.options import BackendOption, CalibrateOption, CodecOption
-from einsort_vla.codec import Leader, check_codec
+from einsort_vla.cli.options import BackendOption, CalibrateOption
+from einsort_vla.codec import Codec, Leader
 from einsort_vla.errors import UsageError
-from einsort_vla.export import family_of
+from einsort_vla.families import export_of
 from einsort_vla.kernels import check_available
 from einsort_vla.lerobot import resolve_folder
-from einsort_vla.plan import check_rate
 from einsort_vla.results import Scene
 from einsort_vla.runtime import WHOLE_CHUNK
 from envs.libero.benchmark import load_initial_states, load_task, n_tasks
@@ -24,7 +23,9 @@ from envs.libero.environment import ACTION_DIM, STATE_DIM
 from envs.libero.observation import PICTURE_KEYS, STATE_KEY
 from envs.libero.protocol import DEFAULT, Protocol, load_protocol
 from eval.closed_loop.recording import import_rerun
+from eval.run.arms import check_arms
 from eval.run.provenance import ROOT
+from eval.run.settings import ArmSettings
 
 MAX_DISPLACEMENT_M = 0.1  # farther, objects leave the table or stand in each other
 MAX_DELAY_MS = 5000.0
@@ -32,16 +33,11 @@ REFERENCE_POLICY = "policies/checkpoints/reference-libero"
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(ArmSettings):
     """`--rate R` removes the share R of the bytes of the policy's linear weights (everything that
     the code stores is counted) and runs the result beside the uncompressed policy; several rates,
     codes and delays give a curve, every arm on the same scenes with the same noise."""
 
-    rate: str
-    """Share of linear-weight bytes to remove, 0 to 0.95; 0 runs the dense policy alone. Several
-    separated by commas, or a series: 0,0.1,...,0.9."""
-    codec: CodecOption = "leader"
-    """Several separated by commas."""
     calibrate: CalibrateOption = None
     policy: str = REFERENCE_POLICY
     """Folder or hub id of a dense LeRobot policy."""
@@ -88,7 +84,7 @@ class Settings:
     """Move every object at random by up to this far in x and y."""
     wrong_pictures: bool = False
     """Control: show objects where another displacement would have put them."""
-    backend: BackendOption = "dense"
+    backend: BackendOption = "decoded"
     runtime: Literal["torch", "onnx"] = "torch"
     """What runs the compressed policy: PyTorch, or ONNX Runtime, once its whole chunk has been
     exported as one graph."""
@@ -99,12 +95,10 @@ class Request:
     """Settings that were found to be possible, with their lists read."""
 
     settings: Settings
-    rates: tuple[float, ...]  # of compressed arms; the dense one is always run
-    codecs: tuple[str, ...]
     delays_ms: tuple[float, ...]
     protocol: Protocol
     scenes: tuple[Scene, ...]  # in the order they are run
-    folder: Path  # of the dense policy
+    dense: DenseFolder
 
 
 def check_request(settings: Settings) -> Request:
@@ -113,51 +107,16 @@ def check_request(settings: Settings) -> Request:
     Raises:
         EinSortError: one message that names what was asked for, and what would be valid.
     """
-    rates, codecs = read_rates(settings.rate), settings.codec.split(",")
-    for codec in codecs:
-        check_codec(codec)
+    codecs, rates = check_arms(settings)
     check_available(settings.backend)
     _check_numbers(settings)
     if settings.record:
         import_rerun()
     protocol = load_protocol(settings.protocol)
     scenes = _list_scenes(settings)
-    folder = find_policy(settings.policy)
-    compressed = tuple(rate for rate in rates if rate)
-    _check_runtime(settings, bool(compressed), codecs, folder)
-    return Request(
-        settings, compressed, tuple(codecs), read_delays(settings.latency), protocol,
-        tuple(scenes), folder,
-    )  # fmt: skip
-
-
-def read_rates(text: str) -> tuple[float, ...]:
-    """`0.5`, `0,0.25,0.5`, or a series: `0,0.1,...,0.9`.
-
-    Raises:
-        UsageError: the text is no such list, or a rate is outside its range.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    try:
-        if "..." in parts:
-            first, second, dots, last = parts
-            if dots != "...":
-                raise ValueError
-            step = float(second) - float(first)
-            n = round((float(last) - float(first)) / step)
-            if n < 1 or abs(float(first) + n * step - float(last)) > 1e-9:
-                raise ValueError
-            rates = [round(float(first) + k * step, 10) for k in range(n + 1)]
-        else:
-            rates = [float(part) for part in parts]
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(
-            f"--rate {text!r} is no rate such as 0.5, no list such as 0,0.25,0.5, and no series "
-            "such as 0,0.1,...,0.9."
-        ) from None
-    for rate in rates:
-        check_rate(rate)
-    return tuple(dict.fromkeys(rates))
+    dense = find_policy(settings.policy)
+    _check_runtime(settings, bool(rates), codecs, dense)
+    return Request(settings, read_delays(settings.latency), protocol, tuple(scenes), dense)
 
 
 def read_delays(text: str) -> tuple[float, ...]:
@@ -244,24 +203,24 @@ def task_ids(tasks: str, suite: str) -> list[int]:
 
 
 def _check_runtime(
-    settings: Settings, has_compressed: bool, codecs: Sequence[str], folder: Path
+    settings: Settings, has_compressed: bool, codecs: Sequence[Codec], dense: DenseFolder
 ) -> None:
     """Refuse what ONNX Runtime cannot run."""
     if settings.runtime == "torch":
         return
     if not has_compressed:
         raise UsageError("--runtime onnx runs the compressed policy; --rate 0 makes none.")
-    if others := [codec for codec in codecs if codec.split()[0] != Leader.form]:
-        raise UsageError(f"--runtime onnx runs --codec leader, not {others[0]!r}.")
-    if settings.backend != "dense":
+    if others := [codec for codec in codecs if codec.form != Leader.form]:
+        raise UsageError(f"--runtime onnx runs --codec leader, not {others[0]}.")
+    if settings.backend != "decoded":
         raise UsageError("--backend is for --runtime torch; ONNX Runtime decodes by itself.")
     if settings.batch > 1:
         raise UsageError("--batch is for --runtime torch; the exported graph takes one look.")
-    family_of(str(DenseFolder(folder).config["type"]))
+    export_of(dense.policy_type)
 
 
-def find_policy(policy: str) -> Path:
-    """The folder of a dense policy that LIBERO can run.
+def find_policy(policy: str) -> DenseFolder:
+    """A dense policy that LIBERO can run.
 
     Raises:
         CheckpointError: there is no such policy, or it is compressed already.
@@ -269,7 +228,8 @@ def find_policy(policy: str) -> Path:
     """
     is_shipped = policy == REFERENCE_POLICY and not Path(REFERENCE_POLICY).exists()
     folder = ROOT / REFERENCE_POLICY if is_shipped else resolve_folder(policy)
-    config = DenseFolder(folder).config
+    dense = DenseFolder(folder)
+    config = dense.config
     features = config.get("input_features", {})
     cameras = [key for key, feature in features.items() if feature.get("type") == "VISUAL"]
     if other := sorted(set(cameras) - set(PICTURE_KEYS)):
@@ -279,7 +239,7 @@ def find_policy(policy: str) -> Path:
         )
     _check_size(folder, "state", features.get(STATE_KEY), STATE_DIM)
     _check_size(folder, "action", config.get("output_features", {}).get("action"), ACTION_DIM)
-    return folder
+    return dense
 
 
 def _check_size(folder: Path, what: str, feature: dict[str, Any] | None, size: int) -> None:

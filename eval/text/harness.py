@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
+from eval.text.settings import LOCAL
 
 FOLDER = Path(__file__).parent / "tasks"
-LOCAL = {"einsort_facts": "facts.yaml", "einsort_word_problems": "word_problems.yaml"}
 SCORES = ("acc", "acc_norm", "exact_match")  # of the harness: those that are 0 or 1 a question
 BATCH = 8  # requests at once
 SEED = 1234  # of worked examples: the harness's own default

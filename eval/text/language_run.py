@@ -13,9 +13,9 @@ from einsort_vla import huggingface  # noqa: F401  (so that Transformers can loa
 from einsort_vla.checkpoint import read_config
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.results import appending, read_lines
+from eval.run.arms import Arm
 from eval.text.counting import counting
 from eval.text.harness import Answer, Examinee, Questions, quiet
-from eval.text.models import TextArm
 from eval.text.perplexity import Window, WindowScore, score_window
 
 WINDOWS, ANSWERS = "windows.jsonl", "answers.jsonl"
@@ -72,7 +72,7 @@ def check_model(folder: Path) -> int:
 
 
 def run_missing(
-    arms: Sequence[TextArm], exam: Exam, tokenizer: Any, folder: Path, device: str, console: Console
+    arms: Sequence[Arm], exam: Exam, tokenizer: Any, folder: Path, device: str, console: Console
 ) -> tuple[list[WindowScore], list[Answer]]:
     """Score what the logs of a run folder do not have yet; all scores and answers."""
     scores = [WindowScore(**line) for line in read_lines(folder / WINDOWS)]
@@ -107,7 +107,7 @@ def run_missing(
 
 
 def is_complete(
-    arms: Sequence[TextArm], exam: Exam, scores: Sequence[WindowScore], answers: Sequence[Answer]
+    arms: Sequence[Arm], exam: Exam, scores: Sequence[WindowScore], answers: Sequence[Answer]
 ) -> bool:
     """Whether every window is scored and every question answered."""
     return not any(_missing(arm.name, exam, scores, answers) for arm in arms)

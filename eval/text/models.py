@@ -1,98 +1,41 @@
 """The models of a text evaluation: a dense Transformers model, and compressed copies of it."""
 
 import importlib.util
-import os
-import shutil
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from einsort_vla.atomic import atomic_folder
 from einsort_vla.checkpoint import (
     WEIGHTS,
     DenseFolder,
-    compress_folder,
     file_sha256,
-    plan_folder,
-    read_folder,
 )
-from einsort_vla.cli.options import CodecOption
-from einsort_vla.codec import check_codec
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 from einsort_vla.lerobot import resolve_folder
-from einsort_vla.plan import InputStatistics, Plan
-from eval.closed_loop.request import read_rates
-from eval.run.arms import DENSE
 from eval.run.provenance import ROOT
+from eval.text.settings import SMOLLM2
 
-SMOLLM2 = "smollm2-135m"  # the default: the one language model that comes as a package
 CONVERTED = ROOT / "outputs" / "models"
-ArmPlans = Mapping[tuple[str, float], Plan]
-"""By code and rate."""
 
 
-@dataclass(frozen=True)
-class ArmSettings:
-    """The options that say which models are compared."""
-
-    rate: str
-    """Share of linear-weight bytes to remove, 0 to 0.95; 0 runs the dense model alone. Several
-    separated by commas, or a series: 0,0.25,...,0.75."""
-    codec: CodecOption = "leader"
-    """Several separated by commas."""
-    include: str = "*"
-    """Patterns, separated by commas, of tensor names that may be coded: "*text_model*" for the
-    language part of SmolVLM2 alone."""
-    exclude: str = ""
-    """Patterns of those that stay dense all the same. What is left out counts in the rate."""
-    device: str = "cpu"
-    """What runs the models: cpu, cuda."""
-
-
-@dataclass(frozen=True)
-class TextArm:
-    """One model on disk, under the name it has in all results."""
-
-    name: str
-    folder: Path
-    codec: str | None = None
-    rate: float = 0.0
-    plan: Plan | None = None
-
-    def facts(self) -> dict[str, Any]:
-        """What run.json and report.json say of it."""
-        return {
-            "codec": self.codec,
-            "rate_requested": self.rate,
-            "weight_bytes": sum(path.stat().st_size for path in self.folder.glob("*.safetensors")),
-            "compression": None
-            if self.plan is None
-            else {"rate_achieved": self.plan.rate, "bits_per_weight": self.plan.bits_per_weight},
-        }
-
-
-def check_arms(settings: ArmSettings) -> None:
-    """Refuse what no model could be made or run by.
+def check_device(device: str) -> None:
+    """Refuse a device that no model could be run on.
 
     Raises:
-        UsageError: a rate, a codec or a device that cannot be.
+        UsageError: it cannot be used.
     """
-    read_rates(settings.rate)
-    for codec in settings.codec.split(","):
-        check_codec(codec)
     try:
-        torch.empty(1, device=settings.device)
+        torch.empty(1, device=device)
     except Exception as error:  # an unknown name, a CUDA that is not there: several classes
         reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {settings.device} cannot be used: {reason}") from error
+        raise UsageError(f"--device {device} cannot be used: {reason}") from error
 
 
-def find_model(model: str, console: Console) -> Path:
-    """The folder of a dense model.
+def find_model(model: str, console: Console) -> DenseFolder:
+    """A dense model.
 
     Args:
         model: a folder, a hub id, or `smollm2-135m` for SmolLM2-135M-Instruct out of the package
@@ -111,63 +54,13 @@ def find_model(model: str, console: Console) -> Path:
                 f"{folder} is no Transformers model (no config.json). Name a folder, a hub id, or "
                 f"{SMOLLM2}."
             )
-        return folder
+        return DenseFolder(folder)
     packed = _packed()
     folder = CONVERTED / f"{SMOLLM2}-{file_sha256(packed)[:12]}"
     if not (folder / WEIGHTS).is_file():
         with console.status(f"Converting {packed.name}, once, to {folder}"):
             _convert(packed, folder)
-    return folder
-
-
-def plan_arms(
-    source: Path, settings: ArmSettings, calibration: InputStatistics | None = None
-) -> ArmPlans:
-    """A plan for each code and each rate above 0.
-
-    Raises:
-        UsageError: a rate that a code cannot reach, or a pattern that fits no matrix.
-    """
-    include = settings.include.split(",")
-    exclude = settings.exclude.split(",") if settings.exclude else ()
-    return {
-        (codec, rate): plan_folder(source, rate, codec, calibration, include, exclude)
-        for codec in settings.codec.split(",")
-        for rate in read_rates(settings.rate)
-        if rate
-    }
-
-
-def make_arms(
-    source: Path,
-    plans: ArmPlans,
-    folder: Path,
-    calibration: InputStatistics | None,
-    console: Console,
-) -> list[TextArm]:
-    """The dense model, then a compressed copy in `folder` for each plan; kept copies of an earlier
-    start are used again.
-
-    Raises:
-        CheckpointError: a copy there is of another code.
-    """
-    arms = [TextArm(DENSE, source)]
-    for (codec, rate), plan in plans.items():
-        name = f"{codec} {rate:g}"
-        path = folder / name.replace(" ", "-")
-        if not path.exists():
-            with console.status(f"Compressing to {name}"):
-                compress_folder(source, path, plan, calibration)
-        elif read_folder(path).plan != plan:
-            raise CheckpointError(f"{path} holds another code than this run asks for.")
-        arms.append(TextArm(name, path, codec, rate, plan))
-    return arms
-
-
-def weight_files(folder: Path) -> dict[str, Path]:
-    """The files of a model's weights, under the names that run.json has their SHA-256 by."""
-    files = DenseFolder(folder).files
-    return {"model": files[0]} if len(files) == 1 else {file.name: file for file in files}
+    return DenseFolder(folder)
 
 
 def _packed() -> Path:
@@ -185,19 +78,13 @@ def _convert(packed: Path, folder: Path) -> None:
     """Write it as a Transformers folder in bfloat16, whole or not at all."""
     from transformers import AutoModelForCausalLM
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
     place = {"pretrained_model_name_or_path": packed.parent, "gguf_file": packed.name}
     model: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16)
     model.hf_quantizer = None  # else it refuses to be saved, as a model that is still packed
     model.config.__dict__.pop("quantization_config", None)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
-    try:
+    with atomic_folder(folder) as partial:
         model.save_pretrained(partial)
         _tokenizer(packed).save_pretrained(partial)
-        os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _tokenizer(packed: Path) -> Any:

@@ -15,8 +15,8 @@ from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 from einsort_vla.results.measures import Estimate
 from einsort_vla.results.statistics import N_RESAMPLES
 from eval.run.provenance import ROOT
+from eval.text.settings import PROSE
 
-PROSE = "eval/text/prose/northanger_abbey.txt"  # the default: comes with the project
 COLUMN = "text"  # of a hub data set
 
 

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from einsort_vla.errors import MissingDependency
 from eval.text.scene_signs import Look
 
 SIZE_PX = 640
+FOLDER = Path(__file__).parent / "backgrounds"
 
 WALL: tuple[Look, ...] = ("board", "street", "plate", "poster")
 TABLE: tuple[Look, ...] = ("tag", "label", "plate")
@@ -52,6 +52,11 @@ class Frame:
     task_id: int
     camera: str
     places: tuple[Place, ...]
+
+    @property
+    def file_name(self) -> str:
+        """Of its picture, which `python -m eval.text.backgrounds.make` renders."""
+        return f"{self.suite}-{self.task_id}-{self.camera}.webp"
 
 
 # By eye, so that signs hang on walls, stand on free parts of tables and cover no robot.
@@ -112,7 +117,7 @@ class Background:
 
 
 def load_backgrounds() -> list[Background]:
-    """All of them; the simulator is started for each scene, seconds each.
+    """All of them.
 
     Raises:
         MissingDependency: scikit-learn, whose photographs are used, is not installed.
@@ -121,21 +126,11 @@ def load_backgrounds() -> list[Background]:
 
 
 def _frames() -> list[Background]:
-    from envs.libero.environment import LiberoEnv
-
-    found, env = [], None
+    found = []
     for frame in FRAMES:
-        task = (frame.suite, frame.task_id)
-        if env is None or (env.task.suite, env.task.task_id) != task:
-            if env is not None:
-                env.close()
-            env = LiberoEnv(*task)
-            env.set_scene({"init_state": 0})
-        picture: np.ndarray = env.simulator.render(frame.camera, SIZE_PX)
-        name = f"{frame.suite} task {frame.task_id}, {frame.camera}"
-        found.append(Background(name, Image.fromarray(picture), frame.places))
-    if env is not None:
-        env.close()
+        with Image.open(FOLDER / frame.file_name) as image:
+            name = f"{frame.suite} task {frame.task_id}, {frame.camera}"
+            found.append(Background(name, image.convert("RGB"), frame.places))
     return found
 
 

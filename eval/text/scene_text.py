@@ -5,22 +5,20 @@ TextVQA score: the signs are few, clean and all of a kind.
 """
 
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from einsort_vla.atomic import atomic_folder
 from eval.run.provenance import ROOT
 from eval.text.scene_backgrounds import Background, Place, load_backgrounds
 from eval.text.scene_drawing import compose
 from eval.text.scene_signs import Look, Sign, annotate, draw_sign
+from eval.text.settings import SCENE_TEXT
 from eval.text.vqa_data import PICTURES, QuestionSet, load_json
 
-NAME = "scene-text"
 VERSION = 2  # of what a seed means; older pictures are made anew
 MADE = ROOT / "outputs" / "scene-text"
 N_TRAIN = 64  # training questions, as many as the paper calibrates on
@@ -61,7 +59,7 @@ def load_scene_text(n_questions: int, seed: int, split: Split = "val") -> Questi
     if not folder.is_dir():
         make_scene_text(folder, n_questions, seed, load_backgrounds())
     found = load_json(folder / f"{split}.json", folder)
-    name = f"{NAME}, made by this project, seed {seed}"
+    name = f"{SCENE_TEXT}, made by this project, seed {seed}"
     return replace(found, name=name, notes=(NOT_TEXTVQA,))
 
 
@@ -69,20 +67,14 @@ def make_scene_text(
     folder: Path, n_questions: int, seed: int, backgrounds: list[Background]
 ) -> None:
     """Write pictures and both splits in TextVQA's form, the folder whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
-    try:
+    with atomic_folder(folder) as partial:
         (partial / PICTURES).mkdir()
         sizes: dict[Split, int] = {"val": n_questions, "train": N_TRAIN}
         for split, n in sizes.items():
             own_seed = seed if split == "val" else TRAIN_SEED
             records = _make_split(partial / PICTURES, split, n, own_seed, backgrounds)
-            content = {"dataset_type": split, "made_by": NAME, "data": records}
+            content = {"dataset_type": split, "made_by": SCENE_TEXT, "data": records}
             (partial / f"{split}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-        os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _make_split(

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-import tyro
 from rich.console import Console
 
+from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import CheckpointError, UsageError
+from eval.run.arms import Copy, check_arms, plan_copies
 from eval.text.answering import sees
-from eval.text.models import SMOLLM2, ArmPlans, ArmSettings, check_arms, find_model, plan_arms
-from eval.text.scene_text import N_TRAIN, NAME, load_scene_text
+from eval.text.models import check_device, find_model
+from eval.text.scene_text import N_TRAIN, load_scene_text
+from eval.text.settings import SCENE_TEXT, TextVqaSettings
 from eval.text.vqa_data import (
     HUB_NAMES,
     QuestionSet,
@@ -28,61 +30,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Settings(ArmSettings):
-    """`--rate R` removes the share R of the bytes of a model's linear weights (everything that the
-    code stores is counted) and asks the result and the dense model the same questions about text
-    in pictures, scored as TextVQA is."""
-
-    calibrate: Annotated[str | None, tyro.conf.arg(metavar="N|SOURCE")] = None
-    """Keep the outputs of layers close, not their weights: on N training questions (the paper has
-    64), or on a text file or statistics as in `einsort-vla compress`."""
-    model: str = SMOLLM2
-    """Folder or hub id of a dense Transformers model, one that sees or a language model, which is
-    given the text in the picture; smollm2-135m comes as a package."""
-    data: str = NAME
-    """scene-text: pictures made by this project, NOT TextVQA; textvqa: from the hub, by both names
-    it has there; another hub id or folder; the original TextVQA_0.5.1_val.json; or questions in
-    LLaVA's form (.jsonl), which have no answers."""
-    images: Path | None = None
-    """Folder of the pictures, for --data FILE."""
-    split: str = "validation"
-    """Of a hub data set."""
-    train: Path | None = None
-    """Training questions in the form of --data FILE, for --calibrate N and --shots."""
-    metric: Literal["auto", "accuracy", "agreement"] = "auto"
-    """accuracy against ten people's answers, or only agreement with the dense model; auto: by
-    whether there are answers."""
-    prompt: str = "lmms"
-    """lmms, llava or qwen_vl: whose prompt is used."""
-    ocr: Literal["auto", "none", "data", "read"] = "auto"
-    """OCR tokens in the prompt: none, the data set's, or read from the picture by
-    rapidocr-onnxruntime; auto: none for a model that sees, else the data set's where it has any."""
-    shots: int | None = None
-    """Worked examples before each question, for language models; by default 8 with scene-text
-    (SmolLM2-135M answers in sentences without), else 0 as in the published protocol."""
-    limit: int | None = None
-    """Questions to ask, from the first; default: all, of scene-text 64."""
-    max_new_tokens: int = 16
-    """Longest answer."""
-    batch: int = 8
-    """Questions answered in one pass."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """In which the models compute."""
-    seed: int = 0
-    """Of scene-text and of the bootstrap."""
-    output: Path | None = None
-    """Folder for the results; default: outputs/textvqa-<time>."""
-    resume: bool = False
-    """Go on with the run in --output; answers are kept."""
-
-
-@dataclass(frozen=True)
-class Request:
+class TextVqaRequest:
     """Settings that were found to be possible, with their lists read and their data at hand."""
 
-    settings: Settings
-    plans: ArmPlans  # without a look at what the layers see
-    folder: Path  # of the dense model
+    settings: TextVqaSettings
+    dense: DenseFolder
+    copies: tuple[Copy, ...]  # planned without a look at what the layers see
     is_seeing: bool
     ocr: Literal["none", "data", "read"]
     data: QuestionSet
@@ -95,22 +48,23 @@ class Request:
         return _number(self.settings.calibrate)
 
 
-def check_request(settings: Settings, console: Console) -> Request:
+def check_request(settings: TextVqaSettings, console: Console) -> TextVqaRequest:
     """Refuse whatever cannot work, before anything is written.
 
     Raises:
         EinSortError: one message that names what was asked for, and what would be valid.
     """
     check_arms(settings)
+    check_device(settings.device)
     _check_numbers(settings)
     prompt_for(settings.prompt, "", None)  # an unknown prompt
-    folder = find_model(settings.model, console)
-    is_seeing = sees(folder)
+    dense = find_model(settings.model, console)
+    is_seeing = sees(dense.folder)
     n_shots = _n_shots(settings, is_seeing)
-    plans = plan_arms(folder, settings)
+    copies = plan_copies(dense, settings)
     data = _load(settings, console)
     ocr = choose_ocr(settings.ocr, is_seeing, data)
-    has_answers = _has_answers(settings, data, bool(plans))
+    has_answers = _has_answers(settings, data, bool(copies))
     training = _training(settings, max(n_shots, _number(settings.calibrate) or 0), console)
     if training:  # they must have what the questions have
         choose_ocr(ocr, is_seeing, QuestionSet("the training questions", training))
@@ -118,9 +72,10 @@ def check_request(settings: Settings, console: Console) -> Request:
     if len(shots) < n_shots or not all(question.answers for question in shots):
         raise UsageError(f"--shots {n_shots}: there are not so many training questions answered.")
     n_calibration = _number(settings.calibrate) or 0
-    return Request(
-        settings, plans, folder, is_seeing, ocr, data, has_answers, shots, training[:n_calibration]
-    )
+    return TextVqaRequest(
+        settings, dense, tuple(copies), is_seeing, ocr, data, has_answers, shots,
+        training[:n_calibration],
+    )  # fmt: skip
 
 
 def choose_ocr(
@@ -149,7 +104,7 @@ def choose_ocr(
     return ocr
 
 
-def _check_numbers(settings: Settings) -> None:
+def _check_numbers(settings: TextVqaSettings) -> None:
     if settings.limit is not None and settings.limit < 1:
         raise UsageError(f"--limit {settings.limit} must be at least 1; leave it out for all.")
     if min(settings.batch, settings.max_new_tokens) < 1:
@@ -158,17 +113,17 @@ def _check_numbers(settings: Settings) -> None:
         raise UsageError("--seed, --shots and --calibrate N must be at least 0.")
 
 
-def _n_shots(settings: Settings, is_seeing: bool) -> int:
+def _n_shots(settings: TextVqaSettings, is_seeing: bool) -> int:
     if settings.shots is None:
-        return SCENE_SHOTS if settings.data == NAME and not is_seeing else 0
+        return SCENE_SHOTS if settings.data == SCENE_TEXT and not is_seeing else 0
     if settings.shots and is_seeing:
         raise UsageError("--shots is for language models; this one sees.")
     return settings.shots
 
 
-def _load(settings: Settings, console: Console) -> QuestionSet:
+def _load(settings: TextVqaSettings, console: Console) -> QuestionSet:
     path, images = Path(settings.data), settings.images
-    if settings.data == NAME:
+    if settings.data == SCENE_TEXT:
         with console.status("Making scene-text pictures"):
             return _load_scenes(settings, "val").first(settings.limit)
     if path.suffix in (".json", ".jsonl"):
@@ -178,7 +133,7 @@ def _load(settings: Settings, console: Console) -> QuestionSet:
         return load_hub(names, settings.split).first(settings.limit)
 
 
-def _load_scenes(settings: Settings, split: Literal["val", "train"]) -> QuestionSet:
+def _load_scenes(settings: TextVqaSettings, split: Literal["val", "train"]) -> QuestionSet:
     """Never fewer than by default, so that shorter runs share the pictures."""
     return load_scene_text(max(settings.limit or 0, SCENE_QUESTIONS), settings.seed, split)
 
@@ -193,7 +148,7 @@ def _load_file(path: Path, images: Path | None) -> QuestionSet:
     return load_json(path, images)
 
 
-def _has_answers(settings: Settings, data: QuestionSet, is_compared: bool) -> bool:
+def _has_answers(settings: TextVqaSettings, data: QuestionSet, is_compared: bool) -> bool:
     n = sum(bool(question.answers) for question in data.questions)
     if settings.metric == "agreement" or (settings.metric == "auto" and not n):
         if not is_compared:
@@ -210,11 +165,11 @@ def _has_answers(settings: Settings, data: QuestionSet, is_compared: bool) -> bo
     return True
 
 
-def _training(settings: Settings, n: int, console: Console) -> tuple[VqaQuestion, ...]:
+def _training(settings: TextVqaSettings, n: int, console: Console) -> tuple[VqaQuestion, ...]:
     """At least so many training questions, none of which is asked."""
     if not n:
         return ()
-    if settings.data == NAME:
+    if settings.data == SCENE_TEXT:
         found = _load_scenes(settings, "train")
     elif settings.train is not None:
         found = _load_file(settings.train, settings.images)
@@ -223,7 +178,7 @@ def _training(settings: Settings, n: int, console: Console) -> tuple[VqaQuestion
     else:
         found = _load(replace(settings, split="train", limit=2 * n), console)
     if len(found.questions) < n:
-        more = f" scene-text makes {N_TRAIN}." if settings.data == NAME else ""
+        more = f" scene-text makes {N_TRAIN}." if settings.data == SCENE_TEXT else ""
         raise UsageError(f"{n} training questions are asked for; {found.name} has fewer.{more}")
     return found.questions
 

@@ -11,9 +11,9 @@ from rich.console import Console
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.plan import InputStatistics
 from einsort_vla.results import appending, read_lines
+from eval.run.arms import Arm
 from eval.text.answering import AnsweringModel
 from eval.text.counting import counting
-from eval.text.models import TextArm
 from eval.text.reader import Reader
 from eval.text.vqa_data import VqaQuestion
 
@@ -66,10 +66,10 @@ def read_pictures(
 
 
 def answer_missing(
-    arms: Sequence[TextArm],
+    arms: Sequence[Arm],
     asked: Sequence[Asked],
     batch: int,
-    load: Callable[[TextArm], AnsweringModel],
+    load: Callable[[Arm], AnsweringModel],
     log: Path,
     console: Console,
 ) -> dict[str, dict[str, str]]:
@@ -110,9 +110,9 @@ def watch_questions(
     One at a time, so that no padding is counted.
     """
     statistics = InputStatistics(dense.sha256)
-    names = dense.family.linear or {}
     layers = {
-        name: model.model.get_submodule(own.removesuffix(".weight")) for name, own in names.items()
+        name: model.model.get_submodule(own.removesuffix(".weight"))
+        for name, own in dense.in_model.items()
     }
     counted = counting("training questions watched", ["question"] * len(asked), console)
     with counted as step, statistics.observing(layers):

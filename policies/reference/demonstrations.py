@@ -5,13 +5,13 @@ states are never touched. The executed action is noisy and the label is the clea
 Laskey et al. 2017, arXiv:1703.09327), so that the data holds recoveries.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from einsort_vla.atomic import atomic_file
 from envs.experts import Expert, make_expert
 from envs.libero.benchmark import load_task
 from envs.libero.observation import observe
@@ -68,8 +68,7 @@ class Recorder:
 
     def save(self, path: Path) -> None:
         """Write atomically: pictures (n_looks, 2, H, W, 3) uint8, the rest per step."""
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with atomic_file(path) as partial, partial.open("wb") as file:
             np.savez_compressed(
                 file,
                 pictures=np.stack(self.pictures),
@@ -79,7 +78,6 @@ class Recorder:
                 places=np.stack(self.places),
                 task=self._simulator.task.language,
             )
-        os.replace(partial, path)
 
 
 def random_scene(simulator: Simulator, rng: np.random.Generator, spread: SceneSpread) -> None:

@@ -15,7 +15,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from einsort_vla.lerobot import VLM_FOLDER, load_policy
+from einsort_vla.atomic import atomic_file
+from einsort_vla.families import BACKBONE_FOLDER
+from einsort_vla.lerobot import load_policy
 from policies.reference.data import Batch, Demonstrations, augment, tokenize
 from policies.reference.model import Shape, build_policy, build_vlm_folder
 from policies.reference.objective import PlaceHead, flow_loss
@@ -55,11 +57,11 @@ def train(
 
     A schedule begins with the weights and statistics of the checkpoint `start`, if there is one.
     """
-    if not (work / "vlm" / "config.json").exists():
+    if not (work / BACKBONE_FOLDER / "config.json").exists():
         if start is None:
-            build_vlm_folder(work / "vlm", shape)
+            build_vlm_folder(work / BACKBONE_FOLDER, shape)
         else:
-            shutil.copytree(start / VLM_FOLDER, work / "vlm", dirs_exist_ok=True)
+            shutil.copytree(start / BACKBONE_FOLDER, work / BACKBONE_FOLDER, dirs_exist_ok=True)
     if n_processes == 1:
         _Trainer(work, shape, settings, 0, 1, start).run(until)
         return
@@ -101,7 +103,7 @@ class _Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() and world == 1 else "cpu")
         self.data = Demonstrations(work / "demos", shape, self.device)
         torch.manual_seed(settings.seed)
-        self.policy = build_policy(work / "vlm", shape).to(self.device).train()
+        self.policy = build_policy(work / BACKBONE_FOLDER, shape).to(self.device).train()
         self.statistics = self.data.statistics()
         if start is not None:
             self._begin_with(start)
@@ -112,7 +114,7 @@ class _Trainer:
         self.optimizer = _optimizer(self.parameters, settings)
         self.step = 0
         self._resume()
-        tokenizer = AutoTokenizer.from_pretrained(work / "vlm")
+        tokenizer = AutoTokenizer.from_pretrained(work / BACKBONE_FOLDER)
         tokens = tokenize(tokenizer, self.data.tasks, shape)
         self.tokens, self.mask = (part.to(self.device) for part in tokens)
 
@@ -172,7 +174,6 @@ class _Trainer:
             parameter.grad = part.view_as(parameter)
 
     def _save(self) -> None:
-        partial = self.work / f"{STATE_FILE}.partial"
         state = {
             "policy": self.policy.state_dict(),
             "head": self.head.state_dict(),
@@ -181,8 +182,8 @@ class _Trainer:
             "statistics": self.statistics,
             "step": self.step,
         }
-        torch.save(state, partial)
-        os.replace(partial, self.work / STATE_FILE)
+        with atomic_file(self.work / STATE_FILE) as partial:
+            torch.save(state, partial)
 
     def _begin_with(self, checkpoint: Path) -> None:
         start = load_policy(str(checkpoint), str(self.device))
@@ -241,15 +242,15 @@ def export(
     from lerobot.processor import TokenizerProcessorStep
 
     state = torch.load(work / STATE_FILE, weights_only=True, map_location="cpu")
-    policy = build_policy(work / "vlm", shape)
+    policy = build_policy(work / BACKBONE_FOLDER, shape)
     policy.load_state_dict(_mixed(state["ema"], start, start_share))
     destination.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(work / "vlm", destination / "vlm", dirs_exist_ok=True)
+    shutil.copytree(work / BACKBONE_FOLDER, destination / BACKBONE_FOLDER, dirs_exist_ok=True)
     # As given: a relative path lets LeRobot's own commands load the folder from that place.
-    backbone = str(destination / "vlm")
+    backbone = str(destination / BACKBONE_FOLDER)
     policy.config.vlm_model_name = backbone
     pre, post = make_pre_post_processors(
-        _with_path(policy.config, work / "vlm"), dataset_stats=state["statistics"]
+        _with_path(policy.config, work / BACKBONE_FOLDER), dataset_stats=state["statistics"]
     )
     steps: list[Any] = list(pre.steps)
     for step in steps:

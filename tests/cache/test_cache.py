@@ -15,6 +15,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, MistralCon
 from transformers import MistralForCausalLM as Mistral
 
 from einsort_vla.cache import EinSortCache, choose
+from einsort_vla.cache.choice import cache_codec
 from einsort_vla.codec import Leader, Network
 from einsort_vla.errors import NumericsError, ShapeError, UsageError
 
@@ -100,7 +101,7 @@ def test_the_codes_chosen_never_exceed_the_rate():
         for rate in (0.3, 0.5, 0.75, 0.8):
             size = (2, tokens, 32)
             try:
-                pair = choose("leader", rate, size)
+                pair = choose(cache_codec("leader"), rate, size)
             except UsageError:
                 assert tokens < 16
                 continue

@@ -9,21 +9,15 @@ from safetensors.torch import load_file, save_file
 
 from einsort_vla.checkpoint import (
     DenseFolder,
-    compress_folder,
-    compressible_shapes,
-    plan_folder,
     read,
     read_folder,
     write,
 )
 from einsort_vla.codec import decode
 from einsort_vla.errors import CheckpointError, NumericsError, UsageError
+from tests.compressing import compress
 
 WEIGHTS = "model.safetensors"
-
-
-def compress(source, destination, rate=0.5):
-    return compress_folder(source, destination, plan_folder(source, rate, "leader"))
 
 
 @pytest.fixture
@@ -34,7 +28,7 @@ def compressed(tiny_policy_folder, tmp_path):
 
 
 def test_only_linear_layers_in_use_are_compressible(tiny_policy_folder):
-    assert compressible_shapes(DenseFolder(tiny_policy_folder)) == {
+    assert DenseFolder(tiny_policy_folder).matrices == {
         "model.first.weight": (96, 64),
         "model.second.weight": (33, 96),
     }
@@ -94,7 +88,7 @@ def _rewrite(file, change_tensors=None, change_metadata=None):
         (lambda t: t.update({"model.first.weight_signs": torch.zeros(3, dtype=torch.uint8)}), {},
          "the plan says"),
         (lambda t: t["model.first.weight_scale"].fill_(torch.nan), {}, "holds NaN or infinity"),
-        (None, {"format_version": "99"}, "format_version 99; this library reads 4"),
+        (None, {"format_version": "99"}, "format_version 99; this library reads 5"),
         (None, {"format": "other"}, "not an EinSort checkpoint"),
         (None, {"tables_sha256": "0"}, "other look-up tables"),
         (None, {"plan": "{"}, "damaged"),

@@ -11,16 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from einsort_vla.checkpoint import compress_folder, plan_folder, read_folder
+from einsort_vla.checkpoint import DenseFolder, compress_folder, read_folder
 from einsort_vla.checkpoint import folder as folder_module
 from einsort_vla.codec import decode
 from einsort_vla.errors import CheckpointError, EinSortError
+from tests.compressing import compress, plan
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-
-
-def compress(source, destination, **more):
-    return compress_folder(source, destination, plan_folder(source, 0.7, "leader"), **more)
 
 
 @pytest.fixture
@@ -95,9 +92,9 @@ def test_what_another_run_left_is_not_gone_on_with(tiny_policy_folder, tmp_path)
     def kill(done, total):
         raise KeyboardInterrupt
 
-    other = plan_folder(tiny_policy_folder, 0.8, "leader")
+    other = plan(tiny_policy_folder, 0.8)
     with pytest.raises(KeyboardInterrupt):
-        compress_folder(tiny_policy_folder, tmp_path / "new", other, on_progress=kill)
+        compress_folder(DenseFolder(tiny_policy_folder), tmp_path / "new", other, on_progress=kill)
     compress(tiny_policy_folder, tmp_path / "new")
     compress(tiny_policy_folder, tmp_path / "straight")
     new, straight = ((tmp_path / name / WEIGHTS).read_bytes() for name in ("new", "straight"))

@@ -9,11 +9,12 @@ pytest.importorskip("transformers")
 
 import transformers
 
-from einsort_vla.checkpoint import compress_folder, plan_folder, read_folder
+from einsort_vla.checkpoint import read_folder
 from einsort_vla.codec import decode
 from einsort_vla.errors import CheckpointError
 from einsort_vla.huggingface import EinSortConfig
 from einsort_vla.layers import CompressedLinear
+from tests.compressing import compress, plan
 
 TEXT = {
     "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -105,8 +106,7 @@ def test_compressed_on_disk_and_loaded_by_transformers(build, tmp_path):
             parameter.data.normal_(std=0.2)
     model.save_pretrained(tmp_path / "dense", max_shard_size="60KB")
     assert (tmp_path / "dense" / "model.safetensors.index.json").is_file()
-    plan = plan_folder(tmp_path / "dense", 0.5, "leader")
-    compress_folder(tmp_path / "dense", tmp_path / "new", plan)
+    compress(tmp_path / "dense", tmp_path / "new")
 
     loaded = type(model).from_pretrained(tmp_path / "new")
     coded = {n: m for n, m in loaded.named_modules() if isinstance(m, CompressedLinear)}
@@ -142,10 +142,10 @@ def test_what_is_not_ours_is_refused(tmp_path):
 
     with_config({"quantization_config": {"quant_method": "gptq"}})
     with pytest.raises(CheckpointError, match=r"already compressed \(gptq\)"):
-        plan_folder(tmp_path / "dense", 0.5, "leader")
+        plan(tmp_path / "dense")
     with_config({"model_type": "no_such_model"})
     with pytest.raises(CheckpointError, match="holds no model that the installed Transformers"):
-        plan_folder(tmp_path / "dense", 0.5, "leader")
+        plan(tmp_path / "dense")
     with_config({"architectures": ["NoSuchModel"]})
     with pytest.raises(CheckpointError, match="NoSuchModel"):
-        plan_folder(tmp_path / "dense", 0.5, "leader")
+        plan(tmp_path / "dense")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from einsort_vla.codec import Leader, Scalar, check_codec, encode, menu, spec_from_dict
+from einsort_vla.codec import Codec, Leader, Scalar, encode, spec_from_dict
 from einsort_vla.errors import NumericsError, ShapeError, UsageError
 
 SPEC = Scalar(4)
@@ -57,7 +57,7 @@ def test_bad_hessians(spec, hessian, error, message):
 
 def test_unknown_menu_names_the_forms():
     with pytest.raises(UsageError, match=r"unknown codec 'gguf'\. Valid: leader, local, .*scalar"):
-        menu("gguf")
+        Codec.parse("gguf")
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,32 @@ def test_unknown_menu_names_the_forms():
 )
 def test_bad_options_of_a_codec(codec, message):
     with pytest.raises(UsageError, match=message):
-        check_codec(codec)
+        Codec.parse(codec)
 
 
 def test_options_hold_for_all_codes_of_a_menu():
+    def menu(text):
+        return Codec.parse(text).menu()
+
     assert {spec.group for spec in menu("scalar group=64")[:-1]} == {64}
     assert {spec.window[1] + spec.window[2] for spec in menu("leader window=10")[:10]} == {10}
     assert all(spec.rotated for spec in menu("leader rotated=true")[:-1])
+
+
+def test_a_codec_is_a_value():
+    """Equal where it offers the same codes, with one text, whatever was typed."""
+    same = [Codec.parse(text) for text in ("leader", "leader window=8", " leader  refined=false")]
+    assert set(same) == {Codec("leader")}
+    assert {str(codec) for codec in same} == {"leader"}
+    long = Codec.parse("scalar grid=nf4 group=128 clip=true")
+    assert str(long) == "scalar group=128 grid=nf4 clip=true"
+    assert Codec.parse(str(long)) == long != Codec.parse("scalar group=64")
+
+
+def test_defaults_of_a_user_do_not_undo_what_was_said():
+    kept = Codec.parse("leader rotated=false").with_defaults(rotated=True, group=3)
+    assert kept == Codec.parse("leader rotated=false")
+    assert Codec.parse("scalar group=0").with_defaults(group=64) == Codec("scalar")
+    assert Codec.parse("leader window=10").with_defaults(rotated=True) == Codec.parse(
+        "leader rotated=true window=10"
+    )

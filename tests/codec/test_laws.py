@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.codec import CompressedTensor, Leader, Scalar, decode, encode, menu, n_bits
+from einsort_vla.codec import Codec, CompressedTensor, Leader, Scalar, decode, encode, n_bits
 
 GROUPED = [
     Scalar(bits, group, grid, clip)
@@ -14,7 +14,7 @@ GROUPED = [
     for grid in ("symmetric", "asymmetric")
     for clip in (False, True)
 ]
-SPECS = [*menu("leader"), *menu("scalar"), *GROUPED, Scalar(4, 64, "nf4")]
+SPECS = [*Codec("leader").menu(), *Codec("scalar").menu(), *GROUPED, Scalar(4, 64, "nf4")]
 
 
 @settings(max_examples=60, deadline=None)
@@ -51,7 +51,8 @@ def test_error_on_gaussian_weights_is_as_predicted(spec):
 @pytest.mark.parametrize("form", ["leader", "scalar"])
 def test_more_bits_are_never_worse(form):
     weight = torch.randn(256, 96, generator=torch.Generator().manual_seed(2)).bfloat16().float()
-    errors = [float((weight - decode(encode(weight, s))).square().mean()) for s in menu(form)]
+    specs = Codec(form).menu()
+    errors = [float((weight - decode(encode(weight, s))).square().mean()) for s in specs]
     assert errors == sorted(errors, reverse=True)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from einsort_vla.codec import Local, decode, encode, n_bits
 from einsort_vla.errors import ShapeError, UsageError
-from einsort_vla.kernels import make_backend
+from einsort_vla.kernels import BackendChoice, make_backend
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_the_fit_is_least_squares_and_runs_without_the_matrix(rows, columns, ope
     assert operators_found.isfinite().all()
     x = torch.randn(3, 2, columns, generator=generator)
     expected = x @ decode(compressed).t()
-    found = make_backend("factored", compressed).linear(x, None)
+    found = make_backend(BackendChoice("factored"), compressed).linear(x, None)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.fft import dct
 from scipy.linalg import hadamard
 
-from einsort_vla.codec import Leader, choices, decode, encode
+from einsort_vla.codec import Codec, Leader, decode, encode
 from einsort_vla.codec.rotation import rotate, unrotate
 
 
@@ -47,7 +47,7 @@ def test_a_matrix_is_rotated_where_a_row_has_an_outlier():
     weight = torch.randn(128, 96, generator=torch.Generator().manual_seed(0))
 
     def rotations(codec):
-        specs = [spec for spec, _ in choices(codec, (128, 96), weight)]
+        specs = [spec for spec, _ in Codec.parse(codec).choices((128, 96), weight)]
         return {spec.rotated for spec in specs if isinstance(spec, Leader)}
 
     assert rotations("leader") == {False}

@@ -21,14 +21,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from einsort_vla.errors import CheckpointError, EinSortError, MissingDependency, UsageError
 from einsort_vla.results.measures import read_findings
-from eval.language import Settings, check_disjoint, check_request, main
 from eval.run.provenance import ROOT
 from eval.text import harness, models
-from eval.text.harness import LOCAL, Answer, load_tasks
+from eval.text.harness import Answer, load_tasks
+from eval.text.language_command import main
 from eval.text.language_report import language_findings
+from eval.text.language_request import check_disjoint, check_request
 from eval.text.language_run import ANSWERS, WINDOWS
 from eval.text.perplexity import (
-    PROSE,
     WindowScore,
     cut,
     perplexity,
@@ -36,6 +36,7 @@ from eval.text.perplexity import (
     read_text,
     score_window,
 )
+from eval.text.settings import LOCAL, PROSE, LanguageSettings
 from eval.text.tasks import make
 
 WORDS = "the cat sat on a mat and saw two red birds in an old tree while it ate"
@@ -96,7 +97,7 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 
 @pytest.fixture
 def settings(model, text, quiz, tmp_path):
-    return Settings(
+    return LanguageSettings(
         rate="0.85", model=str(model), text=str(text), tasks=str(quiz), window=64, stride=48,
         windows=6, limit=30, output=tmp_path / "run",
     )  # fmt: skip

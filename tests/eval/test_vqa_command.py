@@ -16,10 +16,11 @@ from einsort_vla.checkpoint import read_folder
 from einsort_vla.codec import Dense
 from einsort_vla.errors import CheckpointError, EinSortError, UsageError
 from einsort_vla.results.measures import read_findings
+from eval.text.settings import TextVqaSettings
+from eval.text.vqa_command import main
 from eval.text.vqa_data import QuestionSet, VqaQuestion
-from eval.text.vqa_request import Settings, choose_ocr
+from eval.text.vqa_request import choose_ocr
 from eval.text.vqa_run import ANSWERS
-from eval.textvqa import main
 from tests.eval.tiny_answering import image_text_model, language_model
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +65,7 @@ def questions(tmp_path):
 
 
 def run(output, model, data, **settings):
-    made = Settings(
+    made = TextVqaSettings(
         rate="0.5", model=str(model), data=str(data), output=output, max_new_tokens=4, batch=2,
         **settings,
     )  # fmt: skip
@@ -186,7 +187,7 @@ def test_misuse_is_refused_before_anything_is_written(
     output = tmp_path / "run"
     given = {"rate": "0.5", "model": str(model), "data": str(questions), "output": output}
     with pytest.raises(error, match=message):
-        main(Settings(**{**given, **settings}), Console(quiet=True))
+        main(TextVqaSettings(**{**given, **settings}), Console(quiet=True))
     assert not output.exists()
 
 

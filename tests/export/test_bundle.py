@@ -13,8 +13,7 @@ from onnx import helper, numpy_helper
 
 pytest.importorskip("lerobot")
 
-from einsort_vla.checkpoint import compress_folder, plan_folder
-from einsort_vla.codec import decode
+from einsort_vla.codec import Codec, decode
 from einsort_vla.errors import (
     CheckpointError,
     EngineError,
@@ -31,6 +30,7 @@ from einsort_vla.runtime.audit import audit
 from einsort_vla.runtime.bundle import CHUNK, SUMS, write_sums
 from einsort_vla.runtime.engine import build_engines
 from einsort_vla.runtime.measure import nearness, samples
+from tests.compressing import compress
 
 OPTIONS = GraphOptions()
 
@@ -38,7 +38,7 @@ OPTIONS = GraphOptions()
 @pytest.fixture(scope="module")
 def coded(reference_policy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("coded") / "policy"
-    compress_folder(reference_policy, folder, plan_folder(reference_policy, 0.75, "leader"))
+    compress(reference_policy, folder, 0.75)
     return folder
 
 
@@ -191,7 +191,7 @@ def test_dense_policies_and_other_forms_are_refused(reference_policy, tmp_path):
     with pytest.raises(UsageError, match=r"is not compressed\. First: einsort-vla compress"):
         export_bundle(reference_policy, refused, find_target("cpu"), OPTIONS)
     scalar = tmp_path / "scalar"
-    compress_folder(reference_policy, scalar, plan_folder(reference_policy, 0.5, "scalar"))
+    compress(reference_policy, scalar, 0.5, Codec("scalar"))
     with pytest.raises(UsageError, match="kernels compute on `leader` only"):
         export_bundle(scalar, refused, find_target("cpu"), OPTIONS)
     with pytest.raises(UsageError, match=r"unknown target 'orion'\. Did you mean 'orin'"):

@@ -11,13 +11,13 @@ import lerobot_policy_einsort  # noqa: F401
 import onnxruntime
 from lerobot.policies.factory import get_policy_class
 
-from einsort_vla.checkpoint import compress_folder, plan_folder
 from einsort_vla.errors import UsageError
 from einsort_vla.export import GraphOptions
 from einsort_vla.export.graphs import write_graphs
-from einsort_vla.export.parts import family_of, n_flow_steps, parts_of
+from einsort_vla.families import export_of
 from einsort_vla.lerobot import LoadedPolicy, quiet_lerobot
 from einsort_vla.runtime.flow import sample_actions
+from tests.compressing import compress
 from tests.policies.tiny_policies import FAMILIES
 
 TOLERANCE = 1e-5  # relative; sums of float32 in another order
@@ -49,8 +49,7 @@ def exported(request, tmp_path_factory):
         for parameter in policy.parameters():
             parameter.data += 0.02 * torch.randn_like(parameter)
         policy.save_pretrained(folder / "dense")
-        plan = plan_folder(folder / "dense", 0.75, "leader")
-        compress_folder(folder / "dense", folder / "coded", plan)
+        compress(folder / "dense", folder / "coded", 0.75)
 
         def load(backend="reference"):
             kind = get_policy_class(f"einsort_{request.param}")
@@ -59,7 +58,11 @@ def exported(request, tmp_path_factory):
         (folder / "graphs").mkdir()
         options = GraphOptions(BATCH, dynamic_batch=True)
         facts = write_graphs(load, folder / "graphs", options, None)
-        yield load("dense"), folder / "graphs", facts
+        yield load("decoded"), folder / "graphs", facts
+
+
+def parts_of(policy):
+    return export_of(policy.module.config.type).parts(policy.module, BATCH)
 
 
 def norm_error(found, expected):
@@ -71,7 +74,7 @@ def test_every_part_and_the_whole_chunk(exported):
     policy, folder, facts = exported
     assert all(entry["shape"][0] is None for entry in facts["chunk"]["inputs"])
     graphs = Graphs(folder, [*facts["parts"], "chunk"])
-    parts = {part.name: part for part in parts_of(policy, BATCH)}
+    parts = {part.name: part for part in parts_of(policy)}
     with torch.no_grad():
         for part in parts.values():
             expected = part.module(*part.inputs.values())
@@ -89,7 +92,7 @@ def test_every_part_and_the_whole_chunk(exported):
     shown = {name: tensor.numpy() for name, tensor in shown.items()} | {"noise": noise.numpy()}
     whole = graphs.run("chunk", shown)["actions"]
     assert norm_error(whole, expected) < TOLERANCE
-    n_steps = n_flow_steps(policy.module.config)
+    n_steps = export_of(policy.module.config.type).n_steps(policy.module.config)
     assert norm_error(sample_actions(graphs, shown, n_steps), expected) < TOLERANCE
     one = {name: array[:1] for name, array in shown.items() if name not in ("keys", "values")}
     assert norm_error(graphs.run("chunk", one)["actions"], expected[:1]) < TOLERANCE
@@ -97,16 +100,16 @@ def test_every_part_and_the_whole_chunk(exported):
 
 def test_what_is_not_exported():
     with pytest.raises(UsageError, match=r"type 'act' are not exported; those of smolvla, pi0"):
-        family_of("einsort_act")
+        export_of("einsort_act")
 
 
 def test_pi0_in_bfloat16(exported):
     """In PyTorch: its engines' graphs are traced of this."""
     policy, _, _ = exported
-    assert "float16" not in family_of("pi0").precisions
-    expected = [part.module(*part.inputs.values()) for part in parts_of(policy, BATCH)]
-    family_of("pi0").set_precision(policy, torch.bfloat16)
-    for part, before in zip(parts_of(policy, BATCH), expected, strict=True):
+    assert "float16" not in export_of("pi0").precisions
+    expected = [part.module(*part.inputs.values()) for part in parts_of(policy)]
+    export_of("pi0").set_precision(policy.module, torch.bfloat16)
+    for part, before in zip(parts_of(policy), expected, strict=True):
         after = part.module(*part.inputs.values())
         pairs = zip(after, before, strict=True) if isinstance(after, tuple) else [(after, before)]
         for own, other in pairs:

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from einsort_vla.checkpoint import Checkpoint, write
-from einsort_vla.codec import Dense, Leader, Lossless, Network, Scalar, decode, encode
-from einsort_vla.plan.allocation import Plan, planned
+from einsort_vla.codec import Codec, Dense, Leader, Lossless, Network, Scalar, decode, encode
+from einsort_vla.plan import Plan, planned
 
 HERE = Path(__file__).parent
 SPECS = {
@@ -29,11 +29,11 @@ def main() -> None:
     weights["i.weight"] = torch.randn(19, 6, generator=generator).bfloat16()
     specs = SPECS | {"i.weight": Lossless.menu(weights["i.weight"])[0]}
     coded = {name: encode(weights[name], spec) for name, spec in specs.items()}
-    plan = Plan("leader", 0.5, {name: planned(spec, (19, 6), 0.0) for name, spec in specs.items()})
+    plan = Plan(Codec("leader"), 0.5, {n: planned(spec, (19, 6), 0.0) for n, spec in specs.items()})
     bias = torch.arange(19, dtype=torch.bfloat16)
-    write(HERE / "format4.safetensors", Checkpoint(plan, coded, {"a.bias": bias}))
+    write(HERE / "format5.safetensors", Checkpoint(plan, coded, {"a.bias": bias}))
     decoded = {name: decode(matrix) for name, matrix in coded.items()}
-    save_file(decoded, HERE / "format4_decoded.safetensors")
+    save_file(decoded, HERE / "format5_decoded.safetensors")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,13 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 def cpu_as_gpu(monkeypatch):
     monkeypatch.setattr(build, "cubins", lambda _: {87: b"cubin 87"})
     monkeypatch.setattr(backend, "_sms", lambda: (87,))
-    monkeypatch.setattr(backend.CudaBackend, "missing", staticmethod(lambda: None))
     monkeypatch.setattr(gpu, "check_input", lambda *_: None)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: torch.zeros(0).get_device())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
+
+
+def made_of(compressed, **options):
+    return backend.CudaBackend(compressed, backend.CudaOptions(**options))
 
 
 def error(found, expected):
@@ -33,8 +36,8 @@ def error(found, expected):
 def test_few_and_many_rows_in_any_batch(spec):
     generator = torch.Generator().manual_seed(0)
     compressed = encode(torch.randn(64, 40, generator=generator), spec)
-    weight, made = decode(compressed).double(), backend.CudaBackend(compressed)
-    for n in (0, 1, made.decode_from - 1, made.decode_from):
+    weight, made = decode(compressed).double(), made_of(compressed)
+    for n in (0, 1, backend.DECODE_FROM - 1, backend.DECODE_FROM):
         for dtype, tolerance in TOLERANCE.items():
             x = torch.randn(n, 40, generator=generator).to(dtype)
             bias = torch.randn(64, generator=generator).to(dtype)
@@ -50,13 +53,12 @@ def test_where_the_matrix_is_decoded_first_can_be_chosen(monkeypatch):
     compressed = encode(
         torch.randn(64, 40, generator=torch.Generator().manual_seed(0)), Leader(2, 2, 6)
     )
-    made, x = backend.CudaBackend(compressed), torch.ones(3, 40)
+    made, x = made_of(compressed), torch.ones(3, 40)
     products = []
     monkeypatch.setattr(torch, "mm", lambda *own: products.append(own) or own[0].mm(own[1]))
     within = made.linear(x, None)
     assert not products
-    made.decode_from = 3
-    torch.testing.assert_close(made.linear(x, None), within)
+    torch.testing.assert_close(made_of(compressed, decode_from=3).linear(x, None), within)
     assert [weight.shape for _, weight in products] == [(40, 64)]
 
 

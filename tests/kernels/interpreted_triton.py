@@ -13,11 +13,12 @@ from triton.runtime import interpreter
 
 from einsort_vla.codec import Leader, decode, encode, tables
 from einsort_vla.errors import UsageError
-from einsort_vla.kernels import make_backend
+from einsort_vla.kernels import BackendChoice, make_backend
 from einsort_vla.kernels.triton import ops
 from einsort_vla.layers import CompressedLinear
 
 assert triton.knobs.runtime.interpret
+TRITON = BackendChoice("triton")
 TABLES = [Leader(d, b, s) for d, b, s in sorted(tables.available())]
 GRIDS = [Leader(1, b, 0) for b in (8, 14)]
 ROWS = [1, 2, 15, 16, 17, 64, 129]
@@ -50,7 +51,7 @@ def coded(spec, shape, seed=0):
 def error(compressed, x, bias):
     weight = decode(compressed).double()
     expected = x.double() @ weight.t() + (0 if bias is None else bias.double())
-    found = make_backend("triton", compressed).linear(x, bias)
+    found = make_backend(TRITON, compressed).linear(x, bias)
     assert (found.dtype, found.shape) == (x.dtype, expected.shape)
     return float((found.double() - expected).norm() / expected.norm())
 
@@ -81,9 +82,9 @@ def test_odd_shapes_and_parts(spec, n_out, n_in):
 def test_places_beyond_31_bits_are_counted_in_64(monkeypatch):
     compressed, generator = coded(Leader(2, 4, 4), (40, 24))
     x = torch.randn(3, 24, generator=generator)
-    expected = make_backend("triton", compressed).linear(x, None)
+    expected = make_backend(TRITON, compressed).linear(x, None)
     monkeypatch.setattr(ops, "WIDE_BITS", 0)
-    assert torch.equal(make_backend("triton", compressed).linear(x, None), expected)
+    assert torch.equal(make_backend(TRITON, compressed).linear(x, None), expected)
 
 
 def test_refined_and_rotated_codes_and_empty_batches():
@@ -92,13 +93,13 @@ def test_refined_and_rotated_codes_and_empty_batches():
         for dtype, tolerance in TOLERANCE.items():
             x = torch.randn(3, 24, generator=generator).to(dtype)
             assert error(compressed, x, None) < tolerance
-    found = make_backend("triton", compressed).linear(torch.zeros(2, 0, 24), None)
+    found = make_backend(TRITON, compressed).linear(torch.zeros(2, 0, 24), None)
     assert found.shape == (2, 0, 40)
 
 
 def test_the_op_is_whole_and_compiles_and_streams_are_held_once():
     compressed, generator = coded(Leader(2, 3, 5), (33, 20))
-    layer = CompressedLinear(compressed, torch.randn(33, generator=generator), "triton")
+    layer = CompressedLinear(compressed, torch.randn(33, generator=generator), TRITON)
     x = torch.randn(7, 20, generator=generator)
     stored = {name: part.clone() for name, part in layer.state_dict().items()}
     with torch.inference_mode():
@@ -118,7 +119,7 @@ def test_the_op_is_whole_and_compiles_and_streams_are_held_once():
 
 
 def test_an_input_elsewhere_or_of_another_type_is_refused(monkeypatch):
-    made = make_backend("triton", coded(Leader(2, 2, 6), (8, 8))[0])
+    made = make_backend(TRITON, coded(Leader(2, 2, 6), (8, 8))[0])
     for dtype in (torch.float64, torch.int32):
         with pytest.raises(UsageError, match=f"or bfloat16 on a GPU; the input is {dtype}"):
             made.linear(torch.zeros(1, 8, dtype=dtype), None)

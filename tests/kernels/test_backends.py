@@ -1,78 +1,122 @@
 """Which backend a layer gets, and what is said where it is not the one that was hoped for."""
 
 import logging
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
 
-from einsort_vla.codec import Leader, Scalar, decode, encode
+from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, Local, Scalar, decode, encode
 from einsort_vla.errors import MissingDependency, UsageError
 from einsort_vla.kernels import (
     BACKENDS,
-    backends,
+    BackendChoice,
+    Fallback,
     check_available,
-    check_backend,
+    cpu,
+    cuda,
+    decode_fast,
     device_of,
+    dispatch,
     make_backend,
+    triton,
 )
-from einsort_vla.layers import CompressedLinear, count_backends
+from einsort_vla.kernels.cuda.backend import CudaOptions
+from einsort_vla.layers import CompressedLinear, count_backends, count_fallbacks
+
+NO_COMPILER = "a C++ compiler is needed"
 
 
 @pytest.fixture(autouse=True)
 def no_reason_given_yet():
-    backends._fall_back.cache_clear()
+    dispatch._log_once.cache_clear()
 
 
-def layers(backend):
+def layers(text):
     weight = torch.randn(24, 16, generator=torch.Generator().manual_seed(0))
     specs = (Leader(2, 2, 6), Leader(2, 3, 5), Scalar(bits=4))
-    return nn.Sequential(*(CompressedLinear(encode(weight, s), None, backend) for s in specs))
+    choice = BackendChoice.parse(text)
+    return nn.Sequential(*(CompressedLinear(encode(weight, s), None, choice) for s in specs))
 
 
-def unavailable(_):
-    raise MissingDependency("--backend cpu needs a C++ compiler.")
+def without_compiler(monkeypatch):
+    missing = replace(cpu.BACKEND, why_unavailable=lambda: NO_COMPILER)
+    monkeypatch.setattr(cpu, "BACKEND", missing)
 
 
-def test_auto_takes_compiled_code_and_counts_what_it_took(caplog):
-    model = layers("auto")
-    assert count_backends(model) == {"cpu": 2, "dense": 1}
-    assert [record.message for record in caplog.records] == [
-        "--backend auto: scalar weights go to dense: only leader has compiled code"
-    ]
-    assert count_backends(layers("cpu")) == {"cpu": 2, "reference": 1}
-    assert count_backends(nn.Linear(2, 2)) == {}
+@pytest.mark.parametrize("asked", ["cpu", "auto", "factored"])
+def test_what_a_backend_has_no_code_for_is_decoded_counted_and_told_once(asked, caplog):
+    model, n = layers(asked), 0 if asked == "factored" else 2
+    assert count_backends(model) == {**({asked.replace("auto", "cpu"): n} if n else {}),
+                                     "decoded": 3 - n}  # fmt: skip
+    reason = "factored has code for local only" if not n else "cpu has code for leader only"
+    fallback = Fallback("scalar", asked, "decoded", reason)
+    assert count_fallbacks(model)[fallback] == 1
+    assert sum(count_fallbacks(model).values()) == 3 - n
+    assert model[2].fallback == fallback
+    layers(asked)
+    messages = [record.message for record in caplog.records]
+    assert messages.count(f"--backend {asked}: scalar weights go to decoded: {reason}") == 1
+    assert len(messages) == (1 if n else 2)
+    assert count_backends(nn.Linear(2, 2)) == count_fallbacks(nn.Linear(2, 2)) == {}
 
 
 def test_auto_falls_back_and_says_why_once(monkeypatch, caplog):
-    monkeypatch.setitem(BACKENDS, "cpu", unavailable)
+    without_compiler(monkeypatch)
     model = layers("auto")
-    assert count_backends(model) == {"dense": 3}
+    assert count_backends(model) == {"decoded": 3}
+    assert count_fallbacks(model)[
+        Fallback("leader", "auto", "decoded", f"cpu: {NO_COMPILER}")
+    ] == 2  # fmt: skip
     x, layer = torch.randn(3, 16), model[0]
     torch.testing.assert_close(layer(x), x @ decode(layer.compressed).t())
-    reasons = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
-    assert sum("needs a C++ compiler" in reason for reason in reasons) == 1
+    reasons = [r.message for r in caplog.records if "--backend auto: leader" in r.message]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * len(caplog.records)
+    assert len(reasons) == 1
+    assert NO_COMPILER in reasons[0]
 
 
 def test_a_backend_that_is_named_is_never_replaced(monkeypatch):
-    monkeypatch.setitem(BACKENDS, "cpu", unavailable)
-    with pytest.raises(MissingDependency, match=r"needs a C\+\+ compiler"):
+    without_compiler(monkeypatch)
+    with pytest.raises(MissingDependency, match=r"--backend cpu: a C\+\+ compiler is needed"):
         layers("cpu")
+    with pytest.raises(MissingDependency, match=r"--backend cpu: a C\+\+ compiler is needed"):
+        check_available("cpu")
 
 
 def test_every_backend_has_its_name_or_a_reason():
-    compressed = encode(torch.randn(8, 8), Leader(2, 2, 6))
+    weight = torch.randn(8, 8)
+    coded = {"leader": encode(weight, Leader(2, 2, 6)), "local": encode(weight, Local(operators=2))}
     for name in BACKENDS:
-        assert check_backend(name) == name
+        choice = BackendChoice.parse(name)
+        assert str(choice) == name
         try:
-            found = make_backend(name, compressed).name
+            found = make_backend(choice, coded["local" if name == "factored" else "leader"]).name
         except MissingDependency as error:
             assert f"--backend {name}" in str(error)  # noqa: PT017  one or the other
         else:
             assert found == name or name == "auto"
-    with pytest.raises(UsageError, match="Did you mean 'triton'"):
-        check_backend("trito")
+
+
+def test_a_choice_is_a_value_read_from_text():
+    parse = BackendChoice.parse
+    assert parse("cuda decode_from=33") == BackendChoice("cuda", CudaOptions(decode_from=33))
+    assert str(parse("cuda  decode_from=33")) == "cuda decode_from=33"
+    assert parse("cuda decode_from=17") == parse("cuda") != parse("cuda decode_from=33")
+    assert str(parse("cuda decode_from=17")) == "cuda"
+    for text, message in (
+        ("trito", "unknown backend 'trito'. Did you mean 'triton'"),
+        ("", "unknown backend ''"),
+        ("cuda decode=3", "unknown option of --backend cuda 'decode'. Did you mean 'decode_from'"),
+        ("cuda decode_from=few", "--backend cuda: 'decode_from=few' must be a whole number"),
+        ("cuda decode_from=0", "decode_from=0 must be a number of rows"),
+        ("cpu threads=2", "unknown option of --backend cpu 'threads'. Valid: .it has none."),
+    ):
+        with pytest.raises(UsageError, match=message):
+            parse(text)
 
 
 @pytest.mark.parametrize("available", [("cuda", "triton"), ("triton",), ()])
@@ -84,12 +128,35 @@ def test_auto_on_a_gpu_prefers_cuda_then_triton(available, monkeypatch):
         is_cuda = True
 
     parts = {name: part.as_subclass(OnGpu) for name, part in compressed.parts.items()}
-    for name in ("cuda", "triton"):
-        stand_in = SimpleNamespace(name=name)
-        made = (lambda _, stand_in=stand_in: stand_in) if name in available else unavailable
-        monkeypatch.setitem(BACKENDS, name, made)
-    found = make_backend("auto", type(compressed)(compressed.spec, compressed.shape, parts))
-    assert found.name == [*available, "dense"][0]
+    for module in (cuda, triton):
+        name = module.BACKEND.name
+        stand_in = replace(
+            module.BACKEND,
+            makers={"leader": lambda *_, name=name: SimpleNamespace(name=name)},
+            why_unavailable=lambda name=name: None if name in available else f"no {name} here",
+        )
+        monkeypatch.setattr(module, "BACKEND", stand_in)
+    found = make_backend(
+        BackendChoice.parse("auto"), replace(compressed, parts=parts)
+    )  # fmt: skip
+    assert found.name == [*available, "decoded"][0]
+
+
+def test_a_form_that_no_backend_knows_is_decoded_everywhere():
+    """What a new form needs is its class: of kernels, nothing."""
+
+    @dataclass(frozen=True)
+    class Halves(Scalar):
+        form: ClassVar[str] = "halves"
+
+    assert issubclass(Halves, CodecSpec)
+    made = encode(torch.randn(8, 8), Scalar(bits=4))
+    compressed = CompressedTensor(Halves(bits=4), made.shape, made.parts)
+    for name in BACKENDS:
+        backend = make_backend(BackendChoice.parse(name), compressed)
+        assert backend.name == ("reference" if name == "reference" else "decoded")
+        assert torch.equal(backend.linear(torch.eye(8), None), decode(made).t())
+    assert torch.equal(decode_fast(compressed), decode(made))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -98,5 +165,5 @@ def test_backends_that_cannot_run_here_are_refused_beforehand(name):
     with pytest.raises(MissingDependency, match=f"--backend {name}: .*CUDA"):
         check_available(name)
     assert device_of(name) == "cuda"
-    assert [check_available(other) for other in ("auto", "cpu")] == ["auto", "cpu"]
+    assert [check_available(other).name for other in ("auto", "cpu")] == ["auto", "cpu"]
     assert device_of("auto") == "cpu"

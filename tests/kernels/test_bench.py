@@ -10,6 +10,7 @@ from benchmarks import bench_kernels
 from benchmarks.bench_kernels import Settings, main
 from einsort_vla.codec import Leader, encode
 from einsort_vla.errors import NumericsError, UsageError
+from einsort_vla.kernels import BackendChoice
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_copies_are_as_many_as_their_bytes_need(monkeypatch):
     monkeypatch.setattr(bench_kernels, "CACHE_BYTES", {"cpu": 2**16})
     compressed = encode(torch.randn(64, 64), Leader(2, 2, 6))
     n = {
-        name: len(bench_kernels._copies(name, compressed, Settings(), 4 * 64 * 64))
-        for name in ("dense", "reference")
+        name: len(bench_kernels._copies(BackendChoice(name), compressed, Settings(), 4 * 64 * 64))
+        for name in ("decoded", "reference")
     }
-    assert n == {"dense": 4, "reference": -(-(2**16) // (compressed.stored_bits // 8))}
+    assert n == {"decoded": 4, "reference": -(-(2**16) // (compressed.stored_bits // 8))}

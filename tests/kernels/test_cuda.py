@@ -17,7 +17,7 @@ import torch
 
 from einsort_vla.codec import Leader, tables
 from einsort_vla.errors import MissingDependency
-from einsort_vla.kernels import make_backend
+from einsort_vla.kernels import BackendChoice, make_backend
 from einsort_vla.kernels.cuda import backend, build, nvrtc
 from einsort_vla.kernels.words import to_words
 from tests.kernels.emulation.build import driver, emulator
@@ -185,7 +185,7 @@ def test_what_is_missing_is_named(monkeypatch):
     assert "there is no CUDA device" in backend.why_unavailable()
     compressed = type("Compressed", (), {"spec": Leader(2, 2, 6)})()
     with pytest.raises(MissingDependency, match="--backend cuda: there is no CUDA device"):
-        make_backend("cuda", compressed)
+        make_backend(BackendChoice.parse("cuda"), compressed)
     with pytest.raises(MissingDependency, match=r"compiles for sm_999, only for sm_\d+, .*nvrtc"):
         nvrtc.compiler_for(999)
     with pytest.raises(MissingDependency, match=r"NVRTC 12\.6 does not compile for sm_120"):

@@ -15,7 +15,7 @@ from triton.compiler import ASTSource
 
 from einsort_vla.codec import Leader, encode
 from einsort_vla.errors import MissingDependency
-from einsort_vla.kernels import make_backend
+from einsort_vla.kernels import BackendChoice, make_backend
 from einsort_vla.kernels.cuda import backend as cuda_backend
 from einsort_vla.kernels.triton import backend, ops
 
@@ -77,7 +77,7 @@ def test_streams_are_read_by_words(window):
 def test_without_a_gpu_the_layer_is_not_made():
     compressed = encode(torch.randn(8, 8), Leader(2, 2, 6))
     with pytest.raises(MissingDependency, match="--backend triton: there is no CUDA device"):
-        make_backend("triton", compressed)
+        make_backend(BackendChoice("triton"), compressed)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from einsort_vla.checkpoint import DenseFolder, compressible_shapes
+from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.huggingface import EinSortConfig, watch_text
 from einsort_vla.kernels import decode_fast
@@ -56,7 +56,7 @@ def test_watched_while_it_reads(dense, tmp_path):
     source = DenseFolder(folder)
     statistics = InputStatistics(source.sha256)
     assert watch_text(source, tmp_path / "text.txt", statistics) == 1024
-    assert statistics.n_rows.keys() == compressible_shapes(source).keys()
+    assert statistics.n_rows.keys() == source.matrices.keys()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = torch.tensor([["abcd".index(w) + 3 for w in words[:1024]]]).view(2, 512)
     with torch.inference_mode():

@@ -9,7 +9,7 @@ from rich.console import Console
 
 pytest.importorskip("lerobot")
 
-from einsort_vla.checkpoint import DenseFolder, compressible_shapes, read_folder
+from einsort_vla.checkpoint import DenseFolder, read_folder
 from einsort_vla.cli.compress import Compress
 from einsort_vla.cli.verify import Verify
 from einsort_vla.errors import CheckpointError
@@ -104,7 +104,7 @@ def test_compressed_with_frames_and_compared_at_them(reference_policy, tmp_path)
         assert ("Watched the dense policy at 3 looks" in out) == bool(source)
         content = read_folder(tmp_path / name)
         assert content.is_calibrated == bool(source)
-        assert content.coded.keys() == compressible_shapes(DenseFolder(reference_policy)).keys()
+        assert content.coded.keys() == DenseFolder(reference_policy).matrices.keys()
         out = run(Verify(tmp_path / name, reference_policy, frames=str(frames), looks=3))
         errors[name] = float(re.search(r"3 given observations: (\S+) standard", out)[1])
     assert 0 < errors["fed"] < errors["plain"] < 1  # what was watched is what is kept close

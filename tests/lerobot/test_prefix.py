@@ -49,7 +49,8 @@ def test_pi_denoises_from_a_shared_coded_prefix(family, tmp_path, monkeypatch):
 def test_only_policies_with_a_prefix(tmp_path):
     with quiet_lerobot(), FAMILIES["act"](tmp_path) as build:
         policy = build()
-    with pytest.raises(UsageError, match=r"unknown policy .* 'act'"), compressed_prefix(policy):
+    message = r"type 'act' keep no prefix; those of smolvla, pi0, pi05 do"
+    with pytest.raises(UsageError, match=message), compressed_prefix(policy):
         pass
 
 

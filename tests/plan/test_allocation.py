@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.codec import n_bits
+from einsort_vla.codec import Codec, n_bits
 from einsort_vla.errors import CheckpointError, UsageError
-from einsort_vla.plan import Plan, allocate, options
+from einsort_vla.plan import Candidates, Plan, allocate, options
 
 shapes = st.dictionaries(
     st.text("abc", min_size=1, max_size=3),
@@ -22,7 +22,12 @@ rates = st.integers(0, 8500).map(lambda n: n / 10_000)
 
 
 def plan_shapes(shapes, rate, form):
-    return allocate({name: options(shape, form) for name, shape in shapes.items()}, rate, form)
+    return allocate(candidates(shapes, form), rate)
+
+
+def candidates(shapes, form="leader"):
+    codec = Codec(form)
+    return Candidates(codec, {name: options(shape, codec) for name, shape in shapes.items()})
 
 
 @settings(max_examples=60, deadline=None)
@@ -73,13 +78,15 @@ def bfloat16_options(form, n=20):
     weights = [
         torch.randn(96 + 32 * (i % 3), 128, generator=generator).bfloat16() for i in range(n)
     ]
-    return {str(i): options((len(w), 128), form, w) for i, w in enumerate(weights)}
+    codec = Codec(form)
+    found = {str(i): options((len(w), 128), codec, w) for i, w in enumerate(weights)}
+    return Candidates(codec, found)
 
 
 @pytest.mark.parametrize("form", ["leader", "lossless"])
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.3])
 def test_rates_that_need_no_error_have_none(form, rate):
-    plan = allocate(bfloat16_options(form), rate, form)
+    plan = allocate(bfloat16_options(form), rate)
     assert {t.spec.form for t in plan.tensors.values()} <= {"lossless", "dense"}
     assert plan.distortion == 0
     assert rate <= plan.rate < rate + 0.03  # one matrix in twenty is left dense or not
@@ -88,18 +95,18 @@ def test_rates_that_need_no_error_have_none(form, rate):
 
 def test_lossless_alone_reaches_a_third_and_says_so():
     with pytest.raises(UsageError, match=r"lossless reaches rate 0.3\d+ at most"):
-        allocate(bfloat16_options("lossless"), 0.5, "lossless")
-    assert allocate(bfloat16_options("leader"), 0.5, "leader").distortion > 0
+        allocate(bfloat16_options("lossless"), 0.5)
+    assert allocate(bfloat16_options("leader"), 0.5).distortion > 0
 
 
 def test_tiny_matrices_are_coded_finely_at_next_to_no_cost():
     """Such as the projections of states and actions: few weights, and the most important."""
-    layers = {f"layer{i}": options((256, 512), "leader") for i in range(20)}
-    plan = allocate(layers | {"out": options((8, 192), "leader")}, 0.875, "leader")
+    layers = {f"layer{i}": (256, 512) for i in range(20)}
+    plan = allocate(candidates(layers | {"out": (8, 192)}), 0.875)
     usual = max(t.bits / math.prod(t.shape) for n, t in plan.tensors.items() if n != "out")
     assert plan.tensors["out"].bits / (8 * 192) > usual + 4
     assert [name for name, t in plan.tensors.items() if t.reason] == ["out"]
-    assert plan.distortion - allocate(layers, 0.875, "leader").distortion < 0.001
+    assert plan.distortion - allocate(candidates(layers), 0.875).distortion < 0.001
 
 
 @settings(max_examples=30, deadline=None)
@@ -107,21 +114,21 @@ def test_tiny_matrices_are_coded_finely_at_next_to_no_cost():
 def test_sensitive_matrices_get_the_finer_codes(shapes, rates, seed):
     generator = torch.Generator().manual_seed(seed)
     sensitivities = {name: float(torch.rand(1, generator=generator)) + 0.01 for name in shapes}
-    candidates = {name: options(shape, "leader") for name, shape in shapes.items()}
-    fine, coarse = (allocate(candidates, rate, "leader", sensitivities) for rate in sorted(rates))
+    found = candidates(shapes)
+    fine, coarse = (allocate(found, rate, sensitivities) for rate in sorted(rates))
     assert all(plan.rate >= rate for plan, rate in zip((fine, coarse), sorted(rates), strict=True))
     for name in shapes:
         assert fine.tensors[name].distortion <= coarse.tensors[name].distortion
 
 
 def test_the_reason_for_a_finer_code_is_in_the_plan():
-    candidates = {f"layer{i}": options((256, 256), "leader") for i in range(20)}
-    sensitivities = dict.fromkeys(candidates, 1.0) | {"layer7": 200.0}
-    plan = allocate(candidates, 0.85, "leader", sensitivities)
+    found = candidates({f"layer{i}": (256, 256) for i in range(20)})
+    sensitivities = dict.fromkeys(found.tensors, 1.0) | {"layer7": 200.0}
+    plan = allocate(found, 0.85, sensitivities)
     finer = {name for name, t in plan.tensors.items() if t.reason}
     assert finer == {"layer7"}
     assert "times as important as usual" in plan.tensors["layer7"].reason
     assert plan.tensors["layer7"].bits == max(t.bits for t in plan.tensors.values())
     assert Plan.from_dict(plan.as_dict()) == plan
     with pytest.raises(CheckpointError, match="no sensitivity of layer0"):
-        allocate(candidates, 0.85, "leader", {"layer7": 1.0})
+        allocate(found, 0.85, {"layer7": 1.0})

@@ -12,13 +12,11 @@ from lerobot.policies.factory import get_policy_class
 
 from einsort_vla.checkpoint import (
     DenseFolder,
-    compress_folder,
-    compressible_shapes,
-    plan_folder,
     read_folder,
 )
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.lerobot import quiet_lerobot
+from tests.compressing import compress
 from tests.policies.tiny_policies import FAMILIES, act_once
 
 LEFT_DENSE = {
@@ -30,7 +28,7 @@ LEFT_DENSE = {
     "groot": ("lm_head",),
     "vla_jepa": ("lm_head",),
 }
-"""Parts of the names of linear layers that are not coded; why: checkpoint/families.py."""
+"""Parts of the names of linear layers that are not coded; why: einsort_vla/families."""
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -41,14 +39,13 @@ def test_saved_compressed_and_loaded(family, tmp_path):
         for parameter in policy.parameters():  # random biases and norms: all of it must arrive
             parameter.data += 0.02 * torch.randn_like(parameter)
         policy.save_pretrained(tmp_path / "dense")
-        plan = plan_folder(tmp_path / "dense", 0.4, "leader")
-        compress_folder(tmp_path / "dense", tmp_path / "new", plan)
+        compress(tmp_path / "dense", tmp_path / "new", 0.4)
         loaded = get_policy_class(f"einsort_{family}").from_pretrained(tmp_path / "new")
         expected, found = act_once(policy), act_once(loaded)
 
     linear = {f"{n}.weight" for n, m in policy.named_modules() if isinstance(m, nn.Linear)}
     coded = {f"{n}.weight" for n, m in loaded.named_modules() if isinstance(m, CompressedLinear)}
-    assert coded == compressible_shapes(DenseFolder(tmp_path / "dense")).keys()
+    assert coded == DenseFolder(tmp_path / "dense").matrices.keys()
     left = {n for n in linear if any(part in n for part in LEFT_DENSE.get(family, ()))}
     assert linear - coded == left
     dropped = read_folder(tmp_path / "new").dropped.keys()
@@ -78,8 +75,7 @@ def test_the_first_layout_of_xvla_files(tmp_path):
             state[name] = tensor
         state["model.vlm.image_projection"] = state.pop(projection).t().contiguous()
         save_file(state, tmp_path / "dense" / "model.safetensors")
-        plan = plan_folder(tmp_path / "dense", 0.4, "leader")
-        compress_folder(tmp_path / "dense", tmp_path / "new", plan)
+        compress(tmp_path / "dense", tmp_path / "new", 0.4)
         loaded = get_policy_class("einsort_xvla").from_pretrained(tmp_path / "new")
         expected, found = act_once(policy), act_once(loaded)
     assert torch.equal(loaded.state_dict()[projection], policy.state_dict()[projection])

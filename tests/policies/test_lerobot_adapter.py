@@ -7,19 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from einsort_vla.checkpoint import compress_folder, plan_folder
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.layers import CompressedLinear
 from policies.lerobot_adapter import load
 from policies.protocol import Policy
+from tests.compressing import compress
 
 ROOT = Path(__file__).parents[2]
 TASK = "pick up the milk and place it in the basket"
-
-
-def compress(source, destination, rate=0.5):
-    return compress_folder(source, destination, plan_folder(source, rate, "leader"))
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +109,25 @@ def test_a_missing_camera_is_named(policy, observation):
     )
     with pytest.raises(UsageError, match=message):
         policy.predict_action_chunk(lacking)
+
+
+def test_a_sharded_policy_is_the_same(reference_policy, tmp_path, policy):
+    folder = shutil.copytree(reference_policy, tmp_path / "sharded")
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(state)
+    shards = {"model-1-of-2.safetensors": names[::2], "model-2-of-2.safetensors": names[1::2]}
+    for file, own in shards.items():
+        save_file({name: state[name] for name in own}, folder / file)
+    weight_map = {name: file for file, own in shards.items() for name in own}
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    loaded, expected = load(str(folder)).module.state_dict(), policy.module.state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
+    (folder / "model-2-of-2.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks model-2-of-2\.safetensors of its 2"):
+        load(str(folder))
 
 
 def test_damaged_policies_are_refused(reference_policy, tmp_path):

@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 
-from einsort_vla.checkpoint import FAMILIES, compress_folder, plan_folder
 from einsort_vla.errors import CheckpointError
+from einsort_vla.families import FAMILIES
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.lerobot import load_policy, quiet_lerobot
+from tests.compressing import compress
 
 pytest.importorskip("lerobot")
 
@@ -16,7 +17,7 @@ pytest.importorskip("lerobot")
 @pytest.fixture(scope="module")
 def compressed(reference_policy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compressed") / "policy"
-    compress_folder(reference_policy, folder, plan_folder(reference_policy, 0.75, "leader"))
+    compress(reference_policy, folder, 0.75)
     return folder
 
 

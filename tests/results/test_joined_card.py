@@ -6,9 +6,10 @@ import json
 import pytest
 from rich.console import Console
 
-from einsort_vla.checkpoint import compress_folder, file_sha256, plan_folder, write_results
+from einsort_vla.checkpoint import file_sha256, write_results
 from einsort_vla.cli.results import Report
 from einsort_vla.errors import CheckpointError, UsageError
+from tests.compressing import compress
 from tests.results.made_up import make_records, make_run, write_run
 from tests.results.made_up_texts import make_findings, write_text_run
 
@@ -19,7 +20,7 @@ RATE = 0.75
 def checkpoint(tiny_policy_folder, tmp_path):
     """A compressed copy of a small policy."""
     folder = tmp_path / "small"
-    compress_folder(tiny_policy_folder, folder, plan_folder(tiny_policy_folder, RATE, "leader"))
+    compress(tiny_policy_folder, folder, RATE)
     return folder
 
 

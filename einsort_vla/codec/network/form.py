@@ -21,7 +21,7 @@ from einsort_vla.codec.network.order import Order, Scope
 from einsort_vla.codec.network.permutation import Storage
 from einsort_vla.codec.network.score import Map, Reduction, score
 from einsort_vla.codec.packing import pack, unpack
-from einsort_vla.codec.spec import CodecSpec, Part, Shape, stream
+from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart, stream
 from einsort_vla.errors import NumericsError, UsageError, unknown_name
 
 MENU_SLICES = (8, 32)  # fewer slices fit better and cost a longer order
@@ -74,16 +74,16 @@ class Network(CodecSpec):
         unsorted = self.scope == "none" and not self.sign_split
         return unsorted and self.decomposition == "svd" and not self.column_scaled
 
-    def layout(self, shape: Shape) -> dict[str, Part]:
+    def layout(self, shape: Shape) -> dict[str, StoredPart]:
         layout = {
-            "cores": Part(torch.float16, (self.n_core_numbers(shape),)),
+            "cores": StoredPart(torch.float16, (self.n_core_numbers(shape),)),
             "gauge_rows": stream(sum(m for m, _ in self._gauged(shape))),
             "order": stream(self._order(shape).n_bits()),
         }
         if self.sign_split:
             layout["signs"] = stream(shape[0] * shape[1])
         if self.column_scaled:
-            layout["column_scale"] = Part(torch.float16, shape[1:])
+            layout["column_scale"] = StoredPart(torch.float16, shape[1:])
         return layout
 
     def n_core_numbers(self, shape: Shape) -> int:

@@ -1,5 +1,13 @@
-"""The backend `cpu`: C++ that the system's compiler builds at first use."""
+"""The backend `cpu`: compiled code that multiplies from the coded streams in memory."""
 
-from einsort_vla.kernels.cpu.backend import CpuBackend
+from einsort_vla.codec import Leader
+from einsort_vla.kernels.cpu.backend import CpuBackend, decode, why_unavailable
+from einsort_vla.kernels.registry import BackendSpec
 
-__all__ = ["CpuBackend"]
+BACKEND = BackendSpec(
+    CpuBackend.name,
+    {Leader.form: CpuBackend},
+    why_unavailable=why_unavailable,
+    is_automatic=True,
+    decoders={Leader.form: decode},
+)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from einsort_vla.codec import CompressedTensor, Leader
-from einsort_vla.errors import UsageError
+from einsort_vla.errors import MissingDependency, UsageError
 from einsort_vla.kernels import hadamard  # noqa: F401  registers the op
 from einsort_vla.kernels.cpu import ops
 from einsort_vla.kernels.cpu.build import library
@@ -68,18 +68,24 @@ def _leader(compressed: CompressedTensor) -> Leader:
     return compressed.spec
 
 
+@functools.cache
+def why_unavailable() -> str | None:
+    """What stands against this backend on this machine, with the fix; None if nothing does."""
+    try:
+        library()
+    except MissingDependency as error:
+        return str(error)
+    return None
+
+
 class CpuBackend:
     """Decodes within the product, for many rows just before it, into memory that all layers share;
     computes in float32.
-
-    Raises:
-        MissingDependency: there is no C++ compiler.
     """
 
     name = "cpu"
 
     def __init__(self, compressed: CompressedTensor) -> None:
-        library()  # its errors come when a layer is made, not when it first runs
         self._rotated, self._shape = _leader(compressed).rotated, compressed.shape
         self._arguments = _arguments(compressed)
 

@@ -19,6 +19,8 @@ FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-Wall")
 # cost more than what they decode.
 OPENMP = "-fopenmp"
 NATIVE = {"x86_64": "-march=native", "AMD64": "-march=native", "aarch64": "-mcpu=native"}
+# For debugging: what the code is built for instead of this processor, such as x86-64-v3.
+MARCH = "EINSORT_MARCH"
 COMPILERS = ("c++", "g++", "clang++")
 
 _POINTER, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
@@ -32,7 +34,7 @@ def library() -> ctypes.CDLL:
     Raises:
         MissingDependency: there is no C++ compiler, it fails, or the cache cannot be used.
     """
-    with kept_in_cache("the kernels of --backend cpu"):
+    with kept_in_cache("the compiled kernels"):
         loaded = ctypes.CDLL(str(build(cache())))
     loaded.einsort_decode_leader.argtypes = (*_MATRIX, _POINTER, _INT64)
     loaded.einsort_matmul_leader.argtypes = (*_MATRIX, _POINTER, _INT64, _POINTER, _INT64)
@@ -52,7 +54,9 @@ def build(folder: Path) -> Path:
         MissingDependency: there is no C++ compiler, or it fails.
     """
     compiler = _compiler()
-    flags = [*FLAGS, *filter(None, [NATIVE.get(platform.machine())])]
+    march = os.environ.get(MARCH)
+    processor = f"-march={march}" if march else NATIVE.get(platform.machine())
+    flags = [*FLAGS, *filter(None, [processor])]
     target = folder / f"leader-{_fingerprint(compiler, flags)}.so"
     if target.is_file():
         return target
@@ -70,9 +74,7 @@ def _compile(command: list[str]) -> None:
         result = subprocess.run([*command, threads], capture_output=True, text=True)
         if not result.returncode:
             return
-    raise MissingDependency(
-        f"--backend cpu: {command[0]} cannot compile its sources: {result.stderr[-800:]}"
-    )
+    raise MissingDependency(f"{command[0]} cannot compile the kernels: {result.stderr[-800:]}")
 
 
 def _compiler() -> str:
@@ -80,8 +82,8 @@ def _compiler() -> str:
     found = next(filter(None, map(shutil.which, [named] if named else COMPILERS)), None)
     if found is None:
         raise MissingDependency(
-            f"--backend cpu needs a C++ compiler ({named or ', '.join(COMPILERS)}), and none is "
-            "here. On Debian or Ubuntu: apt-get install g++; or use --backend dense."
+            f"a C++ compiler is needed ({named or ', '.join(COMPILERS)}), and none is here. On "
+            "Debian or Ubuntu: apt-get install g++; or use --backend decoded."
         )
     return found
 

@@ -2,13 +2,15 @@
 
 import ctypes
 import functools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.jit import is_tracing  # pyright: ignore[reportPrivateImportUsage]  documented
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from einsort_vla.errors import EinSortError, MissingDependency
+from einsort_vla.codec import CompressedTensor
+from einsort_vla.errors import EinSortError, MissingDependency, UsageError
 from einsort_vla.kernels.cuda import build
 from einsort_vla.kernels.gpu import TYPES, GpuBackend, capabilities, why_unsuitable
 
@@ -109,17 +111,36 @@ def why_unavailable() -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class CudaOptions:
+    """What can be set of the backend `cuda`.
+
+    Raises:
+        UsageError: there is no such number of rows.
+    """
+
+    decode_from: int = DECODE_FROM
+    """Rows of an input from which the matrix is decoded first, whole, for that call only."""
+
+    def __post_init__(self) -> None:
+        if self.decode_from < 1:
+            raise UsageError(
+                f"--backend cuda: decode_from={self.decode_from} must be a number of rows, from 1."
+            )
+
+
 class CudaBackend(GpuBackend):
     """See `GpuBackend`; it needs NVRTC and a C++ compiler, and keeps what they make."""
 
     name = "cuda"
-    missing = staticmethod(why_unavailable)
-    decode_from = DECODE_FROM
-    """Rows of an input from which the matrix is decoded first, whole, for that call only."""
+
+    def __init__(self, compressed: CompressedTensor, options: CudaOptions) -> None:
+        super().__init__(compressed)
+        self._options = options
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         matmul = torch.ops.einsort.matmul_leader_cuda if _is_watched(x) else matmul_leader
-        y = matmul(x, *self.matrix, *self._spec.window, self.decode_from)
+        y = matmul(x, *self.matrix, *self._spec.window, self._options.decode_from)
         if bias is not None:
             y += bias
         return y

@@ -24,7 +24,6 @@ class TritonBackend(GpuBackend):
     """See `GpuBackend`; it needs Triton."""
 
     name = "triton"
-    missing = staticmethod(why_unavailable)
 
     def __init__(self, compressed: CompressedTensor) -> None:
         super().__init__(compressed)

@@ -1,20 +1,21 @@
-"""A config class `Einsort<X>Config`, of type `einsort_<x>`, for every policy that is compressed."""
+"""A config class `Einsort<X>Config`, of type `einsort_<x>`, for every family of policies."""
 
 from dataclasses import dataclass
 
 import lerobot.policies  # noqa: F401  registers the dense types
 from lerobot.configs import PreTrainedConfig
 
-from einsort_vla.checkpoint import FAMILIES, TYPE_PREFIX
+from einsort_vla.families import FAMILIES, TYPE_PREFIX
 
 
-def _register(dense_type: str) -> type[PreTrainedConfig]:
+def register(dense_type: str) -> None:
+    """Let LeRobot know the compressed policies of one of its types."""
     dense = PreTrainedConfig.get_choice_class(dense_type)
     made = type(f"Einsort{dense.__name__}", (dense,), {"__module__": __name__})
-    return PreTrainedConfig.register_subclass(TYPE_PREFIX + dense_type)(dataclass(made))
+    PreTrainedConfig.register_subclass(TYPE_PREFIX + dense_type)(dataclass(made))
+    globals()[made.__name__] = made
 
 
 for _dense_type in FAMILIES:
     if _dense_type in PreTrainedConfig.get_known_choices():
-        _made = _register(_dense_type)
-        globals()[_made.__name__] = _made
+        register(_dense_type)

@@ -13,12 +13,12 @@ from lerobot.policies.factory import get_policy_class
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
-from einsort_vla.checkpoint import TYPE_PREFIX, Checkpoint, read_folder
+from einsort_vla.checkpoint import Checkpoint, read_folder
 from einsort_vla.codec import CompressedTensor
-from einsort_vla.layers import load_
-from einsort_vla.lerobot import in_policy
+from einsort_vla.families import Family, family_of, without_base_models
+from einsort_vla.kernels import BackendChoice
+from einsort_vla.layers import load_, without_weights
 from lerobot_policy_einsort import configuration_einsort
-from lerobot_policy_einsort.building import prepare, without_base_models
 
 
 class EinsortPolicy:
@@ -30,7 +30,7 @@ class EinsortPolicy:
         pretrained_name_or_path: str | Path,
         *,
         config: Any = None,
-        backend: str = "dense",
+        backend: str = "decoded",
         revision: str | None = None,
         **kwargs: Any,
     ) -> PreTrainedPolicy:
@@ -39,7 +39,7 @@ class EinsortPolicy:
         Args:
             pretrained_name_or_path: folder or hub id.
             config: instead of the folder's own.
-            backend: how coded weights are multiplied.
+            backend: how coded weights are multiplied; see `BackendChoice.parse`.
             revision: of a hub id.
             **kwargs: for the policy class; LeRobot's loading options have no effect here.
 
@@ -48,11 +48,13 @@ class EinsortPolicy:
         """
         folder = _local(pretrained_name_or_path, revision)
         config = config or PreTrainedConfig.from_pretrained(str(folder))
-        prepare(config, folder)
-        content = read_folder(folder)
-        with without_base_models(config):
+        family, content = family_of(config.type), read_folder(folder)
+        config.pretrained_path = folder
+        for name, value in {**family.settings_in(folder), **family.settings_coded}.items():
+            setattr(config, name, value)
+        with without_weights(), without_base_models(family):
             policy = cls(config, **{k: v for k, v in kwargs.items() if k not in _LOADING})
-        load_(policy, _with_names_of(policy, content), backend)
+        load_(policy, _with_names_of(policy, family, content), BackendChoice.parse(backend))
         policy.to(config.device)
         return policy.eval()
 
@@ -61,9 +63,9 @@ _LOADING = ("strict", "force_download", "resume_download", "proxies", "token", "
             "local_files_only")  # fmt: skip
 
 
-def _with_names_of(policy: Any, content: Checkpoint) -> Checkpoint:
+def _with_names_of(policy: Any, family: Family, content: Checkpoint) -> Checkpoint:
     """The checkpoint by the names of the policy."""
-    stored = in_policy(policy, {**content.coded, **content.dense, **content.dropped})
+    stored = family.in_policy(policy, {**content.coded, **content.dense, **content.dropped})
     coded = {n: value for n, value in stored.items() if isinstance(value, CompressedTensor)}
     dense = {n: value for n, value in stored.items() if isinstance(value, Tensor)}
     dropped = {n: value for n, value in stored.items() if isinstance(value, str)}
@@ -83,7 +85,7 @@ def __getattr__(name: str) -> type[PreTrainedPolicy]:
     if config_class is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     policy_type = PreTrainedConfig.get_choice_name(config_class)
-    dense = get_policy_class(policy_type.removeprefix(TYPE_PREFIX))
+    dense = get_policy_class(family_of(policy_type).name)
     names = {"__module__": __name__, "config_class": config_class, "name": policy_type}
     made = type(name, (EinsortPolicy, dense), names)
     globals()[name] = made

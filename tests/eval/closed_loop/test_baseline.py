@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import UsageError
 from einsort_vla.results import LOG, RUN, EpisodeRecord, Scene, read_episodes, write_episodes
 from envs.libero.protocol import load_protocol
@@ -19,14 +20,15 @@ def record(scene, arm="dense", outcome="success"):
 
 
 def request(folder, scenes=SCENES):
-    return SimpleNamespace(folder=folder, scenes=scenes, protocol=load_protocol(), delays_ms=(0.0,))
+    dense = DenseFolder(folder)
+    return SimpleNamespace(dense=dense, scenes=scenes, protocol=load_protocol(), delays_ms=(0.0,))
 
 
 @pytest.fixture
 def earlier_run(tmp_path, tiny_policy_folder):
     folder = tmp_path / "earlier"
     folder.mkdir()
-    inputs = {"policy": tiny_policy_folder / "model.safetensors"}
+    inputs = {"policy": DenseFolder(tiny_policy_folder).sha256}
     run = {**describe({"rate": "0.5"}, inputs), "protocol": load_protocol().as_dict()}
     (folder / RUN).write_text(json.dumps(run))
     other_seed = Scene("libero_object", 0, 2, seed=1)

@@ -1,4 +1,4 @@
-"""SmolVLA in parts: LeRobot's own code, traced, but for what graphs cannot hold or hold badly.
+"""SmolVLA. Its parts are LeRobot's own code, but for what graphs cannot hold or hold badly.
 
 Whatever the model computes in, float32 goes in and comes out, and the flow is summed in it.
 """
@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from einsort_vla.export.flow import (
+from einsort_vla.families.family import TABLES, UNUSED, Family, Prefix
+from einsort_vla.families.flow import (
     Vision,
     cache_of,
     embedded_already,
@@ -18,20 +19,19 @@ from einsort_vla.export.flow import (
     flow_parts,
     keys_and_values,
 )
-from einsort_vla.export.parts import Part
-from einsort_vla.lerobot import LoadedPolicy
+from einsort_vla.families.part import PRECISIONS, Export, Part
 
 JOINT = "vlm_with_expert"
 
 
-def set_precision(policy: LoadedPolicy, dtype: torch.dtype) -> None:
+def _set_precision(policy: Any, dtype: torch.dtype) -> None:
     """Let backbone and expert compute in a type, in place; what is around them stays float32."""
-    policy.module.model.get_submodule(JOINT).to(dtype)
+    policy.model.get_submodule(JOINT).to(dtype)
 
 
-def smolvla_parts(policy: LoadedPolicy, batch: int) -> list[Part]:
-    """See `parts_of`."""
-    model, config = policy.module.model, policy.module.config
+def _parts(policy: Any, batch: int) -> list[Part]:
+    """See `Export`."""
+    model, config = policy.model, policy.config
     backbone = model.vlm_with_expert.vlm.model
     backbone.vision_model = _WholeImages(backbone.vision_model)
     width, height = config.resize_imgs_with_padding
@@ -143,3 +143,14 @@ def _rotate_positions(x: Tensor, positions: Tensor, max_wavelength: int = 10_000
     first, second = x.float().split(half, dim=-1)
     turned = [first * cosine - second * sine, second * cosine + first * sine]
     return torch.cat(turned, dim=-1).to(x.dtype)
+
+
+SMOLVLA = Family(
+    "smolvla",
+    dense=TABLES,
+    dropped={"*lm_head*": UNUSED},
+    backbone="vlm_model_name",
+    settings={"load_vlm_weights": False},
+    prefix=Prefix(JOINT),
+    export=Export(_parts, _set_precision, PRECISIONS, "num_steps"),
+)

@@ -1,4 +1,4 @@
-"""pi0 and pi0.5 in parts: LeRobot's own code, traced; float32 goes in and comes out."""
+"""pi0. The parts of pi0 and pi0.5 are LeRobot's own code; float32 goes in and comes out."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from einsort_vla.export.flow import (
+from einsort_vla.families.family import TABLES, UNUSED, Family, Prefix
+from einsort_vla.families.flow import (
     Vision,
     cache_of,
     embedded_already,
@@ -14,26 +15,25 @@ from einsort_vla.export.flow import (
     flow_parts,
     keys_and_values,
 )
-from einsort_vla.export.parts import Part
-from einsort_vla.lerobot import LoadedPolicy
+from einsort_vla.families.part import Export, Part
 
 JOINT = "paligemma_with_expert"
 # What LeRobot keeps in float32 beside bfloat16, for accuracy.
 _KEPT_FLOAT32 = ("vision_tower", "multi_modal_projector", "layernorm", "norm")
 
 
-def set_precision(policy: LoadedPolicy, dtype: torch.dtype) -> None:
+def _set_precision(policy: Any, dtype: torch.dtype) -> None:
     """Let the model compute in a type, in place."""
-    joint = policy.module.model.get_submodule(JOINT)
+    joint = policy.model.get_submodule(JOINT)
     joint.to(dtype)
     for name, module in joint.named_modules():
         if name.rpartition(".")[2].endswith(_KEPT_FLOAT32):
             module.float()
 
 
-def pi_parts(policy: LoadedPolicy, batch: int) -> list[Part]:
-    """See `parts_of`; pi0 reads the state in each step, pi0.5 among its words."""
-    model, config = policy.module.model, policy.module.config
+def _parts(policy: Any, batch: int) -> list[Part]:
+    """See `Export`; pi0 reads the state in each step, pi0.5 among its words."""
+    model, config = policy.model, policy.config
     shown = example_inputs(config, batch, *config.image_resolution)
     states = ("state",) if hasattr(model, "state_proj") else ()
     modules = Vision(model, JOINT), _Prefix(model), _DenoiseStep(model)
@@ -84,3 +84,15 @@ class _DenoiseStep(nn.Module):
         cache = cache_of(keys, values, own.q_proj.weight.dtype)
         states: Sequence[Tensor] = [] if state is None else [state]
         return self.model.denoise_step(*states, prefix_mask, cache, noisy_actions, time)
+
+
+_HEAD = "*paligemma_with_expert.paligemma.lm_head.*"
+PI0 = Family(
+    "pi0",
+    dense={**TABLES, _HEAD: "the look-up table, stored as the head tied to it"},
+    dropped={_HEAD: UNUSED, "*gemma_expert.lm_head.*": UNUSED},
+    tied={_HEAD: "*paligemma.model.language_model.embed_tokens.weight"},
+    prefix=Prefix(JOINT, "lerobot.policies.pi0.modeling_pi0"),
+    # The activations go beyond float16.
+    export=Export(_parts, _set_precision, ("bfloat16", "float32"), "num_inference_steps"),
+)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from einsort_vla.export.parts import Part
+from einsort_vla.families.part import Part
 from einsort_vla.runtime.flow import DENOISE_STEP, PREFIX, VISION
 
 

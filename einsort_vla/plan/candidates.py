@@ -1,0 +1,118 @@
+"""What each matrix of a policy can be coded as: looked at once, whatever the number of rates."""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+from torch import Tensor
+
+from einsort_vla.codec import Codec, CodecSpec, Dense, Shape, n_bits
+from einsort_vla.errors import UsageError
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """The code of one matrix, with what it will cost."""
+
+    spec: CodecSpec
+    shape: Shape
+    bits: int
+    distortion: float  # predicted relative mean squared error
+    reason: str = ""  # why the plan spends more on it than on others
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """For each compressible matrix what it can be coded as, in any order."""
+
+    codec: Codec
+    tensors: Mapping[str, Sequence[PlannedTensor]]
+
+
+class DenseWeights(Protocol):
+    """The matrices of a policy, one at a time; a `DenseFolder` is such."""
+
+    @property
+    def matrices(self) -> Mapping[str, Shape]:
+        """Name to (out_features, in_features) of all compressible ones."""
+        ...
+
+    @property
+    def has_outlying_inputs(self) -> bool:
+        """Whether its layers see inputs with outliers, which a rotation spreads."""
+        ...
+
+    def get(self, name: str) -> Tensor:
+        """One matrix."""
+        ...
+
+
+def candidates_of(
+    dense: DenseWeights,
+    codec: Codec,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Candidates:
+    """What every matrix of a policy can be coded as, with the error expected of each code.
+
+    Args:
+        dense: its weights, each of which is read once.
+        codec: which codes there are to choose from.
+        include: patterns of tensor names that may be coded.
+        exclude: patterns of those that stay dense all the same. What is left out stays in the
+            count: the others are coded finer or coarser to meet a rate.
+        on_progress: called with weights looked at and weights in all.
+
+    Raises:
+        UsageError: a pattern fits no matrix.
+    """
+    shapes = dense.matrices
+    coded = _matched(shapes, include) - _matched(shapes, exclude)
+    found, done, total = {}, 0, sum(map(math.prod, shapes.values()))
+    for name, shape in shapes.items():
+        if name in coded:
+            found[name] = options(shape, codec, dense.get(name), dense.has_outlying_inputs)
+        else:
+            found[name] = [planned(Dense(), shape, 0.0)]
+        done += math.prod(shape)
+        on_progress(done, total)
+    return Candidates(codec, found)
+
+
+def options(
+    shape: Shape, codec: Codec, weight: Tensor | None = None, has_outlying_inputs: bool = False
+) -> list[PlannedTensor]:
+    """What one matrix can be coded as, with the error expected of each code.
+
+    Args:
+        shape: (out_features, in_features).
+        codec: which codes there are to choose from.
+        weight: the matrix itself; without it, codes whose size depends on it are left out.
+        has_outlying_inputs: rotate unless the codec says otherwise. The inputs of language models
+            have outliers in every layer: SmolLM2 at 3.2 bits, calibrated, has 1.11 times the dense
+            perplexity, 1.29 if only matrices with outliers of their own are rotated
+            (docs/codec.md).
+    """
+    own = codec.with_defaults(rotated=True) if has_outlying_inputs else codec
+    return [planned(spec, shape, error) for spec, error in own.choices(shape, weight)]
+
+
+def planned(spec: CodecSpec, shape: Shape, distortion: float) -> PlannedTensor:
+    """One matrix's code with its bits."""
+    return PlannedTensor(spec, shape, n_bits(spec, shape), distortion)
+
+
+def _matched(names: Collection[str], patterns: Sequence[str]) -> set[str]:
+    found = set()
+    for pattern in patterns:
+        own = {name for name in names if fnmatchcase(name, pattern)}
+        if not own:
+            raise UsageError(
+                f"the pattern {pattern!r} fits no compressible matrix; they are named like "
+                f"{min(names)}."
+            )
+        found |= own
+    return found

@@ -1,0 +1,1 @@
+"""What LIBERO's cameras see, as pictures: text evaluations need no simulator."""

@@ -1,0 +1,176 @@
+"""TextVQA: a model, dense and compressed, is asked about text in pictures."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from einsort_vla.checkpoint import file_sha256
+from einsort_vla.cli.calibration import calibration_of
+from einsort_vla.cli.run import INCOMPLETE
+from einsort_vla.plan import InputStatistics
+from einsort_vla.results import PAGE, RUN, read_run
+from einsort_vla.results.measures import Findings, write_findings
+from einsort_vla.results.text_page import write_text_pages
+from eval.run.arms import DENSE, Copy, facts_by_arm, list_arms, make_copies, plan_copies
+from eval.run.output import alone_in, prepare_folder, write_run
+from eval.run.provenance import describe
+from eval.text.answering import Decoding, load_answering
+from eval.text.language_report import ROUNDED, print_findings
+from eval.text.settings import SMOLLM2, TextVqaSettings
+from eval.text.vqa_data import VqaQuestion
+from eval.text.vqa_prompts import prompt_for
+from eval.text.vqa_report import textvqa_findings
+from eval.text.vqa_request import DTYPES, TextVqaRequest, check_request
+from eval.text.vqa_run import (
+    ANSWERS,
+    READ,
+    Asked,
+    answer_missing,
+    read_pictures,
+    watch_questions,
+)
+
+READER = "rapidocr-onnxruntime"
+MODELS, STATISTICS = "models", "statistics.safetensors"
+Words = Mapping[str, tuple[str, ...]]
+
+
+def main(settings: TextVqaSettings, console: Console) -> int:
+    """Run the evaluation; 0 if every question was answered by every model."""
+    request = check_request(settings, console)
+    output = prepare_folder("textvqa", settings.output, comparable(settings), settings.resume)
+    with alone_in(output):
+        if not (output / RUN).exists():
+            write_run(output, describe(comparable(settings), _inputs(request)))
+        for note in request.data.notes:
+            console.print(note, highlight=False)
+        return _evaluate(request, output, console)
+
+
+def _evaluate(request: TextVqaRequest, output: Path, console: Console) -> int:
+    """Read the pictures, make the models, ask what is missing, write the report."""
+    words: Words = {}
+    if request.ocr == "read":
+        pictured = [*request.data.questions, *request.shots, *request.calibration]
+        words = read_pictures(pictured, output / READ, console)
+    asked = _ask(request, request.data.questions, words)
+    decoding = _decoding(request, words)
+    calibration = _calibrate(request, decoding, words, output, console)
+    copies: Sequence[Copy] = request.copies
+    if calibration is not None and calibration.sensitivities:
+        copies = plan_copies(request.dense, request.settings, calibration)
+    make_copies(request.dense, copies, output / MODELS, calibration, console)
+    arms = list_arms(request.dense, copies, output / MODELS)
+    answers = answer_missing(
+        arms,
+        asked,
+        request.settings.batch,
+        lambda arm: load_answering(arm.folder, decoding),
+        output / ANSWERS,
+        console,
+    )
+    findings = _find(request, facts_by_arm(request.dense, copies, arms), answers, output)
+    write_findings(findings, output)
+    write_text_pages(output)
+    print_findings(findings, console)
+    console.print(f"Report: {output / PAGE}", highlight=False, soft_wrap=True)
+    return 0 if findings.complete else INCOMPLETE
+
+
+def comparable(settings: TextVqaSettings) -> dict[str, Any]:
+    """The settings that decide results, as plain data."""
+    free = ("output", "resume")
+    return {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in asdict(settings).items()
+        if key not in free
+    }
+
+
+def _inputs(request: TextVqaRequest) -> dict[str, str]:
+    """SHA-256 of what decides the results."""
+    questions = {f"questions {path.name}": file_sha256(path) for path in request.data.files}
+    return {"model": request.dense.sha256, **questions}
+
+
+def _ask(request: TextVqaRequest, questions: Sequence[VqaQuestion], words: Words) -> list[Asked]:
+    """Each question with its prompt."""
+    style = request.settings.prompt
+    tokens = {
+        "none": lambda question: None,
+        "data": lambda question: question.ocr_tokens,
+        "read": lambda question: words[question.image_id],
+    }[request.ocr]
+    return [Asked(q, prompt_for(style, q.text, tokens(q))) for q in questions]
+
+
+def _decoding(request: TextVqaRequest, words: Words) -> Decoding:
+    settings = request.settings
+    shots = tuple(
+        (each.prompt, Counter(each.question.answers).most_common(1)[0][0])
+        for each in _ask(request, request.shots, words)
+    )
+    dtype = DTYPES[settings.dtype]
+    return Decoding(settings.max_new_tokens, settings.device, dtype, shots)
+
+
+def _calibrate(
+    request: TextVqaRequest, decoding: Decoding, words: Words, output: Path, console: Console
+) -> InputStatistics | None:
+    """On training questions, kept in the output folder, or on what --calibrate names."""
+    if not request.calibration:
+        source = None if request.n_calibration == 0 else request.settings.calibrate
+        return calibration_of(source, request.dense, console)
+    path = output / STATISTICS
+    if not path.exists():
+        model = load_answering(request.dense.folder, decoding)
+        asked = _ask(request, request.calibration, words)
+        watch_questions(model, request.dense, asked, console).save(path)
+    return InputStatistics.load(path)
+
+
+def _find(
+    request: TextVqaRequest,
+    arms: Mapping[str, Mapping[str, Any]],
+    answers: Mapping[str, Mapping[str, str]],
+    output: Path,
+) -> Findings:
+    found = textvqa_findings(
+        arms,
+        request.data.questions,
+        answers,
+        request.has_answers,
+        request.settings.seed,
+    )
+    rounded = (ROUNDED,) if request.settings.model == SMOLLM2 else ()
+    notes = (*request.data.notes, *found.notes, *rounded)
+    return replace(found, protocol=_protocol(request), notes=notes, provenance=read_run(output))
+
+
+def _protocol(request: TextVqaRequest) -> dict[str, Any]:
+    """All that decides the numbers."""
+    settings = request.settings
+    sources = {"none": "none", "data": "of the data set", "read": "read from the pictures"}
+    if request.ocr == "read":
+        sources["read"] += f" by {READER} {metadata.version(READER)}"
+    return {
+        "model": settings.model,
+        "data": request.data.name,
+        "questions": len(request.data.questions),
+        "prompt": settings.prompt,
+        "ocr_tokens": sources[request.ocr],
+        "worked_examples": len(request.shots),
+        "decoding": f"greedy, up to {settings.max_new_tokens} tokens, batch {settings.batch}",
+        "dtype": settings.dtype,
+        "metric": "TextVQA accuracy, each of ten annotators left out once, EvalAI normalisation"
+        if request.has_answers
+        else f"agreement with {DENSE} after EvalAI normalisation",
+        "calibration": f"{len(request.calibration)} training questions"
+        if request.calibration
+        else settings.calibrate,
+    }
