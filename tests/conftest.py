@@ -2,9 +2,7 @@
 
 import json
 import os
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import hypothesis
 import pytest
@@ -20,22 +18,6 @@ REFERENCE_POLICY = Path(__file__).parents[1] / "policies" / "checkpoints" / "ref
 @pytest.fixture(autouse=True, scope="session")
 def as_many_threads_as_stated():
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Runs `einsort-vla` or a script's settings as its user would, but in this process."""
-    from einsort_vla.cli import main
-
-    def run(name, *arguments):
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capfd.readouterr()
-        return SimpleNamespace(returncode=end.value.code, stdout=out, stderr=err)
-
-    return run
 
 
 @pytest.fixture

@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from einsort_vla.cli import doctor
+from einsort_vla.cli import doctor, main
 from einsort_vla.cli.options import BackendOption, CodecOption
 from einsort_vla.codec import FORMS
 from einsort_vla.kernels import BACKENDS
@@ -19,8 +20,18 @@ PROGRAM = Path(sys.executable).with_name("einsort-vla")
 
 
 @pytest.fixture
-def run(command):
-    return lambda *arguments: command("einsort-vla", *arguments)
+def run(monkeypatch, capfd):
+    """The command as its user types it, in this process."""
+
+    def run(*arguments):
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["einsort-vla", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capfd.readouterr()
+        return SimpleNamespace(returncode=end.value.code, stdout=out, stderr=err)
+
+    return run
 
 
 def test_help_loads_nothing_heavy():
