@@ -29,8 +29,8 @@ class Report:
     folder: Positional[Path]
     """Folder that an evaluation wrote, or one that holds several such folders."""
     card: Path | None = None
-    """Compressed checkpoint folder; results of it go into its model card, where they replace
-    earlier ones and nothing else."""
+    """Compressed checkpoint folder. Its results go into its model card, where they replace earlier
+    results and nothing else."""
 
     def run(self, console: Console) -> int:
         _check_installed()
@@ -54,7 +54,7 @@ class Report:
 class Merge:
     """Join run folders of one evaluation: same policy, arms and protocol, other tasks or episodes.
 
-    An episode that several have counts once, and must have ended alike.
+    An episode that is in several runs counts once, and must have ended alike in all of them.
     """
 
     runs: Positional[tuple[Path, ...]]
