@@ -30,10 +30,10 @@ CalibrateOption = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="SOURCE",
-        help="What the policy sees in use, so that its layers' outputs, not their weights, are "
-        "kept close: the file that eval/calibrate.py wrote for it (bits then also go where its "
-        "actions need them), or what to watch the dense policy on now: a LeRobot dataset's "
-        "folder or hub id, or the observation files of eval/calibrate.py; for a language model, a "
-        "text file.",
+        help="Keep the outputs of layers close, not their weights, on what the policy sees in "
+        "use. SOURCE is the file that eval/calibrate.py wrote for it (bits then also go where its "
+        "actions need them), or what to watch the dense policy on now: a LeRobot dataset's folder "
+        "or hub id, or the observation files of eval/calibrate.py; for a language model, a text "
+        "file.",
     ),
 ]
