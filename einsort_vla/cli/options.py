@@ -19,10 +19,10 @@ CodecOption = Annotated[
 BackendOption = Annotated[
     str,
     tyro.conf.arg(
-        help="How coded weights are multiplied: decoded (at load), cpu (compiled code, from the "
-        "streams), cuda or triton (the same on a GPU), auto (the fastest that runs here), "
-        'reference or factored. Options follow, if it has any: "cuda decode_from=33". The reason '
-        "of each fallback is logged.",
+        help='How coded weights are multiplied, with options if there are any ("cuda '
+        'decode_from=33"); each fallback is logged with its reason: decoded (at load), cpu '
+        "(compiled code, from the streams), cuda or triton (the same on a GPU), auto (the fastest "
+        "that runs here), reference or factored."
     ),
 ]
 

@@ -14,12 +14,13 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import DeviceProcessorStep, PolicyProcessorPipeline
 from lerobot_policy_einsort import configuration_einsort
 
-from einsort_vla.checkpoint import compress_folder, plan_folder, read_folder
+from einsort_vla.checkpoint import read_folder
 from einsort_vla.errors import UsageError
 from einsort_vla.export import GraphOptions, export_bundle, find_target
 from einsort_vla.families import FAMILIES, Family
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.lerobot import compressed_prefix, load_policy
+from tests.compressing import compress
 
 WIDTH, CHUNK = 64, 4
 STATE = "observation.state"
@@ -94,7 +95,7 @@ def dense(tmp_path, monkeypatch):
 
 def test_one_value_is_a_family(dense, tmp_path):
     compressed = tmp_path / "compressed"
-    compress_folder(dense, compressed, plan_folder(dense, 0.4, "leader"))
+    compress(dense, compressed, 0.4)
     content = read_folder(compressed)
     assert content.coded.keys() == {"model.brain.weight"}
     assert content.dropped.keys() == {"model.critic.weight", "model.critic.bias"}
