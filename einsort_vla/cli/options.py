@@ -1,16 +1,15 @@
-"""Options that several commands have, with one help text each.
-
-The texts name forms and backends themselves: to ask the codec would load torch.
-"""
+"""Options that several commands have, with one help text each."""
 
 from typing import Annotated
 
 import tyro
 
+from einsort_vla.names import BACKENDS, FORMS
+
 CodecOption = Annotated[
     str,
     tyro.conf.arg(
-        help="Form of the code (leader, local, lossless, network, scalar), with options of its "
+        help=f"Form of the code ({', '.join(FORMS)}), with options of its "
         'menu: leader, "leader window=10", "scalar group=128 grid=asymmetric clip=true", '
         '"network decomposition=tt".'
     ),
@@ -20,9 +19,9 @@ BackendOption = Annotated[
     str,
     tyro.conf.arg(
         help='How coded weights are multiplied, with options if there are any ("cuda '
-        'decode_from=33"); each fallback is logged with its reason: decoded (at load), cpu '
-        "(compiled code, from the streams), cuda or triton (the same on a GPU), auto (the fastest "
-        "that runs here), reference or factored."
+        'decode_from=33"); each fallback is logged with its reason: '
+        + ", ".join(f"{name} ({how})" for name, how in BACKENDS.items())
+        + ".",
     ),
 ]
 

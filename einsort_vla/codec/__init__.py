@@ -2,7 +2,7 @@
 
 from einsort_vla.codec.codec import Codec
 from einsort_vla.codec.dense import Dense
-from einsort_vla.codec.forms import FORMS, spec_from_dict
+from einsort_vla.codec.forms import spec_from_dict
 from einsort_vla.codec.interface import decode, encode, n_bits
 from einsort_vla.codec.leader import Leader
 from einsort_vla.codec.local import Local
@@ -14,7 +14,6 @@ from einsort_vla.codec.tensor import CompressedTensor
 
 __all__ = [
     "DENSE_BITS",
-    "FORMS",
     "Codec",
     "CodecSpec",
     "CompressedTensor",

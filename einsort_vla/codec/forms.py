@@ -1,21 +1,12 @@
-"""The forms there are. A new one is a module with a `CodecSpec`, and a line here."""
+"""The class of each form; a new one is a module here and its name in `einsort_vla.names`."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
-from einsort_vla.codec.dense import Dense
-from einsort_vla.codec.leader import Leader
-from einsort_vla.codec.local import Local
-from einsort_vla.codec.lossless import Lossless
-from einsort_vla.codec.network import Network
-from einsort_vla.codec.scalar import Scalar
 from einsort_vla.codec.spec import CodecSpec
 from einsort_vla.errors import unknown_name
-
-_CLASSES: tuple[type[CodecSpec], ...] = (Dense, Leader, Local, Lossless, Network, Scalar)
-_BY_NAME = {cls.form: cls for cls in _CLASSES}
-FORMS = tuple(name for name in _BY_NAME if name != Dense.form)
-"""The forms a user may choose; `dense` is part of each one's menu."""
+from einsort_vla.names import DENSE, FORMS
 
 
 def form_class(form: str) -> type[CodecSpec]:
@@ -26,7 +17,7 @@ def form_class(form: str) -> type[CodecSpec]:
     """
     if form not in FORMS:
         raise unknown_name("codec", form, FORMS)
-    return _BY_NAME[form]
+    return _class(form)
 
 
 def spec_from_dict(data: Mapping[str, Any]) -> CodecSpec:
@@ -38,6 +29,10 @@ def spec_from_dict(data: Mapping[str, Any]) -> CodecSpec:
     """
     parameters = dict(data)
     form = parameters.pop("form", "")
-    if form not in _BY_NAME:
-        raise unknown_name("codec form", form, _BY_NAME)
-    return _BY_NAME[form](**parameters)
+    if form not in (forms := (DENSE, *FORMS)):
+        raise unknown_name("codec form", form, forms)
+    return _class(form)(**parameters)
+
+
+def _class(form: str) -> type[CodecSpec]:
+    return import_module(f"einsort_vla.codec.{form}").FORM

@@ -9,7 +9,6 @@ from einsort_vla.kernels.dispatch import (
     resolve,
 )
 from einsort_vla.kernels.registry import (
-    BACKENDS,
     DECODED,
     Backend,
     BackendChoice,
@@ -17,7 +16,6 @@ from einsort_vla.kernels.registry import (
 )
 
 __all__ = [
-    "BACKENDS",
     "DECODED",
     "Backend",
     "BackendChoice",

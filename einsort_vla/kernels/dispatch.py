@@ -7,12 +7,12 @@ from typing import NamedTuple
 from einsort_vla.codec import CompressedTensor
 from einsort_vla.errors import MissingDependency
 from einsort_vla.kernels.registry import (
-    AUTO,
     DECODED,
     Backend,
     BackendChoice,
     backend_specs,
 )
+from einsort_vla.names import AUTO
 
 log = logging.getLogger(__name__)
 
