@@ -1,20 +1,14 @@
 """How a coded matrix is multiplied, by backends under one name each, and decoded fast."""
 
-from einsort_vla.kernels.decoding import decode_fast
 from einsort_vla.kernels.dispatch import (
     Fallback,
     check_available,
+    decode_fast,
     device_of,
     make_backend,
     resolve,
 )
-from einsort_vla.kernels.registry import (
-    BACKENDS,
-    DECODED,
-    Backend,
-    BackendChoice,
-    BackendSpec,
-)
+from einsort_vla.kernels.registry import BACKENDS, DECODED, Backend, BackendChoice, BackendSpec
 
 __all__ = [
     "BACKENDS",
