@@ -57,4 +57,4 @@ class Audit:
 
 def say_to(console: Console) -> Callable[[str], None]:
     """Print lines as they are."""
-    return lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False)
+    return lambda line: console.print(line, soft_wrap=True, markup=False)

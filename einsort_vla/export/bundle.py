@@ -25,8 +25,7 @@ from einsort_vla.codec import Leader
 from einsort_vla.errors import UsageError
 from einsort_vla.export.graphs import write_graphs
 from einsort_vla.export.linear import OPERATORS
-from einsort_vla.export.options import GraphOptions
-from einsort_vla.export.targets import Target
+from einsort_vla.export.targets import GraphOptions, Target
 from einsort_vla.families import Export, export_of, family_of
 from einsort_vla.lerobot import (
     LoadedPolicy,

@@ -31,14 +31,10 @@ class ExportedLinear(nn.Module):
         assert isinstance(spec, Leader)
         self.out_features, self.in_features = compressed.shape
         self.spec = spec
-        self.signs: Tensor
-        self.indices: Tensor
-        self.table: Tensor
-        self.scale: Tensor
-        self.register_buffer("signs", to_words(parts["signs"].clone()))
-        self.register_buffer("indices", to_words(parts["indices"].clone()))
-        self.register_buffer("table", parts["table"].float() if spec.refined else spec.table())
-        self.register_buffer("scale", parts["scale"].clone())
+        self.signs = nn.Buffer(to_words(parts["signs"].clone()))
+        self.indices = nn.Buffer(to_words(parts["indices"].clone()))
+        self.table = nn.Buffer(parts["table"].float() if spec.refined else spec.table())
+        self.scale = nn.Buffer(parts["scale"].clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), False)
         self.rotation = _Rotation(self.in_features) if spec.rotated else nn.Identity()
         self._like = torch.full((1,), torch.nan, dtype=dtype)
@@ -72,14 +68,8 @@ class _Rotation(nn.Module):
     def __init__(self, n: int) -> None:
         super().__init__()
         signs, (first, second, cosine) = rotation_factors(n, 2)
-        self.signs: Tensor
-        self.cosine: Tensor
-        self.first: Tensor
-        self.second: Tensor
-        self.register_buffer("signs", signs.float())
-        self.register_buffer("cosine", cosine.float())
-        self.register_buffer("first", first.float())
-        self.register_buffer("second", second.float())
+        self.signs, self.cosine = nn.Buffer(signs.float()), nn.Buffer(cosine.float())
+        self.first, self.second = nn.Buffer(first.float()), nn.Buffer(second.float())
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., n) to (..., n)."""

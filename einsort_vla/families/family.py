@@ -64,7 +64,7 @@ class Family:
     backbone: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     settings_coded: Mapping[str, Any] = field(default_factory=dict)
-    offline: Callable[[], AbstractContextManager[None]] = nullcontext
+    offline: Callable[[], AbstractContextManager[Any]] = nullcontext
     prefix: Prefix | None = None
     export: Export | None = None
 

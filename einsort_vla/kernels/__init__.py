@@ -8,14 +8,13 @@ from einsort_vla.kernels.dispatch import (
     make_backend,
     resolve,
 )
-from einsort_vla.kernels.registry import BACKENDS, DECODED, Backend, BackendChoice, BackendSpec
+from einsort_vla.kernels.registry import BACKENDS, DECODED, Backend, BackendChoice
 
 __all__ = [
     "BACKENDS",
     "DECODED",
     "Backend",
     "BackendChoice",
-    "BackendSpec",
     "Fallback",
     "check_available",
     "decode_fast",

@@ -73,8 +73,7 @@ def resolve(
 def _candidates(asked: BackendChoice, compressed: CompressedTensor) -> list[BackendChoice]:
     if asked.name != AUTO:
         return [asked]
-    # Wherever else parts may lie (the meta device), they are multiplied as on the CPU.
-    device = "cuda" if _device(compressed) == "cuda" else "cpu"
+    device = "cuda" if next(iter(compressed.parts.values())).is_cuda else "cpu"
     specs = [spec for spec in backend_specs() if spec.is_automatic and spec.device == device]
     return [BackendChoice.parse(spec.name) for spec in specs]
 
@@ -84,18 +83,15 @@ def decode_fast(compressed: CompressedTensor) -> Tensor:
 
     Bit for bit the same, but for rounding where it is rotated; strides may be others.
     """
+    device = next(iter(compressed.parts.values())).device.type
     for spec in backend_specs():
         decoder = spec.decoders.get(compressed.spec.form)
-        if decoder is None or spec.device != _device(compressed):
+        if decoder is None or spec.device != device:
             continue
         if not (reason := spec.why_unavailable()):
             return decoder(compressed)
         _log_once(f"codes are decoded without compiled code, several times slower: {reason}")
     return decode(compressed)
-
-
-def _device(compressed: CompressedTensor) -> str:
-    return next(iter(compressed.parts.values())).device.type
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from einsort_vla.checkpoint import DenseFolder, is_compressed, read_config
-from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.errors import CheckpointError, MissingDependency, importing
 from einsort_vla.families import BACKBONE_FOLDER, FAMILIES, Family
 from einsort_vla.lerobot.policy import LoadedPolicy
 
@@ -160,13 +160,9 @@ def _wrap(module: Any, folder: Path) -> LoadedPolicy:
 def _import_lerobot() -> tuple[Any, Any, Any]:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
+    install = "Install it with: pip install 'einsort-vla[lerobot]'"
+    with importing("lerobot cannot be imported", install):
         import draccus
         import lerobot.configs as configs
         import lerobot.policies.factory as factory
-    except ImportError as error:
-        raise MissingDependency(
-            f"lerobot cannot be imported ({error}). Install it with: "
-            "pip install 'einsort-vla[lerobot]'"
-        ) from error
     return draccus, configs, factory

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from einsort_vla.atomic import atomic_file
-from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.errors import CheckpointError, importing
 
 TASK_KEY = "task"
 Observation = dict[str, Any]
@@ -114,12 +114,8 @@ def _made_up(
 
 
 def _read_dataset(source: str, limit: int) -> list[Observation]:
-    try:
+    with importing("LeRobot's datasets cannot be read", "Install: pip install 'lerobot[dataset]'"):
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
-    except ImportError as error:
-        raise MissingDependency(
-            f"LeRobot's datasets cannot be read ({error}). Install: pip install 'lerobot[dataset]'"
-        ) from error
     is_local = Path(source).is_dir()
     try:
         dataset = LeRobotDataset(

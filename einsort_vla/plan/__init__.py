@@ -3,7 +3,6 @@
 from einsort_vla.plan.allocation import MAX_RATE, Plan, allocate, check_rate, describe_cores
 from einsort_vla.plan.candidates import (
     Candidates,
-    DenseWeights,
     PlannedTensor,
     candidates_of,
     options,
@@ -14,7 +13,6 @@ from einsort_vla.plan.statistics import InputStatistics, is_statistics
 __all__ = [
     "MAX_RATE",
     "Candidates",
-    "DenseWeights",
     "InputStatistics",
     "Plan",
     "PlannedTensor",
