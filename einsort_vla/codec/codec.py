@@ -1,5 +1,6 @@
 """What a user chooses: a form, and options of its menu, such as `leader window=10`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -7,9 +8,19 @@ from typing import Any
 from torch import Tensor
 
 from einsort_vla.codec.dense import Dense
-from einsort_vla.codec.forms import form_class
+from einsort_vla.codec.leader import Leader
+from einsort_vla.codec.local import Local
+from einsort_vla.codec.lossless import Lossless
+from einsort_vla.codec.network import Network
+from einsort_vla.codec.scalar import Scalar
 from einsort_vla.codec.spec import CodecSpec, Shape
 from einsort_vla.errors import UsageError, unknown_name
+
+# The forms there are. A new one is a module with a `CodecSpec`, and its name here.
+_CLASSES: tuple[type[CodecSpec], ...] = (Dense, Leader, Local, Lossless, Network, Scalar)
+_BY_NAME = {cls.form: cls for cls in _CLASSES}
+FORMS = tuple(name for name in _BY_NAME if name != Dense.form)
+"""The forms a user may choose; `dense` is part of each one's menu."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,7 @@ class Codec:
 
     @classmethod
     def _of(cls, form: str, values: dict[str, Any]) -> "Codec":
-        form_class(form).menu(**values)  # refuses values that no code has
+        _form_class(form).menu(**values)  # refuses values that no code has
         options = tuple(
             (name, values[name])
             for name, default in _defaults(form).items()
@@ -63,7 +74,7 @@ class Codec:
 
     def menu(self) -> list[CodecSpec]:
         """The codes that fit any matrix, from few bits to many, with `dense` as the last."""
-        return [*form_class(self.form).menu(**dict(self.options)), Dense()]
+        return [*_form_class(self.form).menu(**dict(self.options)), Dense()]
 
     def choices(self, shape: Shape, weight: Tensor | None = None) -> list[tuple[CodecSpec, float]]:
         """What a plan may choose from for one matrix: codes with the error expected of each.
@@ -72,7 +83,7 @@ class Codec:
             shape: (out_features, in_features).
             weight: the matrix itself; without it, codes that depend on it are left out.
         """
-        own = form_class(self.form).choices(shape, weight, **dict(self.options))
+        own = _form_class(self.form).choices(shape, weight, **dict(self.options))
         return [*own, (Dense(), 0.0)]
 
     def __str__(self) -> str:
@@ -80,9 +91,30 @@ class Codec:
         return " ".join([self.form, *(f"{name}={_text(value)}" for name, value in self.options)])
 
 
+def spec_from_dict(data: Mapping[str, Any]) -> CodecSpec:
+    """The inverse of `CodecSpec.as_dict`.
+
+    Raises:
+        UsageError: the form is unknown or its parameters cannot exist.
+        TypeError: a parameter is missing or left over.
+    """
+    parameters = dict(data)
+    form = parameters.pop("form", "")
+    if form not in _BY_NAME:
+        raise unknown_name("codec form", form, _BY_NAME)
+    return _BY_NAME[form](**parameters)
+
+
+def _form_class(form: str) -> type[CodecSpec]:
+    """The class of a form that a user may choose."""
+    if form not in FORMS:
+        raise unknown_name("codec", form, FORMS)
+    return _BY_NAME[form]
+
+
 def _defaults(form: str) -> dict[str, Any]:
     """The options of a form's menu with their defaults, in its order."""
-    parameters = signature(form_class(form).menu).parameters
+    parameters = signature(_form_class(form).menu).parameters
     return {name: own.default for name, own in parameters.items() if name != "weight"}
 
 

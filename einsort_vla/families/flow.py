@@ -9,7 +9,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from einsort_vla.families.part import Part
+from einsort_vla.families.family import Part
 from einsort_vla.runtime.flow import DENOISE_STEP, PREFIX, VISION
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from einsort_vla.families.family import TABLES, UNUSED, Family, Prefix
+from einsort_vla.families.family import TABLES, UNUSED, Export, Family, Part, Prefix
 from einsort_vla.families.flow import (
     cache_of,
     embedded_already,
@@ -14,7 +14,6 @@ from einsort_vla.families.flow import (
     flow_parts,
     keys_and_values,
 )
-from einsort_vla.families.part import Export, Part
 
 JOINT = "paligemma_with_expert"
 # What LeRobot keeps in float32 beside bfloat16, for accuracy.

@@ -10,7 +10,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from einsort_vla.families.family import TABLES, UNUSED, Family, Prefix
+from einsort_vla.families.family import PRECISIONS, TABLES, UNUSED, Export, Family, Part, Prefix
 from einsort_vla.families.flow import (
     cache_of,
     embedded_already,
@@ -18,7 +18,6 @@ from einsort_vla.families.flow import (
     flow_parts,
     keys_and_values,
 )
-from einsort_vla.families.part import PRECISIONS, Export, Part
 
 JOINT = "vlm_with_expert"
 
