@@ -27,7 +27,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from einsort_vla.checkpoint import METHOD, DenseFolder, linear_layers
 from einsort_vla.codec import Codec, encode
 from einsort_vla.errors import CheckpointError, EinSortError, UsageError
-from einsort_vla.kernels import BackendChoice, decode_fast
+from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, check_rate, options
 
@@ -119,7 +119,7 @@ class EinSortQuantizer(HfQuantizer):
     def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
         for path, module in list(model.named_modules()):
             if isinstance(module, CompressedLinear):
-                model.set_submodule(path, _dense(module, dtype or module.weight.dtype))
+                model.set_submodule(path, module.decoded(dtype))
         return model
 
 
@@ -188,12 +188,3 @@ def watch_text(
         for block in blocks:
             model(input_ids=block[None])
     return blocks.numel()
-
-
-def _dense(layer: CompressedLinear, dtype: torch.dtype) -> nn.Linear:
-    weight = decode_fast(layer.compressed).to(layer.weight.device, dtype).contiguous()
-    linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight, requires_grad=False)
-    if layer.bias is not None:
-        linear.bias = nn.Parameter(layer.bias.detach().to(dtype), requires_grad=False)
-    return linear

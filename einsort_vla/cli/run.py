@@ -22,7 +22,7 @@ def run_command(settings: Any, main: Callable[[Any, Any], int], name: str) -> No
     """
     parsed = tyro.cli(settings, prog=name)
     width = None if sys.stdout.isatty() else PIPE_WIDTH
-    console = Console(width=width, highlight=False)  # colours mean something here
+    console = Console(width=width, highlight=False)
     try:
         sys.exit(main(parsed, console))
     except EinSortError as error:

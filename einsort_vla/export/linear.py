@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import ops as onnx_ops
 
-from einsort_vla.codec import CompressedTensor, Leader, decode
+from einsort_vla.codec import CompressedTensor, Leader
 from einsort_vla.codec.rotation import rotation_factors
 from einsort_vla.kernels.words import to_words
 from einsort_vla.layers import CompressedLinear
@@ -83,30 +83,14 @@ class _Rotation(nn.Module):
 OPERATORS = {Leader.form: ExportedLinear}
 
 
-def replace_linears_(module: nn.Module) -> dict[str, nn.Module]:
+def replace_linears_(module: nn.Module) -> None:
     """Put what is exported in the place of every coded layer, in place.
 
     A matrix in a form without an operator (those few that a plan keeps without error) becomes an
     ordinary dense layer.
-
-    Returns:
-        The new layers by their path in the module.
     """
-    made: dict[str, nn.Module] = {}
     for path, layer in list(module.named_modules()):
         if isinstance(layer, CompressedLinear):
-            made[path] = _exported(layer)
-            module.set_submodule(path, made[path])
-    return made
-
-
-def _exported(layer: CompressedLinear) -> nn.Module:
-    compressed, dtype = layer.compressed, layer.weight.dtype
-    bias = None if layer.bias is None else layer.bias.detach()
-    if operator := OPERATORS.get(compressed.spec.form):
-        return operator(compressed, bias, dtype)
-    dense = nn.Linear(layer.in_features, layer.out_features, bias is not None, dtype=dtype)
-    dense.weight = nn.Parameter(decode(compressed).to(dtype), False)
-    if bias is not None:
-        dense.bias = nn.Parameter(bias.to(dtype), False)
-    return dense
+            operator = OPERATORS.get(layer.spec.form)
+            own = layer.compressed, layer.bias, layer.weight.dtype
+            module.set_submodule(path, operator(*own) if operator else layer.decoded())
