@@ -62,7 +62,7 @@ class Compress:
         console.print(
             f"{self.destination}: rate {plan.rate:.4f} (requested {plan.rate_requested}), "
             f"{plan.bits_per_weight:.3f} bits a weight, weight file "
-            f"{summary.dense_bytes / 1e6:.2f} MB -> {summary.compressed_bytes / 1e6:.2f} MB.",
+            f"{summary.dense_bytes / 1e6:.2f} MB -> {summary.compressed_bytes / 1e6:.2f} MB."
         )
         return 0
 

@@ -73,7 +73,7 @@ def _print_table(content: dict[str, Any], console: Console) -> None:
     console.print(
         f"Rate {content['rate']:.4f} (requested {content['rate_requested']}), "
         f"{content['bits_per_weight']:.3f} bits a weight: {content['coded_bytes']} bytes coded, "
-        f"{content['dense_remainder_bytes']} bytes dense.",
+        f"{content['dense_remainder_bytes']} bytes dense."
     )
     for name, reason in content["dropped"].items():
         console.print(f"Not stored: {name} ({reason}).")

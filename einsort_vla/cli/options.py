@@ -22,7 +22,7 @@ BackendOption = Annotated[
         help="How coded weights are multiplied: decoded (at load), cpu (compiled code, from the "
         "streams), cuda or triton (the same on a GPU), auto (the fastest that runs here), "
         'reference or factored. Options follow, if it has any: "cuda decode_from=33". The reason '
-        "of each fallback is logged.",
+        "of each fallback is logged."
     ),
 ]
 

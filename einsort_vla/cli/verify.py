@@ -64,7 +64,7 @@ class Verify:
         content = read_folder(self.folder)
         console.print(
             f"{self.folder}: all files have their fingerprints; {len(content.coded)} coded "
-            f"matrices and {len(content.dense)} dense tensors are as the plan says.",
+            f"matrices and {len(content.dense)} dense tensors are as the plan says."
         )
         if self.against is None:
             return 0
@@ -84,7 +84,7 @@ class Verify:
             return 0
         console.print(
             f"{len(rows) - len(failed)} of {len(rows)} matrices have at most {TOLERANCE:g} times "
-            "the error predicted for Gaussian weights.",
+            "the error predicted for Gaussian weights."
         )
         return INCOMPLETE if failed else 0
 
@@ -103,7 +103,7 @@ class Verify:
         if needed > (free := psutil.virtual_memory().available):
             console.print(
                 f"Actions were not compared: the dense policy takes {needed / 1e9:.1f} GB in "
-                f"float32, and {free / 1e9:.1f} GB are free.",
+                f"float32, and {free / 1e9:.1f} GB are free."
             )
             return
         try:

@@ -14,13 +14,7 @@ import torch
 
 import einsort_vla
 from einsort_vla.atomic import atomic_folder, check_new
-from einsort_vla.checkpoint import (
-    WEIGHTS,
-    file_sha256,
-    is_compressed,
-    read_config,
-    read_folder,
-)
+from einsort_vla.checkpoint import WEIGHTS, file_sha256, is_compressed, read_config, read_folder
 from einsort_vla.codec import Leader
 from einsort_vla.errors import UsageError
 from einsort_vla.export.graphs import write_graphs
@@ -135,10 +129,7 @@ def _circumstances(
 
 
 def _write_samples(
-    path: Path,
-    policy: LoadedPolicy,
-    config: dict[str, Any],
-    observations: Sequence[Observation],
+    path: Path, policy: LoadedPolicy, config: dict[str, Any], observations: Sequence[Observation]
 ) -> None:
     if not observations:
         features = config["input_features"]

@@ -84,9 +84,7 @@ def spread(items: Sequence[Any], n: int) -> list[Any]:
 
 
 def made_up_observations(
-    features: Mapping[str, Mapping[str, Any]],
-    statistics: Mapping[str, Mapping[str, Any]],
-    n: int,
+    features: Mapping[str, Mapping[str, Any]], statistics: Mapping[str, Mapping[str, Any]], n: int
 ) -> list[Observation]:
     """Observations of noise, the same at each call: for comparing policies without real ones.
 

@@ -158,10 +158,7 @@ def _size(bundle: Bundle, part: str, receipt: dict[str, Any]) -> Size:
 
 @contextmanager
 def _mapped(path: Path) -> Iterator[mmap.mmap]:
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         yield content
 
 
