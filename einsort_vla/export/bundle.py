@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -152,12 +153,10 @@ def sample_runs(policy: LoadedPolicy, observations: Sequence[Observation]) -> di
         shown.append({**own, "actions": actions})
         return actions
 
-    replace_sampling_(policy, remember)
-    try:
+    with mock.patch.object(model, "sample_actions", original):  # put back in the end
+        replace_sampling_(policy, remember)
         for k, observation in enumerate(observations):
             policy.chunk(observation, k)
-    finally:
-        model.sample_actions = original
     return {name: np.concatenate([one[name].numpy() for one in shown]) for name in shown[0]}
 
 
