@@ -132,7 +132,8 @@ def read_folder(folder: Path) -> Checkpoint:
     config = read_config(folder)
     if not is_compressed(config):
         raise CheckpointError(
-            f"{folder} holds a dense policy of type {policy_type(folder, config)!r}."
+            f"{folder} holds a dense policy of type {policy_type(folder, config)!r}. "
+            f"Compress it first: einsort-vla compress {folder} DIR --rate 0.5"
         )
     manifest.check(folder)
     return checkpoint_file.read(folder / WEIGHTS)

@@ -24,7 +24,7 @@ class Compress:
     destination: Positional[Path]
     """Folder to write; it must not exist."""
     rate: float | None = None
-    """Share of linear-weight bytes to remove, 0 to 0.95; all that is stored is counted."""
+    """Share of the linear weights' bytes to remove, 0 to 0.95. Everything stored is counted."""
     plan: Path | None = None
     """Plan file instead of a rate; `einsort-vla plan` writes one."""
     codec: CodecOption = "leader"
@@ -32,7 +32,7 @@ class Compress:
     include: tuple[str, ...] = ("*",)
     """Patterns of tensor names that may be coded, such as "*text_model*"."""
     exclude: tuple[str, ...] = ()
-    """Patterns of those that stay dense all the same; they still count in the rate."""
+    """Patterns of names that stay dense although --include has them. They count in the rate."""
 
     def run(self, console: Console) -> int:
         from einsort_vla.checkpoint import DenseFolder, compress_folder, plan_folder

@@ -9,12 +9,12 @@ from tyro.conf import Positional
 
 @dataclass(frozen=True)
 class Diff:
-    """Write what changed between two compressed folders, to send to a robot that has the old."""
+    """Write what changed between two compressed folders, for a robot that has the old one."""
 
     old: Positional[Path]
     """Folder that the robot has."""
     new: Positional[Path]
-    """Folder that it shall have."""
+    """Folder that it should have."""
     patch: Positional[Path]
     """File to write."""
 
@@ -46,5 +46,5 @@ class Patch:
         from einsort_vla.checkpoint import apply_patch
 
         apply_patch(self.old, self.patch, self.destination)
-        console.print(f"{self.destination}: whole, all files as they must be.")
+        console.print(f"{self.destination}: complete; every file has its SHA-256.")
         return 0

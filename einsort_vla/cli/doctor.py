@@ -34,9 +34,8 @@ class Check:
 
 @dataclass(frozen=True)
 class Doctor:
-    """Look at what is installed; each check comes with its fix. Exit code 1 if one is wrong.
-
-    What is missing is only needed for what its fix names.
+    """Check what is installed, and say how to fix what is not right. Exit code 1 if something is
+    wrong. Something that is missing is only needed for what its fix names.
     """
 
     json: bool = False

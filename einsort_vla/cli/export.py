@@ -27,17 +27,17 @@ class Export:
     target: str = "cpu"
     """cpu (ONNX Runtime), rtx30, rtx40, rtx50, orin or thor."""
     precision: str | None = None
-    """What engines compute in: float16 (SmolVLA's default), bfloat16 (pi0's) or float32; sums and
-    the flow are in float32."""
+    """What engines compute in: float16 (SmolVLA's default), bfloat16 (pi0's) or float32. Sums and
+    the flow are always in float32."""
     batch: int = 1
     """Observations at once."""
     dynamic_batch: bool = False
     """Take any number of observations up to --batch."""
     frames: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
-    """Observations that the device will be verified with: files of eval/calibrate.py or a LeRobot
-    dataset, folder or hub id; without them, pictures of noise."""
+    """Observations to verify the device with: files of eval/calibrate.py, or a LeRobot dataset's
+    folder or hub id. Without them pictures of noise are used."""
     looks: int = 4
-    """At most so many of them; of noise there are four."""
+    """Use at most this many of them; of noise there are four."""
 
     def run(self, console: Console) -> int:
         from einsort_vla.export import MAX_BATCH, GraphOptions, export_bundle, find_target
@@ -48,7 +48,7 @@ class Export:
         if self.precision and self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
         if self.precision and target.capability is None:
-            raise UsageError("--precision is that of engines; --target cpu has none.")
+            raise UsageError("--precision is what engines compute in; --target cpu has no engines.")
         options = GraphOptions(self.batch, self.dynamic_batch, self.precision)
         if not 1 <= self.batch <= MAX_BATCH or self.looks < 1:
             raise UsageError(f"--batch must be 1 to {MAX_BATCH}, --looks at least 1.")

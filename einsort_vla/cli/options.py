@@ -1,16 +1,15 @@
-"""Options that several commands have, with one help text each.
-
-The texts name forms and backends themselves: to ask the codec would load torch.
-"""
+"""Options that several commands have, with one help text each."""
 
 from typing import Annotated
 
 import tyro
 
+from einsort_vla.names import BACKENDS, FORMS
+
 CodecOption = Annotated[
     str,
     tyro.conf.arg(
-        help="Form of the code (leader, local, lossless, network, scalar), with options of its "
+        help=f"Form of the code ({', '.join(FORMS)}), with options of its "
         'menu: leader, "leader window=10", "scalar group=128 grid=asymmetric clip=true", '
         '"network decomposition=tt".'
     ),
@@ -19,10 +18,10 @@ CodecOption = Annotated[
 BackendOption = Annotated[
     str,
     tyro.conf.arg(
-        help="How coded weights are multiplied: decoded (at load), cpu (compiled code, from the "
-        "streams), cuda or triton (the same on a GPU), auto (the fastest that runs here), "
-        'reference or factored. Options follow, if it has any: "cuda decode_from=33". The reason '
-        "of each fallback is logged."
+        help='How coded weights are multiplied, with options if there are any ("cuda '
+        'decode_from=33"); each fallback is logged with its reason: '
+        + ", ".join(f"{name} ({how})" for name, how in BACKENDS.items())
+        + ".",
     ),
 ]
 
@@ -30,10 +29,10 @@ CalibrateOption = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="SOURCE",
-        help="What the policy sees in use, so that its layers' outputs, not their weights, are "
-        "kept close: the file that eval/calibrate.py wrote for it (bits then also go where its "
-        "actions need them), or what to watch the dense policy on now: a LeRobot dataset's "
-        "folder or hub id, or the observation files of eval/calibrate.py; for a language model, a "
-        "text file.",
+        help="Keep the outputs of layers close, not their weights, on what the policy sees in "
+        "use. SOURCE is the file that eval/calibrate.py wrote for it (bits then also go where its "
+        "actions need them), or what to watch the dense policy on now: a LeRobot dataset's folder "
+        "or hub id, or the observation files of eval/calibrate.py; for a language model, a text "
+        "file.",
     ),
 ]

@@ -23,7 +23,7 @@ class MakePlan:
     source: Positional[str]
     """Folder or hub id of a dense LeRobot policy or Transformers model."""
     rate: float
-    """Share of linear-weight bytes to remove, 0 to 0.95; all that is stored is counted."""
+    """Share of the linear weights' bytes to remove, 0 to 0.95. Everything stored is counted."""
     codec: CodecOption = "leader"
     calibrate: CalibrateOption = None
     output: Path | None = None

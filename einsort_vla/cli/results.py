@@ -10,7 +10,6 @@ from tyro.conf import Positional
 from einsort_vla.atomic import check_new
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import CheckpointError, MissingDependency
-from einsort_vla.results import PAGE, REPORT
 
 if TYPE_CHECKING:  # loads torch, or what is installed with the extra `eval` alone
     from einsort_vla.results.joined_card import Identity
@@ -29,8 +28,8 @@ class Report:
     folder: Positional[Path]
     """Folder that an evaluation wrote, or one that holds several such folders."""
     card: Path | None = None
-    """Compressed checkpoint folder; results of it go into its model card, where they replace
-    earlier ones and nothing else."""
+    """Compressed checkpoint folder. Its results go into its model card, where they replace earlier
+    results and nothing else."""
 
     def run(self, console: Console) -> int:
         _check_installed()
@@ -54,7 +53,7 @@ class Report:
 class Merge:
     """Join run folders of one evaluation: same policy, arms and protocol, other tasks or episodes.
 
-    An episode that several have counts once, and must have ended alike.
+    An episode that is in several runs counts once, and must have ended alike in all of them.
     """
 
     runs: Positional[tuple[Path, ...]]
@@ -86,6 +85,7 @@ def _identify(folder: Path) -> "Identity":
 
 def _write_pages(folder: Path, sources: "Sources", console: Console) -> int:
     """Of the one run that a folder is, or of all that it holds."""
+    from einsort_vla.results import PAGE, REPORT
     from einsort_vla.results.joined import unfinished
     from einsort_vla.results.joined_page import write_joined
     from einsort_vla.results.page import write_pages
@@ -121,6 +121,7 @@ def _check_installed() -> None:
 
 
 def _tell(report: "Found", folder: Path, console: Console) -> int:
+    from einsort_vla.results import PAGE
     from einsort_vla.results.summary import print_report
 
     print_report(report, console)

@@ -26,8 +26,8 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Verify:
-    """Check a compressed folder: fingerprints, layouts, finite numbers; errors against the source.
-    Of an exported one: every byte, and its actions against those stored with it.
+    """Check a compressed folder: its SHA-256 sums, layouts, finite numbers, and with --against its
+    errors. Check an exported one: every byte, and its actions against those stored with it.
 
     Exit code 1 if a matrix has more than twice the error that its plan predicts. Weights coded with
     a calibration have larger errors on purpose: they are shown, not judged.
@@ -36,11 +36,11 @@ class Verify:
     folder: Positional[Path]
     """Folder that `compress` or `export` wrote."""
     against: Path | None = None
-    """The dense policy it was made from: every matrix is decoded and compared, and the actions of
-    both at the same observations with the same noise."""
+    """The dense policy it was made from. Every matrix is decoded and compared, and so are the
+    actions of both, at the same observations with the same noise."""
     frames: str | None = None
-    """Observations for the actions: files of eval/calibrate.py or a LeRobot dataset, folder or hub
-    id; without them, pictures of noise, which show whether it runs and is near, no more."""
+    """Observations for the actions: files of eval/calibrate.py, or a LeRobot dataset's folder or
+    hub id. Without them pictures of noise are used; they show only that it runs and is near."""
     looks: int = 8
     """Observations to compare actions at; 0 compares none."""
 
@@ -63,8 +63,8 @@ class Verify:
             return commands.verify(self.folder, self.runtime, say_to(console))
         content = read_folder(self.folder)
         console.print(
-            f"{self.folder}: all files have their fingerprints; {len(content.coded)} coded "
-            f"matrices and {len(content.dense)} dense tensors are as the plan says."
+            f"{self.folder}: all files have their SHA-256; {len(content.coded)} coded "
+            f"matrices and {len(content.dense)} dense tensors are as the plan says.",
         )
         if self.against is None:
             return 0
@@ -125,7 +125,7 @@ class Verify:
             f"Executed actions at {len(seen)} {'given' if self.frames else 'made-up'} "
             f"observations: {math.sqrt(action_error(found, expected)):.3g} standard deviations "
             f"apart (root mean square), at most {abs(found - expected).max():.3g} in the robot's "
-            f"units. Coded layers by what multiplied them: {counts}.",
+            f"units. Coded layers by backend: {counts}.",
             soft_wrap=True,
         )
         for fallback, n in count_fallbacks(coded.module).items():

@@ -1,6 +1,6 @@
 """Codes for weight matrices: one interface, several forms (see `Codec` and `CodecSpec`)."""
 
-from einsort_vla.codec.codec import FORMS, Codec, spec_from_dict
+from einsort_vla.codec.codec import Codec, spec_from_dict
 from einsort_vla.codec.dense import Dense
 from einsort_vla.codec.interface import CompressedTensor, decode, encode, n_bits
 from einsort_vla.codec.leader import Leader
@@ -12,7 +12,6 @@ from einsort_vla.codec.spec import DENSE_BITS, CodecSpec, Shape
 
 __all__ = [
     "DENSE_BITS",
-    "FORMS",
     "Codec",
     "CodecSpec",
     "CompressedTensor",

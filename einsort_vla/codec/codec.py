@@ -2,25 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from inspect import signature
 from typing import Any
 
 from torch import Tensor
 
 from einsort_vla.codec.dense import Dense
-from einsort_vla.codec.leader import Leader
-from einsort_vla.codec.local import Local
-from einsort_vla.codec.lossless import Lossless
-from einsort_vla.codec.network import Network
-from einsort_vla.codec.scalar import Scalar
 from einsort_vla.codec.spec import CodecSpec, Shape
 from einsort_vla.errors import UsageError, unknown_name
-
-# The forms there are. A new one is a module with a `CodecSpec`, and its name here.
-_CLASSES: tuple[type[CodecSpec], ...] = (Dense, Leader, Local, Lossless, Network, Scalar)
-_BY_NAME = {cls.form: cls for cls in _CLASSES}
-FORMS = tuple(name for name in _BY_NAME if name != Dense.form)
-"""The forms a user may choose; `dense` is part of each one's menu."""
+from einsort_vla.names import DENSE, FORMS
 
 
 @dataclass(frozen=True)
@@ -100,16 +91,20 @@ def spec_from_dict(data: Mapping[str, Any]) -> CodecSpec:
     """
     parameters = dict(data)
     form = parameters.pop("form", "")
-    if form not in _BY_NAME:
-        raise unknown_name("codec form", form, _BY_NAME)
-    return _BY_NAME[form](**parameters)
+    if form not in (forms := (DENSE, *FORMS)):
+        raise unknown_name("codec form", form, forms)
+    return _class(form)(**parameters)
 
 
 def _form_class(form: str) -> type[CodecSpec]:
     """The class of a form that a user may choose."""
     if form not in FORMS:
         raise unknown_name("codec", form, FORMS)
-    return _BY_NAME[form]
+    return _class(form)
+
+
+def _class(form: str) -> type[CodecSpec]:
+    return import_module(f"einsort_vla.codec.{form}").FORM
 
 
 def _defaults(form: str) -> dict[str, Any]:

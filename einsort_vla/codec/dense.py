@@ -31,3 +31,6 @@ class Dense(CodecSpec):
     @classmethod
     def menu(cls, weight: Tensor | None = None) -> Sequence["Dense"]:
         return [cls()]
+
+
+FORM = Dense

@@ -50,7 +50,7 @@ def encode(weight: Tensor, spec: CodecSpec, hessian: Tensor | None = None) -> Co
             cannot hold; or the Hessian is not positive definite.
     """
     if weight.ndim != 2 or not weight.numel():
-        raise ShapeError(f"a matrix is coded, but the weight has shape {tuple(weight.shape)}.")
+        raise ShapeError(f"only matrices are coded; the weight has shape {tuple(weight.shape)}.")
     if not weight.is_floating_point():
         raise NumericsError(
             f"the weight is of type {weight.dtype}: it is quantized already. Give the original."

@@ -166,6 +166,9 @@ class Leader(CodecSpec):
         return [*specs, *Lossless.menu(weight)]
 
 
+FORM = Leader
+
+
 @functools.lru_cache(maxsize=64)  # one for all matrices
 def table_on(spec: Leader, device: torch.device) -> Tensor:
     """The table of a code that is not refined, (2^(s+b), d) float32, on a device."""

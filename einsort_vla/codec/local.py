@@ -130,6 +130,9 @@ class Local(CodecSpec):
         return operators
 
 
+FORM = Local
+
+
 def _n_bonds(size: int, d: int) -> int:
     bonds = 1
     while d**bonds < size:

@@ -73,6 +73,9 @@ class Lossless(CodecSpec):
         return [cls(sum(map(len, _split(weight.float())[1])))]
 
 
+FORM = Lossless
+
+
 def _is_bfloat16(weight: Tensor) -> bool:
     return torch.equal(weight.to(torch.bfloat16).to(weight.dtype), weight)
 

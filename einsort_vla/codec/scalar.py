@@ -115,6 +115,9 @@ class Scalar(CodecSpec):
         return -(-columns // (self.group or columns))
 
 
+FORM = Scalar
+
+
 class _Coder:
     """Codes a matrix group by group; see `feedback.ColumnCoder`."""
 

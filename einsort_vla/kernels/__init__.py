@@ -8,10 +8,9 @@ from einsort_vla.kernels.dispatch import (
     make_backend,
     resolve,
 )
-from einsort_vla.kernels.registry import BACKENDS, DECODED, Backend, BackendChoice
+from einsort_vla.kernels.registry import DECODED, Backend, BackendChoice
 
 __all__ = [
-    "BACKENDS",
     "DECODED",
     "Backend",
     "BackendChoice",

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from einsort_vla.codec import CompressedTensor, decode
 from einsort_vla.errors import MissingDependency
-from einsort_vla.kernels.registry import AUTO, DECODED, Backend, BackendChoice, backend_specs
+from einsort_vla.kernels.registry import DECODED, Backend, BackendChoice, backend_specs
+from einsort_vla.names import AUTO
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """What backends there are, and what each one can do: the forms it computes on, and where.
 
-A backend `x` is the module `einsort_vla.kernels.x`, whose `BACKEND` says all that is known of it.
+A backend `x` is the module `einsort_vla.kernels.x`, whose `BACKEND` says all that is known of it,
+and a line in `einsort_vla.names`.
 """
 
 import importlib
@@ -12,12 +13,8 @@ from torch import Tensor
 
 from einsort_vla.codec import CompressedTensor
 from einsort_vla.errors import UsageError, unknown_name
+from einsort_vla.names import AUTO, BACKENDS
 
-AUTO = "auto"
-# Here a backend is registered. Of those for one device `auto` prefers the first.
-_MODULES = ("reference", "decoded", "factored", "cuda", "triton", "cpu")
-BACKENDS = (*_MODULES, AUTO)
-"""The names a user may give."""
 ANY_FORM = "any"
 """A key of `BackendSpec.makers`: for each form that has no entry of its own."""
 
@@ -71,14 +68,14 @@ def backend_spec(name: str) -> BackendSpec:
     """
     if name == AUTO:
         return BackendSpec(AUTO, {})
-    if name not in _MODULES:
+    if name not in BACKENDS:
         raise unknown_name("backend", name, BACKENDS)
     return importlib.import_module(f"einsort_vla.kernels.{name}").BACKEND
 
 
 def backend_specs() -> Iterator[BackendSpec]:
     """Of every backend, in the order in which `auto` prefers them."""
-    return map(backend_spec, _MODULES)
+    return (backend_spec(name) for name in BACKENDS if name != AUTO)
 
 
 @dataclass(frozen=True)

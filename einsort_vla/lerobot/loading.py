@@ -29,7 +29,8 @@ def load_policy(path_or_hub_id: str, device: str = "cpu", backend: str = "decode
         backend: how coded weights are multiplied; a dense policy does not use it.
 
     Raises:
-        CheckpointError: the folder is missing, incomplete, damaged, or of an unknown type.
+        CheckpointError: the folder is missing, incomplete, damaged, or of an unknown type; or the
+            policy does not answer one look with one chunk of actions.
         MissingDependency: lerobot is not installed.
     """
     folder = resolve_folder(path_or_hub_id)
@@ -148,6 +149,11 @@ def _wrap(module: Any, folder: Path) -> LoadedPolicy:
     """Join a loaded module with the processors saved in its folder."""
     from lerobot.policies.factory import make_pre_post_processors
 
+    if not hasattr(module.config, "chunk_size"):
+        raise CheckpointError(
+            f"{folder}: policies of type {module.config.type!r} do not answer one look with one "
+            "chunk of actions (their config has no chunk_size). Use LeRobot's own loader."
+        )
     overrides: dict[str, Any] = {"device_processor": {"device": module.config.device}}
     if (folder / BACKBONE_FOLDER).is_dir() and not is_compressed(read_config(folder)):
         overrides["tokenizer_processor"] = {"tokenizer_name": str(folder / BACKBONE_FOLDER)}

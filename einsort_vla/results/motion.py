@@ -75,12 +75,12 @@ def motion_of(steps: Steps) -> Motion | None:
     return {key: float(each.compute(steps)) for key, each in METRICS.items()}
 
 
-@metric("path_m", "Path", "way of the hand to the end of the episode", "ratio")
+@metric("path_m", "Path", "length of the hand's path in the episode", "ratio")
 def _path(steps: Steps) -> float:
     return np.linalg.norm(np.diff(steps.hand, axis=0), axis=1).sum()
 
 
-@metric("jerk_m_s3", "Jerk", "root mean square of the third derivative of its position", "ratio",
+@metric("jerk_m_s3", "Jerk", "root mean square of the third derivative of the hand", "ratio",
         is_headline=True)  # fmt: skip
 def _jerk(steps: Steps) -> float:
     jerk = np.diff(steps.hand, n=3, axis=0) * steps.control_freq_hz**3
@@ -92,7 +92,7 @@ def _duration(steps: Steps) -> float:
     return len(steps.actions) / steps.control_freq_hz
 
 
-@metric("gripper_toggles", "Gripper toggles", "changes between open and close, an episode",
+@metric("gripper_toggles", "Gripper toggles", "changes between open and closed in an episode",
         "difference")  # fmt: skip
 def _toggles(steps: Steps) -> float:
     if steps.gripper is None:

@@ -43,7 +43,7 @@ def print_joined(sources: Sources, console: Console) -> None:
     if open_runs := unfinished(sources):
         found.append(f"INCOMPLETE: {', '.join(open_runs)}; {RESUME}")
     if sources.unused:
-        found.append(f"In the folder, and no results: {', '.join(sources.unused)}.")
+        found.append(f"In the folder, but no results: {', '.join(sources.unused)}.")
     tables = [_drawn(group.table, group.model.name) for group in groups_of(sources)]
     for part in (*tables, *found):
         console.print(part, highlight=False, markup=False)

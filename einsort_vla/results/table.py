@@ -12,7 +12,7 @@ class Cell:
 
     text: str = wording.DASH
     notes: tuple[str, ...] = ()  # lines below, smaller
-    state: str = ""  # a verdict; "worse" or "better" where an interval excludes no change
+    state: str = ""  # a verdict; "worse" or "better" where the interval is clear of no change
 
     @property
     def lines(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ EXACT = (
     "The weights at {rates} are the dense ones bit for bit. Such a policy acts as the dense one "
     "does, so the dense episodes count for both and nothing was run twice."
 )
-SEVERAL = "Each interval is for its arm alone; none was widened for there being several."
+SEVERAL = "Each interval is for its arm alone; none was widened because there are several."
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ REFERENCE_POLICY = "policies/checkpoints/reference-libero"
 
 @dataclass(frozen=True)
 class ClosedLoopSettings(ArmSettings):
-    """`--rate R` removes the share R of the bytes of the policy's linear weights (everything that
-    the code stores is counted) and runs the result beside the uncompressed policy; several rates,
-    codes and delays give a curve, every arm on the same scenes with the same noise."""
+    """Compress a policy and run it beside the uncompressed one, on the same scenes with the same
+    noise. `--rate R` removes the share R of the bytes of the policy's linear weights; everything
+    that the code stores is counted. Several rates, codes and delays give a curve."""
 
     calibrate: CalibrateOption = None
     policy: str = REFERENCE_POLICY
@@ -33,29 +33,29 @@ class ClosedLoopSettings(ArmSettings):
     """Number of the first stored initial state; LIBERO stores 50 a task."""
     latency: str = "0"
     """Delay to impose on every answer of the policy, in milliseconds: the world moves on for so
-    long before the robot acts on it. A receipt of `einsort-vla bench` gives the median that was
-    measured for a chunk. Several separated by commas."""
+    long before the robot acts. A receipt of `einsort-vla bench` stands for the median chunk that
+    it measured. Several separated by commas."""
     protocol: str | None = None
     """What an episode is: a name (LIBERO has einsort, lerobot and openpi), or a YAML file with the
-    same keys; default: the environment's own, for LIBERO einsort."""
+    same keys. By default the environment's own, for LIBERO einsort."""
     margin: float = 0.02
     """Loss of success rate up to which a compressed policy counts as not inferior."""
     stop_early: bool = False
-    """End an arm as soon as an always-valid bound decides whether it is inferior by the margin;
-    scenes are then run state by state, over all tasks."""
+    """End an arm as soon as it is decided whether it is inferior by the margin, by a bound that
+    holds at every look. Scenes are then run state by state, over all tasks."""
     workers: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
     """Worker processes, one simulator each; policies run in a process of their own."""
     ray: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
     """Run the workers on a Ray cluster, at its address, or `auto`."""
     batch: int = 1
-    """Looks that the policy answers in one pass; larger pays on a GPU with many workers."""
+    """Looks that the policy answers in one pass. More are faster on a GPU with many workers."""
     seed: int = 0
     """Seed of the flow's noise and of displaced scenes."""
     output: Path | None = None
     """Folder for the results; default: outputs/libero-<time>."""
     baseline: Path | None = None
-    """Folder of an earlier run with this policy on this machine: its dense episodes of the same
-    scenes are taken over instead of run again."""
+    """Folder of an earlier run with this policy on this machine. Its dense episodes of the same
+    scenes are used, and not run again."""
     resume: bool = False
     """Go on with the run in --output; finished episodes are kept."""
     video: bool = False
@@ -70,7 +70,7 @@ class ClosedLoopSettings(ArmSettings):
     """Control: show objects where another displacement would have put them."""
     backend: BackendOption = "decoded"
     runtime: Literal["torch", "onnx"] = "torch"
-    """What runs the compressed policy: PyTorch, or ONNX Runtime, once its whole chunk has been
+    """What runs the compressed policy: PyTorch, or ONNX Runtime, for which the whole chunk is
     exported as one graph."""
 
 
@@ -79,7 +79,7 @@ class CalibrationSettings:
     """Collect what a calibrated compression of a dense policy needs, in closed loop."""
 
     output: Path
-    """Folder to write; episodes that are in it already are kept, and the rest is added."""
+    """Folder to write. Episodes that are already in it are kept, and missing ones are added."""
     policy: str = REFERENCE_POLICY
     """Folder or hub id of a dense LeRobot policy."""
     suite: str = "libero_object"
@@ -91,6 +91,6 @@ class CalibrationSettings:
     displace: float = 0.04
     """Move every object at random by up to this far in x and y, m."""
     seed: int = 0
-    """Of the scenes and of the flow's noise."""
+    """Seed of the scenes and of the flow's noise."""
     probes: int = 48
     """Observations on which each layer's effect on the actions is measured; 0 measures none."""

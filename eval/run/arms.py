@@ -101,8 +101,8 @@ def read_rates(text: str) -> tuple[float, ...]:
         rates = _series(parts) if "..." in parts else [float(part) for part in parts]
     except (ValueError, ZeroDivisionError):
         raise UsageError(
-            f"--rate {text!r} is no rate such as 0.5, no list such as 0,0.25,0.5, and no series "
-            "such as 0,0.1,...,0.9."
+            f"--rate {text!r} cannot be read. Give a rate such as 0.5, a list such as 0,0.25,0.5, "
+            "or a series such as 0,0.1,...,0.9."
         ) from None
     for rate in rates:
         check_rate(rate)

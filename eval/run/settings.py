@@ -10,15 +10,15 @@ class ArmSettings:
     """Rates and codes of the compressed arms; the dense one is always there."""
 
     rate: str
-    """Share of linear-weight bytes to remove, 0 to 0.95; 0 runs the dense model alone. Several
-    separated by commas, or a series: 0,0.1,...,0.9."""
+    """Share of the linear weights' bytes to remove, 0 to 0.95; 0 runs the dense model alone.
+    Several separated by commas, or a series: 0,0.1,...,0.9."""
     codec: CodecOption = "leader"
     """Several separated by commas."""
     include: str = "*"
     """Patterns, separated by commas, of tensor names that may be coded: "*text_model*" for the
     language part of SmolVLM2 alone."""
     exclude: str = ""
-    """Patterns of those that stay dense all the same. What is left out counts in the rate."""
+    """Patterns of names that stay dense although --include has them. They count in the rate."""
 
     @property
     def patterns(self) -> tuple[list[str], list[str]]:

@@ -28,8 +28,8 @@ SMALL = (
 )
 
 FAMOUS = (
-    "The default text is a famous novel, which every model was trained on: its perplexity compares "
-    "models with each other and is no measure of any."
+    "The default text is a famous novel, which every model was trained on. Its perplexity compares "
+    "models with each other; it does not say how good one is."
 )
 
 

@@ -29,7 +29,7 @@ Split = Literal["val", "train"]
 SPLITS: tuple[Split, ...] = ("val", "train")
 NOT_TEXTVQA = (
     "The pictures, questions and answers were made by this project. The accuracy is NOT the "
-    "TextVQA score and can be compared with nothing but another run on the same pictures."
+    "TextVQA score and can only be compared with another run on the same pictures."
 )
 MAX_SIGNS, ASKED_PER_PICTURE = 3, 2
 

@@ -25,9 +25,9 @@ class TextSettings(ArmSettings):
 
 @dataclass(frozen=True)
 class LanguageSettings(TextSettings):
-    """`--rate R` removes the share R of the bytes of a language model's linear weights (everything
-    that the code stores is counted) and compares the result with the dense model: perplexity of a
-    text, and questions of lm-evaluation-harness, multiple choice and worked out in words."""
+    """Compress a language model and compare it with the dense one: perplexity of a text, and
+    questions of lm-evaluation-harness, multiple choice and worked out in words. `--rate R` removes
+    the share R of the bytes of the linear weights; everything that the code stores is counted."""
 
     calibrate: CalibrateOption = None
     model: str = SMOLLM2
@@ -57,9 +57,9 @@ class LanguageSettings(TextSettings):
 
 @dataclass(frozen=True)
 class TextVqaSettings(TextSettings):
-    """`--rate R` removes the share R of the bytes of a model's linear weights (everything that the
-    code stores is counted) and asks the result and the dense model the same questions about text
-    in pictures, scored as TextVQA is."""
+    """Compress a model, and ask it and the dense one the same questions about text in pictures,
+    scored as TextVQA is. `--rate R` removes the share R of the bytes of the linear weights;
+    everything that the code stores is counted."""
 
     calibrate: Annotated[str | None, tyro.conf.arg(metavar="N|SOURCE")] = None
     """Keep the outputs of layers close, not their weights: on N training questions (the paper has
@@ -74,12 +74,12 @@ class TextVqaSettings(TextSettings):
     images: Path | None = None
     """Folder of the pictures, for --data FILE."""
     split: str = "validation"
-    """Of a hub data set."""
+    """Split of a hub data set."""
     train: Path | None = None
     """Training questions in the form of --data FILE, for --calibrate N and --shots."""
     metric: Literal["auto", "accuracy", "agreement"] = "auto"
-    """accuracy against ten people's answers, or only agreement with the dense model; auto: by
-    whether there are answers."""
+    """accuracy against ten people's answers, or agreement with the dense model; auto: accuracy if
+    there are answers."""
     prompt: str = "lmms"
     """lmms, llava or qwen_vl: whose prompt is used."""
     ocr: Literal["auto", "none", "data", "read"] = "auto"
@@ -95,9 +95,9 @@ class TextVqaSettings(TextSettings):
     batch: int = 8
     """Questions answered in one pass."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """In which the models compute."""
+    """Type that the models compute in."""
     seed: int = 0
-    """Of scene-text and of the bootstrap."""
+    """Seed of scene-text and of the bootstrap."""
     output: Path | None = None
     """Folder for the results; default: outputs/textvqa-<time>."""
     resume: bool = False

@@ -70,7 +70,7 @@ def check_request(settings: TextVqaSettings, console: Console) -> TextVqaRequest
         choose_ocr(ocr, is_seeing, QuestionSet("the training questions", training))
     shots = _apart(training)[:n_shots]
     if len(shots) < n_shots or not all(question.answers for question in shots):
-        raise UsageError(f"--shots {n_shots}: there are not so many training questions answered.")
+        raise UsageError(f"--shots {n_shots}: there are fewer training questions with an answer.")
     n_calibration = _number(settings.calibrate) or 0
     return TextVqaRequest(
         settings, dense, tuple(copies), is_seeing, ocr, data, has_answers, shots,

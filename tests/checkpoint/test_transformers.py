@@ -106,13 +106,13 @@ def test_compressed_on_disk_and_loaded_by_transformers(build, tmp_path):
             parameter.data.normal_(std=0.2)
     model.save_pretrained(tmp_path / "dense", max_shard_size="60KB")
     assert (tmp_path / "dense" / "model.safetensors.index.json").is_file()
-    compress(tmp_path / "dense", tmp_path / "new")
+    made = compress(tmp_path / "dense", tmp_path / "new")
 
     loaded = type(model).from_pretrained(tmp_path / "new")
     coded = {n: m for n, m in loaded.named_modules() if isinstance(m, CompressedLinear)}
     linear = {n for n, m in model.named_modules() if type(m) is torch.nn.Linear}
     assert linear - coded.keys() == {"lm_head"}
-    assert len(plan.tensors) == len(coded)
+    assert len(made.plan.tensors) == len(coded)
     for name, tensor in model.state_dict().items():
         if name.removesuffix(".weight") not in coded:
             assert torch.equal(loaded.state_dict()[name], tensor), name

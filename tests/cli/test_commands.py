@@ -1,7 +1,6 @@
 """`einsort-vla` and its subcommands as a user calls them."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from einsort_vla.cli import doctor, main
-from einsort_vla.cli.options import BackendOption, CodecOption
-from einsort_vla.codec import FORMS
-from einsort_vla.kernels import BACKENDS
+from einsort_vla.codec import Codec
+from einsort_vla.kernels import BackendChoice
+from einsort_vla.names import BACKENDS, FORMS
 
 PROGRAM = Path(sys.executable).with_name("einsort-vla")
 
@@ -47,11 +46,14 @@ def test_help_loads_nothing_heavy():
     assert result.returncode == 0, result.stderr
 
 
-def test_help_names_every_form_and_backend():
-    forms, backends = (option.__metadata__[0].help for option in (CodecOption, BackendOption))
-    assert re.search(r"\((.*?)\)", forms).group(1).split(", ") == list(FORMS)
-    names = re.sub(r" \(.*?\)", "", backends).partition(": ")[2].rstrip(".")
-    assert sorted(re.split(", | or ", names)) == sorted(BACKENDS)
+def test_what_help_names_there_is(run):
+    shown = " ".join(run("compress", "--help").stdout.replace("│", "").split())
+    assert f"({', '.join(FORMS)})" in shown
+    assert [Codec.parse(form).menu()[-1].form for form in FORMS] == ["dense"] * len(FORMS)
+    shown = " ".join(run("verify", "--help").stdout.replace("│", "").split())
+    for name, how in BACKENDS.items():
+        assert f"{name} ({how})" in shown
+        assert BackendChoice.parse(name).spec.name == name
 
 
 def test_the_installed_program_runs_and_its_exit_code_is_the_commands(tmp_path):

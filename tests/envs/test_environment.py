@@ -59,9 +59,9 @@ def test_a_worker_runs_its_episodes():
 
     there, back = run(0, 1), run(1, 1)  # the same environment takes the other task
     assert there.steps == back.steps == 4
-    assert there.motion.path_m == pytest.approx(back.motion.path_m)
-    assert there.motion.duration_s == pytest.approx(0.4)
-    assert there.motion.gripper_toggles == 0
+    assert there.motion["path_m"] == pytest.approx(back.motion["path_m"])
+    assert there.motion["duration_s"] == pytest.approx(0.4)
+    assert there.motion["gripper_toggles"] == 0
     assert there.actions_sha256 == run(0, 1).actions_sha256 != back.actions_sha256
     assert run(0, 1, delay_ms=250).steps == 4 + 3  # held still for three steps of 100 ms
 
@@ -125,7 +125,8 @@ def test_the_command_runs_it_to_its_page_where_no_simulator_can_be_imported(tmp_
     )  # fmt: skip
     assert result.returncode == 0, result.stderr + result.stdout
     run, report = (json.loads((folder / f"{n}.json").read_text()) for n in ("run", "report"))
-    assert (run["environment"], run["protocol"]["name"]) == ("Point", "point")
+    design = run["design"]
+    assert (design["environment"], design["protocol"]["name"]) == ("Point", "point")
     assert report["complete"]
-    assert [arm["episodes"] for arm in report["arms"].values()] == [1]
+    assert report["measures"][0]["arms"]["dense"]["n"] == 1
     assert SUITE in (folder / "report.html").read_text()

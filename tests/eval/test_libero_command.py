@@ -14,11 +14,13 @@ import pytest
 from rich.console import Console
 
 from einsort_vla.errors import EinSortError, UsageError
+from einsort_vla.results import CLOSED_LOOP, write_run
 from einsort_vla.results.report import read_report
 from eval.closed_loop.description import comparable
 from eval.closed_loop.settings import ClosedLoopSettings
 from eval.libero import main
 from eval.run.output import alone_in
+from eval.run.provenance import describe
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +58,7 @@ def command(*arguments):
         ({"rate": "0", "runtime": "onnx"}, "--rate 0 makes none"),
         (
             {"rate": "0.5", "runtime": "onnx", "codec": "scalar"},
-            "runs --codec leader, not 'scalar'",
+            "runs --codec leader, not scalar",
         ),
         ({"rate": "0.5", "runtime": "onnx", "backend": "cpu"}, "--backend is for --runtime torch"),
         ({"rate": "0.5", "wrong_pictures": True}, "needs --displace"),
@@ -100,9 +102,8 @@ def test_output_of_another_run_is_left_alone(tmp_path):
     refused("no run to resume", resume=True)
     (tmp_path / "thesis.tex").touch()
     refused("not empty and holds no run")
-    (tmp_path / "run.json").write_text(
-        json.dumps({"config": comparable(ClosedLoopSettings(rate="0.25"))})
-    )
+    earlier = comparable(ClosedLoopSettings(rate="0.25"))
+    write_run(tmp_path, describe(CLOSED_LOOP, "eval/libero.py", "tiny", earlier, {}))
     refused("holds a run already")
     refused("holds another run: --rate differ", resume=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.json", "thesis.tex"]

@@ -99,4 +99,4 @@ def test_what_cannot_answer_is_refused(tmp_path, folder, tiny_policy_folder):
     with pytest.raises(CheckpointError, match="cannot be loaded by AutoConfig"):
         sees(tiny_policy_folder / "vlm")
     assert not sees(folder)
-    assert DenseFolder(folder).family.linear
+    assert DenseFolder(folder).in_model

@@ -12,7 +12,6 @@ from torch import nn
 from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, Local, Scalar, decode, encode
 from einsort_vla.errors import MissingDependency, UsageError
 from einsort_vla.kernels import (
-    BACKENDS,
     BackendChoice,
     Fallback,
     check_available,
@@ -26,6 +25,7 @@ from einsort_vla.kernels import (
 )
 from einsort_vla.kernels.cuda.backend import CudaOptions
 from einsort_vla.layers import CompressedLinear, count_backends, count_fallbacks
+from einsort_vla.names import BACKENDS
 
 NO_COMPILER = "a C++ compiler is needed"
 

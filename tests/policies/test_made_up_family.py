@@ -1,6 +1,7 @@
 """A family is one value: what is registered is compressed, loaded, and refused where it says so."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import DeviceProcessorStep, PolicyProcessorPipeline
 from lerobot_policy_einsort import configuration_einsort
 
-from einsort_vla.checkpoint import compress_folder, plan_folder, read_folder
-from einsort_vla.errors import UsageError
+from einsort_vla.checkpoint import read_folder
+from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.export import GraphOptions, export_bundle, find_target
 from einsort_vla.families import FAMILIES, Family
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.lerobot import compressed_prefix, load_policy
+from tests.compressing import compress
 
 WIDTH, CHUNK = 64, 4
 STATE = "observation.state"
@@ -50,6 +52,9 @@ class MadeUpConfig(PreTrainedConfig):
         raise NotImplementedError
 
 
+configuration_einsort.register(MADE_UP.name)  # as the plug-in does for each when imported
+
+
 class MadeUpPolicy(PreTrainedPolicy):
     """Like every policy of LeRobot, beside its config and named as it."""
 
@@ -77,7 +82,6 @@ class MadeUpPolicy(PreTrainedPolicy):
 def dense(tmp_path, monkeypatch):
     """A checkpoint of a policy that nothing knows but one value in the registry."""
     monkeypatch.setitem(FAMILIES, MADE_UP.name, MADE_UP)
-    configuration_einsort.register(MADE_UP.name)  # as the plug-in does for each when imported
     features = {STATE: PolicyFeature(FeatureType.STATE, (WIDTH,))}
     config = MadeUpConfig(input_features=features, device="cpu", asks_the_hub=False)
     torch.manual_seed(0)
@@ -94,7 +98,7 @@ def dense(tmp_path, monkeypatch):
 
 def test_one_value_is_a_family(dense, tmp_path):
     compressed = tmp_path / "compressed"
-    compress_folder(dense, compressed, plan_folder(dense, 0.4, "leader"))
+    compress(dense, compressed, 0.4)
     content = read_folder(compressed)
     assert content.coded.keys() == {"model.brain.weight"}
     assert content.dropped.keys() == {"model.critic.weight", "model.critic.bias"}
@@ -115,3 +119,17 @@ def test_one_value_is_a_family(dense, tmp_path):
         compressed_prefix(second),
     ):
         pass
+
+
+class LooksBack(MadeUpPolicy):
+    """Its config knows no chunks, as that of Diffusion Policy, which looks several steps back."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.config = SimpleNamespace(type="made_up")
+
+
+def test_policies_without_chunks_are_left_to_lerobot(dense, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.MadeUpPolicy", LooksBack)  # LeRobot finds it by its name
+    with pytest.raises(CheckpointError, match=r"'made_up' do not answer .* has no chunk_size"):
+        load_policy(str(dense))

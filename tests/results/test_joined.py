@@ -200,7 +200,7 @@ def test_what_is_no_result_is_named(folder):
     (folder / "models").mkdir()
     (folder / "notes.txt").write_text("mine")
     printed = run_report(folder)[1]
-    assert "In the folder, and no results: models, notes.txt." in printed
+    assert "In the folder, but no results: models, notes.txt." in printed
 
 
 def _empty(folder):

@@ -2,4 +2,6 @@
 
 from einsort_vla.codec.network.form import Network
 
-__all__ = ["Network"]
+FORM = Network
+
+__all__ = ["FORM", "Network"]

@@ -29,7 +29,7 @@ def test_rates_are_a_number_a_list_or_a_series(text, rates):
     "text", ["half", "", "0,0.1,...", "0,0,...,1", "0,0.1,...,0.95", "0,0.2,...,-0.2", "0.1,...,1"]
 )
 def test_other_texts_are_no_rates(text):
-    with pytest.raises(UsageError, match="no list such as"):
+    with pytest.raises(UsageError, match="a list such as"):
         read_rates(text)
 
 
