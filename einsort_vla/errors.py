@@ -1,6 +1,7 @@
 """One exception family: every message names the thing, what was found, and what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -42,3 +43,16 @@ def unknown_name(kind: str, found: str, valid: Iterable[str]) -> UsageError:
     close = get_close_matches(found, names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return UsageError(f"unknown {kind} {found!r}.{hint} Valid: {', '.join(names)}.")
+
+
+@contextmanager
+def importing(lack: str, fix: str) -> Iterator[None]:
+    """Around the import of an optional library.
+
+    Raises:
+        MissingDependency: in place of ImportError: what cannot be done, and what installs it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependency(f"{lack} ({error}). {fix}") from error

@@ -27,7 +27,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from einsort_vla.checkpoint import METHOD, DenseFolder, linear_layers
 from einsort_vla.codec import Codec, encode
 from einsort_vla.errors import CheckpointError, EinSortError, UsageError
-from einsort_vla.kernels import BackendChoice, decode_fast
+from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, check_rate, options
 
@@ -42,7 +42,7 @@ class EinSortConfig(QuantizationConfigMixin):
         rate: share of their bfloat16 bytes to remove, 0 to 0.95; all that is stored is counted.
         codec: form of the code, with options of its menu; one that needs no look at the weights
             (`leader`, whose matrices are then all rotated, or `scalar`).
-        backend: how coded weights are multiplied.
+        backend: how coded weights are multiplied here; it is not saved with the model.
         modules_to_not_convert: modules left dense; by default the head over the vocabulary.
         plan: code of each matrix; made when a model is compressed, stored with it.
 
@@ -64,6 +64,10 @@ class EinSortConfig(QuantizationConfigMixin):
         self.backend = str(BackendChoice.parse(backend))
         self.modules_to_not_convert = modules_to_not_convert
         self.plan = plan
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is saved with a model; the backend is for whoever loads it to choose."""
+        return {name: own for name, own in super().to_dict().items() if name != "backend"}
 
 
 @register_quantizer(METHOD)
@@ -95,16 +99,9 @@ class EinSortQuantizer(HfQuantizer):
             for name, planned in self.plan.tensors.items():
                 path = name.removesuffix(".weight")
                 linear = model.get_submodule(path)
-                model.set_submodule(
-                    path,
-                    CompressedLinear.empty(
-                        planned.spec,
-                        planned.shape,
-                        linear.bias,
-                        BackendChoice.parse(config.backend),
-                        linear.weight.dtype,
-                    ),
-                )
+                how = BackendChoice.parse(config.backend), linear.weight.dtype
+                layer = CompressedLinear.empty(planned.spec, planned.shape, linear.bias, *how)
+                model.set_submodule(path, layer)
 
     def _make_plan(self, model: Any) -> Plan:
         config = self.quantization_config
@@ -122,7 +119,7 @@ class EinSortQuantizer(HfQuantizer):
     def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
         for path, module in list(model.named_modules()):
             if isinstance(module, CompressedLinear):
-                model.set_submodule(path, _dense(module, dtype or module.weight.dtype))
+                model.set_submodule(path, module.decoded(dtype))
         return model
 
 
@@ -176,9 +173,8 @@ def watch_text(
         tokenizer = AutoTokenizer.from_pretrained(dense.folder)
         content = text.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"the text {text} cannot be read for {dense.folder}: {error}"
-        ) from error
+        lack = f"the text {text} cannot be read for {dense.folder}"
+        raise CheckpointError(f"{lack}: {error}") from error
     ids = tokenizer(content, return_tensors="pt", verbose=False).input_ids[0, :max_tokens]
     blocks = ids[: len(ids) // BLOCK_TOKENS * BLOCK_TOKENS].view(-1, BLOCK_TOKENS)
     if not len(blocks):
@@ -192,12 +188,3 @@ def watch_text(
         for block in blocks:
             model(input_ids=block[None])
     return blocks.numel()
-
-
-def _dense(layer: CompressedLinear, dtype: torch.dtype) -> nn.Linear:
-    weight = decode_fast(layer.compressed).to(layer.weight.device, dtype).contiguous()
-    linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight, requires_grad=False)
-    if layer.bias is not None:
-        linear.bias = nn.Parameter(layer.bias.detach().to(dtype), requires_grad=False)
-    return linear

@@ -3,27 +3,13 @@
 `EinSortCache` needs Transformers, which is imported when the package is.
 """
 
-from einsort_vla.errors import MissingDependency
+from einsort_vla.errors import importing
 
-try:
+with importing(
+    "Transformers cannot be imported", "Install it with: pip install 'einsort-vla[transformers]'"
+):
     import transformers as _transformers  # noqa: F401
-except ImportError as error:
-    raise MissingDependency(
-        f"Transformers cannot be imported ({error}). Install it with: "
-        "pip install 'einsort-vla[transformers]'"
-    ) from error
 
-from einsort_vla.cache.block import BlockCode, CodedStates
 from einsort_vla.cache.cache import CacheReport, EinSortCache
-from einsort_vla.cache.choice import FORMS, choose
-from einsort_vla.cache.layer import EinSortLayer
 
-__all__ = [
-    "FORMS",
-    "BlockCode",
-    "CacheReport",
-    "CodedStates",
-    "EinSortCache",
-    "EinSortLayer",
-    "choose",
-]
+__all__ = ["CacheReport", "EinSortCache"]

@@ -11,15 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from einsort_vla.codec import (
-    CodecSpec,
-    CompressedTensor,
-    Leader,
-    Scalar,
-    Shape,
-    decode,
-    encode,
-)
+from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, Scalar, Shape, decode, encode
 from einsort_vla.codec.interface import FLOAT16_MAX
 from einsort_vla.kernels import decode_fast
 

@@ -112,21 +112,18 @@ class EinSortCache(Cache):
         except NumericsError as error:
             raise NumericsError(f"the cache of layer {layer_idx}: {error}") from error
 
-    def update_conv_state(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Refused.
-
-        Raises:
-            UsageError: always.
-        """
-        raise _no_recurrence()
-
     def update_recurrent_state(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Refused.
+        """Refused, as `update_conv_state` is.
 
         Raises:
             UsageError: always.
         """
-        raise _no_recurrence()
+        raise UsageError(
+            "this model keeps recurrent or convolutional states beside its attention; EinSortCache "
+            "holds keys and values only. Use Transformers' own cache for it."
+        )
+
+    update_conv_state = update_recurrent_state
 
     def share(self) -> "EinSortCache":
         """A copy that can be appended to apart; coded tokens are stored once for both."""
@@ -175,10 +172,3 @@ def _distinct(layer: EinSortLayer) -> list[CodedStates]:
     """The coded tensors of a layer, each once."""
     found = {id(s): s for block in layer.blocks for s in (*block.keys, *block.values)}
     return list(found.values())
-
-
-def _no_recurrence() -> UsageError:
-    return UsageError(
-        "this model keeps recurrent or convolutional states beside its attention; EinSortCache "
-        "holds keys and values only. Use Transformers' own cache for it."
-    )

@@ -104,13 +104,10 @@ def _pairs(
     """Every code of the keys with every one of the values."""
     key_axes, value_axes = _AXES[form]
     own = [spec for spec in specs if isinstance(spec, Leader | Scalar)]
-    keys = [BlockCode(_of_keys(spec), key_axes, n_first, form == "leader") for spec in own]
+    # Over channels' tokens there is nothing to rotate.
+    of_keys = [replace(s, rotated=False) if isinstance(s, Leader) else s for s in own]
+    keys = [BlockCode(spec, key_axes, n_first, form == "leader") for spec in of_keys]
     return [(key, BlockCode(spec, value_axes, n_first)) for key in keys for spec in own]
-
-
-def _of_keys(spec: Leader | Scalar) -> Leader | Scalar:
-    """Over channels' tokens there is nothing to rotate."""
-    return replace(spec, rotated=False) if isinstance(spec, Leader) else spec
 
 
 def _expected_error(pair: tuple[BlockCode, BlockCode], size: Size) -> float:

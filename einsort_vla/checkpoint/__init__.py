@@ -3,7 +3,7 @@
 from einsort_vla.checkpoint.card import write_results
 from einsort_vla.checkpoint.delta import apply as apply_patch
 from einsort_vla.checkpoint.delta import diff as write_patch
-from einsort_vla.checkpoint.file import FORMAT_VERSION, Checkpoint, read, write
+from einsort_vla.checkpoint.file import Checkpoint, read, write
 from einsort_vla.checkpoint.folder import (
     CompressionSummary,
     compress_folder,
@@ -23,7 +23,6 @@ from einsort_vla.checkpoint.source import (
 from einsort_vla.checkpoint.transformers_layers import linear_layers
 
 __all__ = [
-    "FORMAT_VERSION",
     "METHOD",
     "WEIGHTS",
     "Checkpoint",

@@ -33,14 +33,7 @@ from einsort_vla.checkpoint.writer import DTYPES, FileWriter
 from einsort_vla.codec import Codec, CompressedTensor, Shape, encode
 from einsort_vla.errors import CheckpointError, EinSortError
 from einsort_vla.families import TYPE_PREFIX
-from einsort_vla.plan import (
-    Candidates,
-    InputStatistics,
-    Plan,
-    allocate,
-    candidates_of,
-    check_rate,
-)
+from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, candidates_of, check_rate
 
 MATRICES_AT_ONCE = 4  # with feedback; each takes up to four times its float32 size of memory
 

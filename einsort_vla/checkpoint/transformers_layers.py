@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.errors import CheckpointError, importing
 from einsort_vla.families import NOT_LINEAR
 
 
@@ -70,13 +70,9 @@ def linear_weights(folder: Path, stored: Collection[str]) -> dict[str, str]:
 
 def _skeleton(folder: Path) -> Any:
     """The model without weights."""
-    try:
+    install = "Install it with: pip install 'einsort-vla[transformers]'"
+    with importing("transformers cannot be imported", install):
         import transformers
-    except ImportError as error:
-        raise MissingDependency(
-            f"transformers cannot be imported ({error}). Install it with: "
-            "pip install 'einsort-vla[transformers]'"
-        ) from error
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
         (architecture,) = config.architectures or ["AutoModel"]

@@ -12,11 +12,14 @@ Runtime = Literal["auto", "tensorrt", "onnx"]
 
 
 @dataclass(frozen=True)
-class Build:
-    """Build the engines of an exported policy, for the target it was exported for."""
-
+class _OfBundle:
     bundle: Positional[Path]
     """Folder that `export` wrote."""
+
+
+@dataclass(frozen=True)
+class Build(_OfBundle):
+    """Build the engines of an exported policy, for the target it was exported for."""
 
     def run(self, console: Console) -> int:
         from einsort_vla.runtime import commands
@@ -25,11 +28,9 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Bench(_OfBundle):
     """Time an exported policy: each part, and whole chunks."""
 
-    bundle: Positional[Path]
-    """Folder that `export` wrote."""
     runtime: Runtime = "auto"
     """What runs it; auto: TensorRT if engines were built, else ONNX Runtime."""
     n: int = 100
@@ -42,12 +43,9 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(_OfBundle):
     """List every coded layer of an exported policy with what runs it; exit code 1 if one became
     dense, or if an engine is larger than its streams explain."""
-
-    bundle: Positional[Path]
-    """Folder that `export` wrote."""
 
     def run(self, console: Console) -> int:
         from einsort_vla.runtime import commands
@@ -57,4 +55,4 @@ class Audit:
 
 def say_to(console: Console) -> Callable[[str], None]:
     """Print lines as they are."""
-    return lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False)
+    return lambda line: console.print(line, soft_wrap=True, markup=False)

@@ -30,12 +30,12 @@ def calibration_of(
 
         with console.status(f"Reading {source}"):
             n_tokens = watch_text(dense, Path(source), statistics)
-        console.print(f"Watched the dense model read {n_tokens} tokens.", highlight=False)
+        console.print(f"Watched the dense model read {n_tokens} tokens.")
         return statistics
     looks = read_frames(source, MAX_LOOKS)
     loaded, names = load_policy(str(dense.folder)), list(dense.matrices)
     watch_inputs(
         loaded, statistics, names, track(looks, "layer inputs", console=console, transient=True)
     )
-    console.print(f"Watched the dense policy at {len(looks)} looks.", highlight=False)
+    console.print(f"Watched the dense policy at {len(looks)} looks.")
     return statistics

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -14,11 +13,6 @@ from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.cli.plan import from_yaml
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import UsageError
-
-if TYPE_CHECKING:  # loads torch
-    from einsort_vla.checkpoint import CompressionSummary, DenseFolder
-    from einsort_vla.codec import Codec
-    from einsort_vla.plan import InputStatistics, Plan
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class Compress:
     """Patterns of names that stay dense although --include has them. They count in the rate."""
 
     def run(self, console: Console) -> int:
-        from einsort_vla.checkpoint import DenseFolder
+        from einsort_vla.checkpoint import DenseFolder, compress_folder, plan_folder
         from einsort_vla.cli.calibration import calibration_of
         from einsort_vla.codec import Codec
         from einsort_vla.lerobot import resolve_folder
@@ -53,47 +47,24 @@ class Compress:
         dense = DenseFolder(resolve_folder(self.source))
         statistics = calibration_of(self.calibrate, dense, console)
         try:
-            plan, summary = self._compress(dense, codec, statistics, console)
+            with Progress(console=console) as progress:
+                if self.rate is None:
+                    assert self.plan is not None
+                    plan = from_yaml(self.plan)
+                else:
+                    patterns, planning = (self.include, self.exclude), _bar(progress, "planning")
+                    plan = plan_folder(dense, self.rate, codec, statistics, *patterns, planning)
+                coding = _bar(progress, "coding weights")
+                summary = compress_folder(dense, self.destination, plan, statistics, coding)
         except KeyboardInterrupt:
             console.print("Stopped. The same command goes on where it was.")
             return INCOMPLETE
         console.print(
             f"{self.destination}: rate {plan.rate:.4f} (requested {plan.rate_requested}), "
             f"{plan.bits_per_weight:.3f} bits a weight, weight file "
-            f"{summary.dense_bytes / 1e6:.2f} MB -> {summary.compressed_bytes / 1e6:.2f} MB.",
-            highlight=False,
+            f"{summary.dense_bytes / 1e6:.2f} MB -> {summary.compressed_bytes / 1e6:.2f} MB."
         )
         return 0
-
-    def _compress(
-        self,
-        dense: "DenseFolder",
-        codec: "Codec",
-        statistics: "InputStatistics | None",
-        console: Console,
-    ) -> "tuple[Plan, CompressionSummary]":
-        from einsort_vla.checkpoint import compress_folder
-
-        with Progress(console=console) as progress:
-            plan = self._plan(dense, codec, statistics, _bar(progress, "planning"))
-            coding = _bar(progress, "coding weights")
-            return plan, compress_folder(dense, self.destination, plan, statistics, coding)
-
-    def _plan(
-        self,
-        dense: "DenseFolder",
-        codec: "Codec",
-        statistics: "InputStatistics | None",
-        on_progress: Callable[[int, int], None],
-    ) -> "Plan":
-        from einsort_vla.checkpoint import plan_folder
-
-        if self.plan is not None:
-            return from_yaml(self.plan)
-        assert self.rate is not None
-        return plan_folder(
-            dense, self.rate, codec, statistics, self.include, self.exclude, on_progress
-        )
 
 
 def _bar(progress: Progress, text: str) -> Callable[[int, int], None]:

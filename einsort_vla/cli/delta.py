@@ -26,7 +26,6 @@ class Diff:
         console.print(
             f"{self.patch}: {self.patch.stat().st_size / 1e6:.2f} MB instead of the whole folder's "
             f"{whole / 1e6:.2f} MB. On the robot: einsort-vla patch {self.old} {self.patch} DST",
-            highlight=False,
             soft_wrap=True,
         )
         return 0
@@ -47,5 +46,5 @@ class Patch:
         from einsort_vla.checkpoint import apply_patch
 
         apply_patch(self.old, self.patch, self.destination)
-        console.print(f"{self.destination}: complete; every file has its SHA-256.", highlight=False)
+        console.print(f"{self.destination}: complete; every file has its SHA-256.")
         return 0

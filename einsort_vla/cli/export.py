@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -11,9 +11,6 @@ from tyro.conf import Positional
 
 from einsort_vla.atomic import check_new
 from einsort_vla.errors import UsageError, unknown_name
-
-if TYPE_CHECKING:  # loads torch
-    from einsort_vla.export import Target
 
 N_GRAPHS = 3
 
@@ -43,12 +40,7 @@ class Export:
     """Use at most this many of them; of noise there are four."""
 
     def run(self, console: Console) -> int:
-        from einsort_vla.export import (
-            MAX_BATCH,
-            GraphOptions,
-            export_bundle,
-            find_target,
-        )
+        from einsort_vla.export import MAX_BATCH, GraphOptions, export_bundle, find_target
         from einsort_vla.families import PRECISIONS
         from einsort_vla.lerobot import read_frames
 
@@ -73,22 +65,16 @@ class Export:
         console.print(
             f"{self.out}: {len(layers)} layers compute on coded weights, {len(kept)} that the plan "
             f"keeps without error are dense; {_size(self.out):.1f} MB for {target.what}.",
-            highlight=False,
             soft_wrap=True,
         )
-        console.print(_next_step(self.out, target), highlight=False, soft_wrap=True)
+        steps = f"Next: einsort-vla verify {self.out}"
+        if target.capability is not None:
+            steps = "Next, on the device, in the copied folder: " + " ; ".join(
+                f"python3 einsort-device.pyz {step} ." for step in ("build", "verify", "bench")
+            )
+        console.print(steps, soft_wrap=True)
         return 0
 
 
 def _size(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-
-
-def _next_step(out: Path, target: "Target") -> str:
-    if target.capability is None:
-        return f"Next: einsort-vla verify {out}"
-    program = "python3 einsort-device.pyz"
-    return (
-        f"Next, on the device, in the copied folder: {program} build . ; {program} verify . ; "
-        f"{program} bench ."
-    )

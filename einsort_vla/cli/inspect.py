@@ -73,13 +73,12 @@ def _print_table(content: dict[str, Any], console: Console) -> None:
     console.print(
         f"Rate {content['rate']:.4f} (requested {content['rate_requested']}), "
         f"{content['bits_per_weight']:.3f} bits a weight: {content['coded_bytes']} bytes coded, "
-        f"{content['dense_remainder_bytes']} bytes dense.",
-        highlight=False,
+        f"{content['dense_remainder_bytes']} bytes dense."
     )
     for name, reason in content["dropped"].items():
-        console.print(f"Not stored: {name} ({reason}).", highlight=False)
+        console.print(f"Not stored: {name} ({reason}).")
     if content["core_kept_fraction"] is not None:
         from einsort_vla.plan import describe_cores
 
         text = describe_cores(content["core_kept_fraction"], content["order_bits_per_weight"])
-        console.print(text, highlight=False)
+        console.print(text)

@@ -47,7 +47,6 @@ class MakePlan:
             f"{self.output}: {len(plan.tensors)} matrices, rate {plan.rate:.4f}, "
             f"{plan.bits_per_weight:.3f} bits a weight. Edit specs as you like, then: "
             f"einsort-vla compress {self.source} DST --plan {self.output}",
-            highlight=False,
             soft_wrap=True,
         )
         return 0

@@ -21,7 +21,8 @@ def run_command(settings: Any, main: Callable[[Any, Any], int], name: str) -> No
     can repair is printed as one message without a traceback.
     """
     parsed = tyro.cli(settings, prog=name)
-    console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    console = Console(width=width, highlight=False)
     try:
         sys.exit(main(parsed, console))
     except EinSortError as error:

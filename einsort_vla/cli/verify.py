@@ -65,7 +65,6 @@ class Verify:
         console.print(
             f"{self.folder}: all files have their SHA-256; {len(content.coded)} coded "
             f"matrices and {len(content.dense)} dense tensors are as the plan says.",
-            highlight=False,
         )
         if self.against is None:
             return 0
@@ -85,8 +84,7 @@ class Verify:
             return 0
         console.print(
             f"{len(rows) - len(failed)} of {len(rows)} matrices have at most {TOLERANCE:g} times "
-            "the error predicted for Gaussian weights.",
-            highlight=False,
+            "the error predicted for Gaussian weights."
         )
         return INCOMPLETE if failed else 0
 
@@ -105,14 +103,13 @@ class Verify:
         if needed > (free := psutil.virtual_memory().available):
             console.print(
                 f"Actions were not compared: the dense policy takes {needed / 1e9:.1f} GB in "
-                f"float32, and {free / 1e9:.1f} GB are free.",
-                highlight=False,
+                f"float32, and {free / 1e9:.1f} GB are free."
             )
             return
         try:
             policy = load_policy(str(dense.folder), device_of(self.backend))
         except (MissingDependency, CheckpointError) as error:
-            console.print(f"Actions were not compared: {error}", highlight=False, soft_wrap=True)
+            console.print(f"Actions were not compared: {error}", soft_wrap=True)
             return
         if self.frames:
             seen = read_frames(self.frames, self.looks)
@@ -129,11 +126,10 @@ class Verify:
             f"observations: {math.sqrt(action_error(found, expected)):.3g} standard deviations "
             f"apart (root mean square), at most {abs(found - expected).max():.3g} in the robot's "
             f"units. Coded layers by backend: {counts}.",
-            highlight=False,
             soft_wrap=True,
         )
         for fallback, n in count_fallbacks(coded.module).items():
-            console.print(f"{n} of them: {fallback}", highlight=False, soft_wrap=True)
+            console.print(f"{n} of them: {fallback}", soft_wrap=True)
 
 
 def _compare(

@@ -1,16 +1,14 @@
 """Codes for weight matrices: one interface, several forms (see `Codec` and `CodecSpec`)."""
 
-from einsort_vla.codec.codec import Codec
+from einsort_vla.codec.codec import Codec, spec_from_dict
 from einsort_vla.codec.dense import Dense
-from einsort_vla.codec.forms import spec_from_dict
-from einsort_vla.codec.interface import decode, encode, n_bits
+from einsort_vla.codec.interface import CompressedTensor, decode, encode, n_bits
 from einsort_vla.codec.leader import Leader
 from einsort_vla.codec.local import Local
 from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.network import Network
 from einsort_vla.codec.scalar import Scalar
 from einsort_vla.codec.spec import DENSE_BITS, CodecSpec, Shape
-from einsort_vla.codec.tensor import CompressedTensor
 
 __all__ = [
     "DENSE_BITS",

@@ -1,15 +1,17 @@
 """What a user chooses: a form, and options of its menu, such as `leader window=10`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from inspect import signature
 from typing import Any
 
 from torch import Tensor
 
 from einsort_vla.codec.dense import Dense
-from einsort_vla.codec.forms import form_class
 from einsort_vla.codec.spec import CodecSpec, Shape
 from einsort_vla.errors import UsageError, unknown_name
+from einsort_vla.names import DENSE, FORMS
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Codec:
 
     @classmethod
     def _of(cls, form: str, values: dict[str, Any]) -> "Codec":
-        form_class(form).menu(**values)  # refuses values that no code has
+        _form_class(form).menu(**values)  # refuses values that no code has
         options = tuple(
             (name, values[name])
             for name, default in _defaults(form).items()
@@ -63,7 +65,7 @@ class Codec:
 
     def menu(self) -> list[CodecSpec]:
         """The codes that fit any matrix, from few bits to many, with `dense` as the last."""
-        return [*form_class(self.form).menu(**dict(self.options)), Dense()]
+        return [*_form_class(self.form).menu(**dict(self.options)), Dense()]
 
     def choices(self, shape: Shape, weight: Tensor | None = None) -> list[tuple[CodecSpec, float]]:
         """What a plan may choose from for one matrix: codes with the error expected of each.
@@ -72,7 +74,7 @@ class Codec:
             shape: (out_features, in_features).
             weight: the matrix itself; without it, codes that depend on it are left out.
         """
-        own = form_class(self.form).choices(shape, weight, **dict(self.options))
+        own = _form_class(self.form).choices(shape, weight, **dict(self.options))
         return [*own, (Dense(), 0.0)]
 
     def __str__(self) -> str:
@@ -80,9 +82,34 @@ class Codec:
         return " ".join([self.form, *(f"{name}={_text(value)}" for name, value in self.options)])
 
 
+def spec_from_dict(data: Mapping[str, Any]) -> CodecSpec:
+    """The inverse of `CodecSpec.as_dict`.
+
+    Raises:
+        UsageError: the form is unknown or its parameters cannot exist.
+        TypeError: a parameter is missing or left over.
+    """
+    parameters = dict(data)
+    form = parameters.pop("form", "")
+    if form not in (forms := (DENSE, *FORMS)):
+        raise unknown_name("codec form", form, forms)
+    return _class(form)(**parameters)
+
+
+def _form_class(form: str) -> type[CodecSpec]:
+    """The class of a form that a user may choose."""
+    if form not in FORMS:
+        raise unknown_name("codec", form, FORMS)
+    return _class(form)
+
+
+def _class(form: str) -> type[CodecSpec]:
+    return import_module(f"einsort_vla.codec.{form}").FORM
+
+
 def _defaults(form: str) -> dict[str, Any]:
     """The options of a form's menu with their defaults, in its order."""
-    parameters = signature(form_class(form).menu).parameters
+    parameters = signature(_form_class(form).menu).parameters
     return {name: own.default for name, own in parameters.items() if name != "weight"}
 
 

@@ -36,8 +36,10 @@ class ColumnCoder(Protocol):
         ...
 
 
-def code_plainly(columns: Tensor, coder: ColumnCoder) -> Tensor:
-    """Each column for itself; what will be decoded, (in_features, out_features)."""
+def code_columns(columns: Tensor, coder: ColumnCoder, hessian: Tensor | None) -> Tensor:
+    """Each column for itself, or with a Hessian `code_with_feedback`; what will be decoded."""
+    if hessian is not None:
+        return code_with_feedback(columns, hessian, coder)
     decoded, start = torch.empty_like(columns), 0
     for group in columns.split(coder.group):
         coder.prepare(group)

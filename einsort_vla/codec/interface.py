@@ -1,15 +1,35 @@
-"""encode, decode and n_bits for every form."""
+"""A coded matrix; encode, decode and n_bits for every form."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from einsort_vla.codec.spec import CodecSpec, Shape
-from einsort_vla.codec.tensor import CompressedTensor
 from einsort_vla.errors import NumericsError, ShapeError
 
 FLOAT16_MAX = torch.finfo(torch.float16).max
+
+
+@dataclass(frozen=True)
+class CompressedTensor:
+    """What is stored of one matrix.
+
+    Attributes:
+        spec: how the parts are to be read.
+        shape: (out_features, in_features) of the decoded matrix.
+        parts: name to tensor; which ones there are follows from the form.
+    """
+
+    spec: CodecSpec
+    shape: Shape
+    parts: dict[str, Tensor]
+
+    @property
+    def stored_bits(self) -> int:
+        """Bits of all parts as they lie in the file."""
+        return sum(8 * part.nbytes for part in self.parts.values())
 
 
 def encode(weight: Tensor, spec: CodecSpec, hessian: Tensor | None = None) -> CompressedTensor:

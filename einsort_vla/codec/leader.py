@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from einsort_vla.codec import tables
-from einsort_vla.codec.feedback import BLOCK, code_plainly, code_with_feedback
+from einsort_vla.codec.feedback import BLOCK, code_columns
 from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.packing import pack, smallest_int, unpack
 from einsort_vla.codec.rotation import rotate, unrotate
@@ -108,10 +108,7 @@ class Leader(CodecSpec):
             hessian = None if hessian is None else rotate(rotate(hessian.double()).t())
         columns = weight.t().contiguous()
         coder = _Coder(self, columns)
-        if hessian is None:
-            unscaled = code_plainly(columns, coder)
-        else:
-            unscaled = code_with_feedback(columns, hessian, coder)
+        unscaled = code_columns(columns, coder, hessian)
         return coder.parts(least_squares_scale(columns, unscaled.div_(coder.rms), hessian))
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, cast, get_args
 import torch
 from torch import Tensor
 
-from einsort_vla.codec.feedback import code_plainly, code_with_feedback
+from einsort_vla.codec.feedback import code_columns
 from einsort_vla.codec.packing import CHUNK, pack, smallest_int, unpack
 from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart, stream
 from einsort_vla.errors import UsageError, unknown_name
@@ -71,10 +71,7 @@ class Scalar(CodecSpec):
     def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
         columns = weight.t().contiguous()
         coder = _Coder(self, columns)
-        if hessian is None:
-            code_plainly(columns, coder)
-        else:
-            code_with_feedback(columns, hessian, coder)
+        code_columns(columns, coder, hessian)
         return coder.parts()
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
@@ -110,8 +107,6 @@ class Scalar(CodecSpec):
         grid: str = "symmetric",
         clip: bool = False,
     ) -> Sequence["Scalar"]:
-        if grid not in get_args(Grid):
-            raise unknown_name("scalar grid", grid, get_args(Grid))
         return [
             cls(bits, group, cast(Grid, grid), clip) for bits in ([4] if grid == "nf4" else BITS)
         ]

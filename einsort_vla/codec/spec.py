@@ -63,10 +63,6 @@ class CodecSpec(ABC):
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """(out_features, in_features) float32; the inverse of `encode` up to the code's error."""
 
-    def matmul(self, x: Tensor, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        """(..., in_features) to (..., out_features), by way of the whole matrix if need be."""
-        return x @ self.decode(parts, shape).to(x).t()
-
     @classmethod
     @abstractmethod
     def menu(cls, weight: Tensor | None = None) -> "Sequence[CodecSpec]":

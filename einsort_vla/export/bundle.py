@@ -8,25 +8,19 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
 import einsort_vla
 from einsort_vla.atomic import atomic_folder, check_new
-from einsort_vla.checkpoint import (
-    WEIGHTS,
-    file_sha256,
-    is_compressed,
-    read_config,
-    read_folder,
-)
+from einsort_vla.checkpoint import WEIGHTS, file_sha256, is_compressed, read_config, read_folder
 from einsort_vla.codec import Leader
 from einsort_vla.errors import UsageError
 from einsort_vla.export.graphs import write_graphs
 from einsort_vla.export.linear import OPERATORS
-from einsort_vla.export.options import GraphOptions
-from einsort_vla.export.targets import Target
+from einsort_vla.export.targets import GraphOptions, Target
 from einsort_vla.families import Export, export_of, family_of
 from einsort_vla.lerobot import (
     LoadedPolicy,
@@ -136,10 +130,7 @@ def _circumstances(
 
 
 def _write_samples(
-    path: Path,
-    policy: LoadedPolicy,
-    config: dict[str, Any],
-    observations: Sequence[Observation],
+    path: Path, policy: LoadedPolicy, config: dict[str, Any], observations: Sequence[Observation]
 ) -> None:
     if not observations:
         features = config["input_features"]
@@ -162,12 +153,10 @@ def sample_runs(policy: LoadedPolicy, observations: Sequence[Observation]) -> di
         shown.append({**own, "actions": actions})
         return actions
 
-    replace_sampling_(policy, remember)
-    try:
+    with mock.patch.object(model, "sample_actions", original):  # put back in the end
+        replace_sampling_(policy, remember)
         for k, observation in enumerate(observations):
             policy.chunk(observation, k)
-    finally:
-        model.sample_actions = original
     return {name: np.concatenate([one[name].numpy() for one in shown]) for name in shown[0]}
 
 

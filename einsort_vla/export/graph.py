@@ -11,7 +11,7 @@ import torch
 
 from einsort_vla.export.functions import OPSET
 from einsort_vla.export.linear import DOMAIN, OPERATOR, VERSION
-from einsort_vla.export.options import MAX_BATCH
+from einsort_vla.export.targets import MAX_BATCH
 from einsort_vla.families import Part
 
 SIGNS_INPUT = 1  # of an operator's node

@@ -13,7 +13,7 @@ from einsort_vla.export.chunk import unrolled
 from einsort_vla.export.functions import function_bodies
 from einsort_vla.export.graph import linear_nodes, trace
 from einsort_vla.export.linear import ExportedLinear, replace_linears_
-from einsort_vla.export.options import GraphOptions
+from einsort_vla.export.targets import GraphOptions
 from einsort_vla.export.weights import WeightFile
 from einsort_vla.families import Part, export_of
 from einsort_vla.lerobot import LoadedPolicy

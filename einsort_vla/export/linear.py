@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import ops as onnx_ops
 
-from einsort_vla.codec import CompressedTensor, Leader, decode
+from einsort_vla.codec import CompressedTensor, Leader
 from einsort_vla.codec.rotation import rotation_factors
 from einsort_vla.kernels.words import to_words
 from einsort_vla.layers import CompressedLinear
@@ -31,14 +31,10 @@ class ExportedLinear(nn.Module):
         assert isinstance(spec, Leader)
         self.out_features, self.in_features = compressed.shape
         self.spec = spec
-        self.signs: Tensor
-        self.indices: Tensor
-        self.table: Tensor
-        self.scale: Tensor
-        self.register_buffer("signs", to_words(parts["signs"].clone()))
-        self.register_buffer("indices", to_words(parts["indices"].clone()))
-        self.register_buffer("table", parts["table"].float() if spec.refined else spec.table())
-        self.register_buffer("scale", parts["scale"].clone())
+        self.signs = nn.Buffer(to_words(parts["signs"].clone()))
+        self.indices = nn.Buffer(to_words(parts["indices"].clone()))
+        self.table = nn.Buffer(parts["table"].float() if spec.refined else spec.table())
+        self.scale = nn.Buffer(parts["scale"].clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), False)
         self.rotation = _Rotation(self.in_features) if spec.rotated else nn.Identity()
         self._like = torch.full((1,), torch.nan, dtype=dtype)
@@ -72,14 +68,8 @@ class _Rotation(nn.Module):
     def __init__(self, n: int) -> None:
         super().__init__()
         signs, (first, second, cosine) = rotation_factors(n, 2)
-        self.signs: Tensor
-        self.cosine: Tensor
-        self.first: Tensor
-        self.second: Tensor
-        self.register_buffer("signs", signs.float())
-        self.register_buffer("cosine", cosine.float())
-        self.register_buffer("first", first.float())
-        self.register_buffer("second", second.float())
+        self.signs, self.cosine = nn.Buffer(signs.float()), nn.Buffer(cosine.float())
+        self.first, self.second = nn.Buffer(first.float()), nn.Buffer(second.float())
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., n) to (..., n)."""
@@ -93,30 +83,14 @@ class _Rotation(nn.Module):
 OPERATORS = {Leader.form: ExportedLinear}
 
 
-def replace_linears_(module: nn.Module) -> dict[str, nn.Module]:
+def replace_linears_(module: nn.Module) -> None:
     """Put what is exported in the place of every coded layer, in place.
 
     A matrix in a form without an operator (those few that a plan keeps without error) becomes an
     ordinary dense layer.
-
-    Returns:
-        The new layers by their path in the module.
     """
-    made: dict[str, nn.Module] = {}
     for path, layer in list(module.named_modules()):
         if isinstance(layer, CompressedLinear):
-            made[path] = _exported(layer)
-            module.set_submodule(path, made[path])
-    return made
-
-
-def _exported(layer: CompressedLinear) -> nn.Module:
-    compressed, dtype = layer.compressed, layer.weight.dtype
-    bias = None if layer.bias is None else layer.bias.detach()
-    if operator := OPERATORS.get(compressed.spec.form):
-        return operator(compressed, bias, dtype)
-    dense = nn.Linear(layer.in_features, layer.out_features, bias is not None, dtype=dtype)
-    dense.weight = nn.Parameter(decode(compressed).to(dtype), False)
-    if bias is not None:
-        dense.bias = nn.Parameter(bias.to(dtype), False)
-    return dense
+            operator = OPERATORS.get(layer.spec.form)
+            own = layer.compressed, layer.bias, layer.weight.dtype
+            module.set_submodule(path, operator(*own) if operator else layer.decoded())

@@ -1,11 +1,27 @@
-"""What can be exported for: the processor, the GPU's architecture, and who builds its engines."""
+"""What can be exported for: the processor, the GPU's architecture, and how graphs are traced."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from einsort_vla.errors import unknown_name
 
+MAX_BATCH = 64
 Machine = Literal["x86_64", "aarch64"]
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """How the graphs of a policy are traced.
+
+    Attributes:
+        batch: observations at once; the most, if `dynamic_batch`.
+        dynamic_batch: take any batch up to it.
+        precision: what engines compute in; None is the family's own.
+    """
+
+    batch: int = 1
+    dynamic_batch: bool = False
+    precision: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import hashlib
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import onnx_ir as ir
@@ -22,12 +21,7 @@ class WeightFile:
         self._file = self._path.open("xb")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def take_(self, model: ir.Model) -> None:

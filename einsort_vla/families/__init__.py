@@ -13,12 +13,14 @@ from einsort_vla.families.eo1 import EO1
 from einsort_vla.families.family import (
     BACKBONE_FOLDER,
     NOT_LINEAR,
+    PRECISIONS,
     TYPE_PREFIX,
+    Export,
     Family,
+    Part,
     Prefix,
 )
 from einsort_vla.families.groot import GROOT
-from einsort_vla.families.part import PRECISIONS, Export, Part
 from einsort_vla.families.pi0 import PI0
 from einsort_vla.families.pi0_fast import PI0_FAST
 from einsort_vla.families.pi05 import PI05

@@ -7,10 +7,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from einsort_vla.families.part import Export
+import torch
+from torch import Tensor, nn
 
 TYPE_PREFIX = "einsort_"  # of the policy type: a loader that knows the dense type alone must refuse
 BACKBONE_FOLDER = "vlm"  # a backbone's configuration and tokenizer that travel with the weights
+
+PRECISIONS = ("float16", "bfloat16", "float32")  # that engines compute in
 
 # Reasons that several families give.
 LOOKUP = "a look-up table, not a linear layer"
@@ -32,6 +35,47 @@ class Prefix:
 
     reader: str
     copier: str | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One graph.
+
+    Attributes:
+        name: of its file.
+        module: takes the inputs in their order.
+        inputs: example tensors by name, which give shapes and types.
+        outputs: names of what the module returns, in order.
+        batch_axis: of those inputs and outputs whose batch is not the first axis.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+    batch_axis: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Export:
+    """How policies of one family are exported.
+
+    Attributes:
+        parts: LeRobot's policy and the rows of the example inputs to `vision`, `prefix` and
+            `denoise_step`. Coded layers of the policy have been replaced by what is exported.
+        set_precision: lets LeRobot's policy compute in a type, in place.
+        precisions: what its engines may compute in; the first one if nobody says otherwise.
+        steps_field: of its config: the number of steps from noise to actions.
+    """
+
+    parts: Callable[[Any, int], list[Part]]
+    set_precision: Callable[[Any, torch.dtype], None]
+    precisions: tuple[str, ...]
+    steps_field: str
+
+    def n_steps(self, config: Any) -> int:
+        """Steps from noise to actions."""
+        return getattr(config, self.steps_field)
 
 
 @dataclass(frozen=True)
@@ -64,7 +108,7 @@ class Family:
     backbone: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     settings_coded: Mapping[str, Any] = field(default_factory=dict)
-    offline: Callable[[], AbstractContextManager[None]] = nullcontext
+    offline: Callable[[], AbstractContextManager[Any]] = nullcontext
     prefix: Prefix | None = None
     export: Export | None = None
 

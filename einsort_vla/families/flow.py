@@ -1,38 +1,31 @@
 """What the graphs of all flow-matching policies have in common."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
-from einsort_vla.families.part import Part
+from einsort_vla.families.family import Part
 from einsort_vla.runtime.flow import DENOISE_STEP, PREFIX, VISION
 
 
-class Vision(nn.Module):
-    """(batch, cameras, 3, H, W) to (batch, cameras, tokens, width).
+class _OfModel(nn.Module):
+    """What a function computes with LeRobot's model, whose weights keep their names."""
 
-    Args:
-        model: LeRobot's, so that weights have their names in the policy.
-        path: in it, of the pair of backbone and action expert, which embeds pictures.
-    """
-
-    def __init__(self, model: Any, path: str) -> None:
+    def __init__(self, model: Any, compute: Callable[..., Any]) -> None:
         super().__init__()
-        self.model, self._path = model, path
-
-    def forward(self, images: Tensor) -> Tensor:
-        joint = self.model.get_submodule(self._path)
-        embeddings = joint.embed_image(images.flatten(0, 1))
-        return embeddings.unflatten(0, images.shape[:2]).float()
+        self.model, self.forward = model, partial(compute, model)
 
 
 def flow_parts(
-    vision: nn.Module,
-    prefix: nn.Module,
-    step: nn.Module,
+    model: Any,
+    joint: str,
+    read_prefix: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    denoise_step: Callable[..., Tensor],
     shown: Mapping[str, Tensor],
     read: Sequence[str],
     each_step: Sequence[str] = (),
@@ -40,13 +33,22 @@ def flow_parts(
     """The three parts, with example inputs.
 
     Args:
-        vision: pictures to embeddings.
-        prefix: embeddings and `read` to keys, values and their mask.
-        step: noisy actions, time, the mask, keys, values and `each_step` to a velocity.
+        model: LeRobot's, which the functions are given first.
+        joint: in it, the pair of backbone and action expert, which embeds pictures.
+        read_prefix: embeddings and `read` to keys, values and their mask.
+        denoise_step: noisy actions, time, the mask, keys, values and `each_step` to a velocity,
+            (batch, chunk, action).
         shown: see `example_inputs`.
         read: names of what the prefix takes beside embeddings.
         each_step: names of what each step takes, too.
     """
+
+    def embed(model: Any, images: Tensor) -> Tensor:
+        """(batch, cameras, 3, H, W) to (batch, cameras, tokens, width)."""
+        embeddings = model.get_submodule(joint).embed_image(images.flatten(0, 1))
+        return embeddings.unflatten(0, images.shape[:2]).float()
+
+    vision, prefix, step = (_OfModel(model, own) for own in (embed, read_prefix, denoise_step))
     with torch.no_grad():
         embeddings = vision(shown["images"])
         first = {"image_embeddings": embeddings, **{name: shown[name] for name in read}}
@@ -63,14 +65,9 @@ def flow_parts(
     ]
 
 
-@contextmanager
-def embedded_already(joint: Any) -> Iterator[None]:
-    """Take pictures for their embeddings."""
-    joint.embed_image = lambda embeddings: embeddings
-    try:
-        yield
-    finally:
-        del joint.embed_image
+def embedded_already(joint: Any) -> AbstractContextManager[Any]:
+    """Within, pictures are taken for their embeddings."""
+    return mock.patch.object(joint, "embed_image", lambda embeddings: embeddings)
 
 
 def keys_and_values(cache: Any) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,9 @@
 """GR00T N1.7."""
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
 from unittest import mock
 
 from einsort_vla.families.family import LOOKUP, TABLES, UNUSED, Family
@@ -10,16 +11,11 @@ from einsort_vla.families.family import LOOKUP, TABLES, UNUSED, Family
 _NO_WEIGHTS = ["*.json", "*.txt", "*.model"]
 
 
-@contextmanager
-def _offline() -> Iterator[None]:
+def _offline() -> AbstractContextManager[Any]:
     """Fetch of the base model what describes it alone."""
     module = importlib.import_module("lerobot.policies.groot.groot_n1_7")
-    fetch = module.snapshot_download
-    described = mock.patch.object(
-        module, "snapshot_download", lambda *a, **kw: fetch(*a, **kw, allow_patterns=_NO_WEIGHTS)
-    )
-    with described:
-        yield
+    described = partial(module.snapshot_download, allow_patterns=_NO_WEIGHTS)
+    return mock.patch.object(module, "snapshot_download", described)
 
 
 GROOT = Family(

@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from einsort_vla.families.family import TABLES, UNUSED, Family, Prefix
+from einsort_vla.families.family import TABLES, UNUSED, Export, Family, Part, Prefix
 from einsort_vla.families.flow import (
-    Vision,
     cache_of,
     embedded_already,
     example_inputs,
     flow_parts,
     keys_and_values,
 )
-from einsort_vla.families.part import Export, Part
 
 JOINT = "paligemma_with_expert"
 # What LeRobot keeps in float32 beside bfloat16, for accuracy.
@@ -36,54 +34,40 @@ def _parts(policy: Any, batch: int) -> list[Part]:
     model, config = policy.model, policy.config
     shown = example_inputs(config, batch, *config.image_resolution)
     states = ("state",) if hasattr(model, "state_proj") else ()
-    modules = Vision(model, JOINT), _Prefix(model), _DenoiseStep(model)
-    return flow_parts(*modules, shown, ("image_masks", "tokens", "token_masks"), states)
+    read = ("image_masks", "tokens", "token_masks")
+    return flow_parts(model, JOINT, _read_prefix, _denoise_step, shown, read, states)
 
 
-class _Prefix(nn.Module):
+def _read_prefix(
+    model: Any, images: Tensor, image_masks: Tensor, tokens: Tensor, token_masks: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Keys and values of pictures and words, and which of them count."""
+    from lerobot.policies.pi0.modeling_pi0 import make_att_2d_masks, prepare_attention_masks_4d
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, images: Tensor, image_masks: Tensor, tokens: Tensor, token_masks: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        from lerobot.policies.pi0.modeling_pi0 import make_att_2d_masks, prepare_attention_masks_4d
-
-        joint = self.model.get_submodule(JOINT)
-        with embedded_already(joint):
-            embeddings, mask, attention = self.model.embed_prefix(
-                images.unbind(1), image_masks.unbind(1), tokens, token_masks
-            )
-        language = joint.paligemma.model.language_model
-        language.config._attn_implementation = "eager"
-        _, cache = joint.forward(
-            attention_mask=prepare_attention_masks_4d(make_att_2d_masks(mask, attention)),
-            position_ids=torch.cumsum(mask, dim=1) - 1,
-            past_key_values=None,
-            inputs_embeds=[embeddings, None],
-            use_cache=True,
+    joint = model.get_submodule(JOINT)
+    with embedded_already(joint):
+        embeddings, mask, attention = model.embed_prefix(
+            images.unbind(1), image_masks.unbind(1), tokens, token_masks
         )
-        return *keys_and_values(cache), mask
+    joint.paligemma.model.language_model.config._attn_implementation = "eager"
+    _, cache = joint.forward(
+        attention_mask=prepare_attention_masks_4d(make_att_2d_masks(mask, attention)),
+        position_ids=torch.cumsum(mask, dim=1) - 1,
+        past_key_values=None,
+        inputs_embeds=[embeddings, None],
+        use_cache=True,
+    )
+    return *keys_and_values(cache), mask
 
 
-class _DenoiseStep(nn.Module):
-    """One velocity of the flow, (batch, chunk, action)."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, noisy_actions: Tensor, time: Tensor, prefix_mask: Tensor, keys: Tensor,
-        values: Tensor, state: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        own = self.model.get_submodule(JOINT).gemma_expert.model.layers[0].self_attn
-        cache = cache_of(keys, values, own.q_proj.weight.dtype)
-        states: Sequence[Tensor] = [] if state is None else [state]
-        return self.model.denoise_step(*states, prefix_mask, cache, noisy_actions, time)
+def _denoise_step(
+    model: Any, noisy_actions: Tensor, time: Tensor, prefix_mask: Tensor, keys: Tensor,
+    values: Tensor, state: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    own = model.get_submodule(JOINT).gemma_expert.model.layers[0].self_attn
+    cache = cache_of(keys, values, own.q_proj.weight.dtype)
+    states: Sequence[Tensor] = [] if state is None else [state]
+    return model.denoise_step(*states, prefix_mask, cache, noisy_actions, time)
 
 
 _HEAD = "*paligemma_with_expert.paligemma.lm_head.*"

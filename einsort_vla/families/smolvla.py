@@ -3,23 +3,21 @@
 Whatever the model computes in, float32 goes in and comes out, and the flow is summed in it.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
-from einsort_vla.families.family import TABLES, UNUSED, Family, Prefix
+from einsort_vla.families.family import PRECISIONS, TABLES, UNUSED, Export, Family, Part, Prefix
 from einsort_vla.families.flow import (
-    Vision,
     cache_of,
     embedded_already,
     example_inputs,
     flow_parts,
     keys_and_values,
 )
-from einsort_vla.families.part import PRECISIONS, Export, Part
 
 JOINT = "vlm_with_expert"
 
@@ -36,55 +34,43 @@ def _parts(policy: Any, batch: int) -> list[Part]:
     backbone.vision_model = _WholeImages(backbone.vision_model)
     width, height = config.resize_imgs_with_padding
     shown = example_inputs(config, batch, height, width)
-    modules = Vision(model, JOINT), _Prefix(model), _DenoiseStep(model)
-    return flow_parts(*modules, shown, ("image_masks", "tokens", "token_masks", "state"))
+    read = ("image_masks", "tokens", "token_masks", "state")
+    return flow_parts(model, JOINT, _read_prefix, _denoise_step, shown, read)
 
 
-class _Prefix(nn.Module):
+def _read_prefix(
+    model: Any,
+    images: Tensor,
+    image_masks: Tensor,
+    tokens: Tensor,
+    token_masks: Tensor,
+    state: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     """What the action expert reads, (layers, batch, heads, tokens, width) keys and values."""
+    from lerobot.policies.smolvla.modeling_smolvla import make_att_2d_masks
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self,
-        images: Tensor,
-        image_masks: Tensor,
-        tokens: Tensor,
-        token_masks: Tensor,
-        state: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        from lerobot.policies.smolvla.modeling_smolvla import make_att_2d_masks
-
-        joint = self.model.vlm_with_expert
-        with embedded_already(joint), _rotary_by_concatenation():
-            embeddings, mask, attention = self.model.embed_prefix(
-                images.unbind(1), image_masks.unbind(1), tokens, token_masks, state=state
-            )
-            _, cache = joint.forward(
-                attention_mask=make_att_2d_masks(mask, attention),
-                position_ids=torch.cumsum(mask, dim=1) - 1,
-                past_key_values=None,
-                inputs_embeds=[embeddings, None],
-                use_cache=True,
-            )
-        return *keys_and_values(cache), mask
+    joint = model.get_submodule(JOINT)
+    with embedded_already(joint), _rotary_by_concatenation():
+        embeddings, mask, attention = model.embed_prefix(
+            images.unbind(1), image_masks.unbind(1), tokens, token_masks, state=state
+        )
+        _, cache = joint.forward(
+            attention_mask=make_att_2d_masks(mask, attention),
+            position_ids=torch.cumsum(mask, dim=1) - 1,
+            past_key_values=None,
+            inputs_embeds=[embeddings, None],
+            use_cache=True,
+        )
+    return *keys_and_values(cache), mask
 
 
-class _DenoiseStep(nn.Module):
-    """One velocity of the flow, (batch, chunk, action)."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, noisy_actions: Tensor, time: Tensor, prefix_mask: Tensor, keys: Tensor, values: Tensor
-    ) -> Tensor:
-        cache = cache_of(keys, values, self.model.vlm_with_expert.vlm.dtype)
-        with _rotary_by_concatenation():
-            return self.model.denoise_step(prefix_mask, cache, noisy_actions, time)
+def _denoise_step(
+    model: Any, noisy_actions: Tensor, time: Tensor, prefix_mask: Tensor, keys: Tensor,
+    values: Tensor,
+) -> Tensor:  # fmt: skip
+    cache = cache_of(keys, values, model.get_submodule(JOINT).vlm.dtype)
+    with _rotary_by_concatenation():
+        return model.denoise_step(prefix_mask, cache, noisy_actions, time)
 
 
 class _WholeImages(nn.Module):
@@ -121,17 +107,11 @@ class _WholeImages(nn.Module):
         return (rows[:, None] * side + columns).flatten()
 
 
-@contextmanager
-def _rotary_by_concatenation() -> Iterator[None]:
-    """Rotary embeddings without writing into slices, which become one scatter each."""
+def _rotary_by_concatenation() -> AbstractContextManager[Any]:
+    """Within, rotary embeddings do not write into slices, which become one scatter each."""
     from lerobot.policies.smolvla import smolvlm_with_expert
 
-    original = smolvlm_with_expert.apply_rope
-    smolvlm_with_expert.apply_rope = _rotate_positions
-    try:
-        yield
-    finally:
-        smolvlm_with_expert.apply_rope = original
+    return mock.patch.object(smolvlm_with_expert, "apply_rope", _rotate_positions)
 
 
 def _rotate_positions(x: Tensor, positions: Tensor, max_wavelength: int = 10_000) -> Tensor:

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from einsort_vla.codec import CompressedTensor
-from einsort_vla.kernels.decoding import decode_fast
+from einsort_vla.kernels.dispatch import decode_fast
 from einsort_vla.kernels.registry import ANY_FORM, BackendSpec
 
 

@@ -1,17 +1,17 @@
-"""Which backend multiplies one matrix: the one that was asked for, or what takes its place."""
+"""Which backend multiplies one matrix, and which code decodes it.
+
+The one that was asked for, or what takes its place.
+"""
 
 import functools
 import logging
 from typing import NamedTuple
 
-from einsort_vla.codec import CompressedTensor
+from torch import Tensor
+
+from einsort_vla.codec import CompressedTensor, decode
 from einsort_vla.errors import MissingDependency
-from einsort_vla.kernels.registry import (
-    DECODED,
-    Backend,
-    BackendChoice,
-    backend_specs,
-)
+from einsort_vla.kernels.registry import DECODED, Backend, BackendChoice, backend_specs
 from einsort_vla.names import AUTO
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def make_backend(asked: BackendChoice, compressed: CompressedTensor) -> Backend:
     """
     used, fallback = resolve(asked, compressed)
     if fallback is not None:
-        _log_once(fallback)
+        _log_once(str(fallback))
     make = used.spec.maker(compressed.spec.form)
     assert make is not None
     return make(compressed) if used.options is None else make(compressed, used.options)
@@ -79,9 +79,25 @@ def _candidates(asked: BackendChoice, compressed: CompressedTensor) -> list[Back
     return [BackendChoice.parse(spec.name) for spec in specs]
 
 
+def decode_fast(compressed: CompressedTensor) -> Tensor:
+    """As `codec.decode`; by compiled code, if a backend has some for the form and the device.
+
+    Bit for bit the same, but for rounding where it is rotated; strides may be others.
+    """
+    device = next(iter(compressed.parts.values())).device.type
+    for spec in backend_specs():
+        decoder = spec.decoders.get(compressed.spec.form)
+        if decoder is None or spec.device != device:
+            continue
+        if not (reason := spec.why_unavailable()):
+            return decoder(compressed)
+        _log_once(f"codes are decoded without compiled code, several times slower: {reason}")
+    return decode(compressed)
+
+
 @functools.cache
-def _log_once(fallback: Fallback) -> None:
-    log.warning("%s", fallback)
+def _log_once(message: str) -> None:
+    log.warning("%s", message)
 
 
 def check_available(text: str) -> BackendChoice:

@@ -12,12 +12,12 @@ class FactoredBackend:
     name = "factored"
 
     def __init__(self, compressed: CompressedTensor) -> None:
-        self._compressed = compressed
+        assert isinstance(compressed.spec, Local)
+        self._compressed, self._spec = compressed, compressed.spec
 
     def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """See `Backend.linear`; sums are in another order than those of `nn.Linear`."""
-        c = self._compressed
-        y = c.spec.matmul(x, c.parts, c.shape)
+        y = self._spec.matmul(x, self._compressed.parts, self._compressed.shape)
         return y if bias is None else y + bias
 
 

@@ -4,10 +4,4 @@ from einsort_vla.layers.linear import CompressedLinear, count_backends, count_fa
 from einsort_vla.layers.skeleton import without_weights
 from einsort_vla.layers.surgery import load_
 
-__all__ = [
-    "CompressedLinear",
-    "count_backends",
-    "count_fallbacks",
-    "load_",
-    "without_weights",
-]
+__all__ = ["CompressedLinear", "count_backends", "count_fallbacks", "load_", "without_weights"]

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from einsort_vla.codec import CodecSpec, CompressedTensor, Shape
-from einsort_vla.kernels import DECODED, Backend, BackendChoice, Fallback, make_backend, resolve
+from einsort_vla.kernels import (
+    DECODED,
+    Backend,
+    BackendChoice,
+    Fallback,
+    decode_fast,
+    make_backend,
+    resolve,
+)
 
 
 class CompressedLinear(nn.Module):
@@ -94,6 +102,16 @@ class CompressedLinear(nn.Module):
             MissingDependency: the backend that was named cannot run here.
         """
         return resolve(self._choice, self.compressed)[1]
+
+    def decoded(self, dtype: torch.dtype | None = None) -> nn.Linear:
+        """The layer that it stands in for, in a type; by default in the one it computes in."""
+        weight = decode_fast(self.compressed).to(self.weight.device, dtype or self.weight.dtype)
+        has_bias = self.bias is not None
+        linear = nn.Linear(self.in_features, self.out_features, has_bias, device="meta")
+        linear.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+        if self.bias is not None:
+            linear.bias = nn.Parameter(self.bias.detach().to(weight.dtype), requires_grad=False)
+        return linear
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""

@@ -21,13 +21,12 @@ from einsort_vla.lerobot.observations import (
     spread,
 )
 from einsort_vla.lerobot.policy import LoadedPolicy
-from einsort_vla.lerobot.prefix import PrefixWatch, compressed_prefix
+from einsort_vla.lerobot.prefix import compressed_prefix
 from einsort_vla.lerobot.sampling import Shown, replace_sampling_
 
 __all__ = [
     "LoadedPolicy",
     "Observation",
-    "PrefixWatch",
     "Shown",
     "action_chunks",
     "action_error",

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from einsort_vla.checkpoint import DenseFolder, is_compressed, read_config
-from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.errors import CheckpointError, MissingDependency, importing
 from einsort_vla.families import BACKBONE_FOLDER, FAMILIES, Family
 from einsort_vla.lerobot.policy import LoadedPolicy
 
@@ -46,8 +46,8 @@ def load_policy(path_or_hub_id: str, device: str = "cpu", backend: str = "decode
         return _wrap(module.to(device).eval(), folder)
 
 
-def resolve_folder(path_or_hub_id: str) -> Path:
-    """The local folder of a checkpoint; a hub id is fetched.
+def resolve_folder(path_or_hub_id: str, revision: str | None = None) -> Path:
+    """The local folder of a checkpoint; a hub id is fetched, in its newest revision unless named.
 
     Raises:
         CheckpointError: it is neither a folder here nor a model on the hub.
@@ -59,7 +59,7 @@ def resolve_folder(path_or_hub_id: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(path_or_hub_id))
+        return Path(snapshot_download(path_or_hub_id, revision=revision))
     except Exception as error:
         raise CheckpointError(
             f"{path_or_hub_id!r} is neither a folder here nor a hub model that can be reached "
@@ -166,13 +166,9 @@ def _wrap(module: Any, folder: Path) -> LoadedPolicy:
 def _import_lerobot() -> tuple[Any, Any, Any]:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
+    install = "Install it with: pip install 'einsort-vla[lerobot]'"
+    with importing("lerobot cannot be imported", install):
         import draccus
         import lerobot.configs as configs
         import lerobot.policies.factory as factory
-    except ImportError as error:
-        raise MissingDependency(
-            f"lerobot cannot be imported ({error}). Install it with: "
-            "pip install 'einsort-vla[lerobot]'"
-        ) from error
     return draccus, configs, factory

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from einsort_vla.atomic import atomic_file
-from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.errors import CheckpointError, importing
 
 TASK_KEY = "task"
 Observation = dict[str, Any]
@@ -84,9 +84,7 @@ def spread(items: Sequence[Any], n: int) -> list[Any]:
 
 
 def made_up_observations(
-    features: Mapping[str, Mapping[str, Any]],
-    statistics: Mapping[str, Mapping[str, Any]],
-    n: int,
+    features: Mapping[str, Mapping[str, Any]], statistics: Mapping[str, Mapping[str, Any]], n: int
 ) -> list[Observation]:
     """Observations of noise, the same at each call: for comparing policies without real ones.
 
@@ -114,12 +112,8 @@ def _made_up(
 
 
 def _read_dataset(source: str, limit: int) -> list[Observation]:
-    try:
+    with importing("LeRobot's datasets cannot be read", "Install: pip install 'lerobot[dataset]'"):
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
-    except ImportError as error:
-        raise MissingDependency(
-            f"LeRobot's datasets cannot be read ({error}). Install: pip install 'lerobot[dataset]'"
-        ) from error
     is_local = Path(source).is_dir()
     try:
         dataset = LeRobotDataset(

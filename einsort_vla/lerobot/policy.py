@@ -1,8 +1,9 @@
 """A loaded policy with its saved processors: one observation in, one chunk of actions out."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ class LoadedPolicy:
         return self._predict(_joined(batches), seeds)
 
     def _predict(self, batch: dict[str, Any], seeds: Sequence[int]) -> np.ndarray:
-        noise = _noise_by_row(self.module, seeds) if len(seeds) > 1 else nullcontext()
+        noise = _noise_by_row(self.module.model, seeds) if len(seeds) > 1 else nullcontext()
         with torch.random.fork_rng(devices=[]), torch.inference_mode(), noise:
             torch.manual_seed(seeds[0])
             chunk = self.module.predict_action_chunk(batch)
@@ -108,11 +109,9 @@ def _joined(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return joined
 
 
-@contextmanager
-def _noise_by_row(module: Any, seeds: Sequence[int]) -> Iterator[None]:
-    """The draw of a flow's noise, row by row as each seed alone would give it."""
-    model = module.model
-    draw, own = model.sample_noise, "sample_noise" in vars(model)
+def _noise_by_row(model: Any, seeds: Sequence[int]) -> AbstractContextManager[Any]:
+    """Within, a flow's noise is drawn row by row, as each seed alone would give it."""
+    draw = model.sample_noise
 
     def by_row(shape: Sequence[int], device: Any) -> torch.Tensor:
         rows = []
@@ -121,11 +120,4 @@ def _noise_by_row(module: Any, seeds: Sequence[int]) -> Iterator[None]:
             rows.append(draw((1, *shape[1:]), device))
         return torch.cat(rows)
 
-    model.sample_noise = by_row
-    try:
-        yield
-    finally:
-        if own:
-            model.sample_noise = draw
-        else:
-            del model.sample_noise
+    return mock.patch.object(model, "sample_noise", by_row)

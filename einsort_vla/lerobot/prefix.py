@@ -6,9 +6,10 @@ Compressed after that reading, they take less memory for as long as the actions 
 
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from einsort_vla.codec import CodecSpec
 from einsort_vla.errors import UsageError
@@ -70,7 +71,7 @@ def compressed_prefix(
         watch.cache = _compressed(exact, EinSortCache(codec, rate))
         return outputs, watch.cache
 
-    with _replaced(reader, "forward", forward), _shared_copies(prefix.copier):
+    with mock.patch.object(reader, "forward", forward), _shared_copies(prefix.copier):
         yield watch
 
 
@@ -82,12 +83,10 @@ def _compressed(exact: Any, cache: "EinSortCache") -> "EinSortCache":
     return cache
 
 
-@contextmanager
-def _shared_copies(module_name: str | None) -> Iterator[None]:
+def _shared_copies(module_name: str | None) -> AbstractContextManager[Any]:
     """Let pi0 share the coded prefix among denoising steps; its own copy would decode all of it."""
     if module_name is None:
-        yield
-        return
+        return nullcontext()
     from einsort_vla.cache import EinSortCache
 
     module = importlib.import_module(module_name)
@@ -96,19 +95,4 @@ def _shared_copies(module_name: str | None) -> Iterator[None]:
     def share(cache: Any) -> Any:
         return cache.share() if isinstance(cache, EinSortCache) else copy(cache)
 
-    with _replaced(module, "clone_past_key_values", share):
-        yield
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Within, an attribute of a module, of Python's or torch's, is another."""
-    own = vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, own)
+    return mock.patch.object(module, "clone_past_key_values", share)

@@ -4,17 +4,8 @@ Needs Python 3.10 or newer and numpy, and what it runs on; neither torch nor the
 package but its errors, so that a bundle can carry it to a robot.
 """
 
-from einsort_vla.runtime.bundle import Bundle, is_bundle, open_bundle
-from einsort_vla.runtime.flow import Session, sample_actions
+from einsort_vla.runtime.bundle import is_bundle, open_bundle
 from einsort_vla.runtime.measure import WHOLE_CHUNK
 from einsort_vla.runtime.onnx import OnnxSession
 
-__all__ = [
-    "WHOLE_CHUNK",
-    "Bundle",
-    "OnnxSession",
-    "Session",
-    "is_bundle",
-    "open_bundle",
-    "sample_actions",
-]
+__all__ = ["WHOLE_CHUNK", "OnnxSession", "is_bundle", "open_bundle"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.errors import CheckpointError, importing
 from einsort_vla.runtime.bundle import ENGINES, GRAPHS, WEIGHT_FILE, Bundle
 from einsort_vla.runtime.engine import find_builder, read_receipt, why_stale
 
@@ -158,21 +158,14 @@ def _size(bundle: Bundle, part: str, receipt: dict[str, Any]) -> Size:
 
 @contextmanager
 def _mapped(path: Path) -> Iterator[mmap.mmap]:
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         yield content
 
 
 def _of_graphs(bundle: Bundle) -> dict[str, dict[str, str]]:
-    try:
+    lack = "no engines were built, and graphs cannot be read"
+    with importing(lack, "Build engines, or: pip install onnx"):
         import onnx
-    except ImportError as error:
-        raise MissingDependency(
-            f"no engines were built, and graphs cannot be read ({error}). Build engines, or: "
-            "pip install onnx"
-        ) from error
     found = {}
     for part in bundle.parts:
         graph = onnx.load(str(bundle.graph(part)), load_external_data=False).graph

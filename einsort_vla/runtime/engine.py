@@ -166,11 +166,8 @@ def _build(bundle: Bundle, part: str, builder: str, plugin: Path, out: Path) -> 
         )  # fmt: skip
     said = [line for line in result.stderr.strip().splitlines() if line.strip()]
     if result.returncode:
-        ended = (
-            f"exit code {result.returncode}"
-            if result.returncode > 0
-            else (f"signal {-result.returncode}")
-        )
+        code = result.returncode
+        ended = f"exit code {code}" if code > 0 else f"signal {-code}"
         raise EngineError(
             f"{builder} could not build the engine of {part} ({ended}): "
             + (" | ".join(said[-6:]) or "it said nothing")
@@ -183,15 +180,14 @@ def _environment(builder: str, links: str) -> dict[str, str]:
     """This package on the path; for RTX also the name under which its parser opens its library,
     which the wheel has only with a version: without it the builder aborts."""
     environment = dict(os.environ)
-    package = str(Path(einsort_vla.__file__).parents[1])
-    environment["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [package, environment.get("PYTHONPATH")])
-    )
+
+    def prepend(name: str, folder: str) -> None:
+        environment[name] = os.pathsep.join(filter(None, [folder, environment.get(name)]))
+
+    prepend("PYTHONPATH", str(Path(einsort_vla.__file__).parents[1]))
     spec = importlib.util.find_spec(_RTX_LIBRARIES) if builder == RTX else None
     if spec is not None and spec.origin is not None:
         for library in Path(spec.origin).parent.glob(f"{_RTX_LIBRARY}.?"):
             os.symlink(library, Path(links) / _RTX_LIBRARY)
-        environment["LD_LIBRARY_PATH"] = os.pathsep.join(
-            filter(None, [links, environment.get("LD_LIBRARY_PATH")])
-        )
+        prepend("LD_LIBRARY_PATH", links)
     return environment

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.errors import CheckpointError, importing
 from einsort_vla.runtime.bundle import CHUNK, Bundle
 from einsort_vla.runtime.flow import Arrays, checked
 
@@ -28,7 +28,10 @@ class OnnxSession:
 
     def __init__(self, bundle: Bundle, threads: int = 1, decode_once: bool = True) -> None:
         self._bundle = bundle
-        self._runtime = _import()
+        install = "Install it with: pip install onnxruntime"
+        with importing("onnxruntime cannot be imported", install):
+            import onnxruntime
+        self._runtime: Any = onnxruntime
         self._options = self._runtime.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._options.log_severity_level = 3
@@ -59,13 +62,3 @@ class OnnxSession:
             )  # fmt: skip
         except Exception as error:  # the runtime's own kinds
             raise CheckpointError(f"ONNX Runtime cannot open {path}: {error}") from error
-
-
-def _import() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependency(
-            f"onnxruntime cannot be imported ({error}). Install it with: pip install onnxruntime"
-        ) from error
-    return onnxruntime

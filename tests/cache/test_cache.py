@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, MistralConfig
 from transformers import MistralForCausalLM as Mistral
 
-from einsort_vla.cache import EinSortCache, choose
-from einsort_vla.cache.choice import cache_codec
+from einsort_vla.cache import EinSortCache
+from einsort_vla.cache.choice import cache_codec, choose
 from einsort_vla.codec import Leader, Network
 from einsort_vla.errors import NumericsError, ShapeError, UsageError
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from einsort_vla.codec import Leader, Scalar, decode, encode, tables
 from einsort_vla.errors import MissingDependency, UsageError
-from einsort_vla.kernels import BackendChoice, decode_fast, decoding, make_backend
-from einsort_vla.kernels.cache import cache
+from einsort_vla.kernels import BackendChoice, decode_fast, dispatch, make_backend
+from einsort_vla.kernels.compiling import cache
 from einsort_vla.kernels.cpu import backend as cpu_backend
 from einsort_vla.kernels.cpu import build, ops
 from einsort_vla.layers import CompressedLinear
@@ -105,7 +105,7 @@ def test_decoding_fast_is_decoding(spec, rotated, rows, columns, n_threads):
 def test_without_a_compiler_decoding_is_slow_and_says_so(monkeypatch, caplog):
     compressed, _ = coded(Leader(2, 2, 6, rotated=True), (24, 12))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    caches = (build.library, cpu_backend.why_unavailable, decoding._log_once)
+    caches = (build.library, cpu_backend.why_unavailable, dispatch._log_once)
     for cached in caches:
         cached.cache_clear()
     try:

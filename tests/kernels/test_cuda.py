@@ -17,7 +17,7 @@ import torch
 
 from einsort_vla.codec import Leader, tables
 from einsort_vla.errors import MissingDependency
-from einsort_vla.kernels import BackendChoice, make_backend
+from einsort_vla.kernels import BackendChoice, compiling, make_backend
 from einsort_vla.kernels.cuda import backend, build, nvrtc
 from einsort_vla.kernels.words import to_words
 from tests.kernels.emulation.build import driver, emulator
@@ -193,7 +193,7 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(nvrtc, "installed", lambda: ())
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(MissingDependency, match=r"no-such-compiler"):
-        build.compiler(os.uname().machine)
+        compiling.compiler_for(os.uname().machine)
 
 
 @pytest.mark.parametrize("root", ["file", "no space"])

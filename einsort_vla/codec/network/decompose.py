@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from einsort_vla.errors import MissingDependency
+from einsort_vla.errors import importing
 
 Name = Literal["svd", "tt", "tr", "cp", "tucker"]
 Fold = Literal["factors", "slices"]
@@ -177,12 +177,8 @@ def _near_factors(n: int) -> tuple[int, int]:
 
 
 def _tensorly() -> Any:
-    try:
+    with importing("tensorly cannot be imported", "Install it with: uv sync --extra network"):
         import tensorly
         import tensorly.decomposition
-    except ImportError as error:
-        raise MissingDependency(
-            f"tensorly cannot be imported ({error}). Install it with: uv sync --extra network"
-        ) from error
     tensorly.set_backend("pytorch")
     return tensorly

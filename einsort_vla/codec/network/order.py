@@ -25,17 +25,17 @@ class Order:
     """
 
     def __init__(self, scope: Scope, size: int, storage: Storage, m: int, c: int) -> None:
-        self._scope: Scope = scope
+        # One order of all positions is that of a single row.
+        self._scope: Scope = "row" if scope == "full" else scope
+        self._m, self._c = (1, m * c) if scope == "full" else (m, c)
         self._storage: Storage = storage
         self._size = size
-        self._m, self._c = m, c
 
     def choose(self, score: Tensor) -> Tensor:
         """What is stored of the order that sorts an (m, c) score, ascending; uint8."""
         if self._scope == "none":
             return torch.zeros(0, dtype=torch.uint8)
-        if self._scope == "full":
-            return permutation.store(score.flatten().argsort(stable=True)[None], self._storage)
+        score = score.reshape(self._m, self._c)
         if self._scope == "row":
             return permutation.store(score.argsort(dim=1, stable=True), self._storage)
         if self._scope == "group":
@@ -51,8 +51,6 @@ class Order:
         places = torch.arange(m * c).view(m, c)
         if self._scope == "none":
             return places.flatten()
-        if self._scope == "full":
-            return permutation.restore(stored, m * c, 1, self._storage)[0]
         if self._scope == "row":
             return places.gather(1, permutation.restore(stored, c, m, self._storage)).flatten()
         if self._scope == "group":
@@ -65,8 +63,6 @@ class Order:
         m, c = self._m, self._c
         if self._scope == "none":
             return 0
-        if self._scope == "full":
-            return permutation.stored_bits(m * c, 1, self._storage)
         if self._scope == "row":
             return permutation.stored_bits(c, m, self._storage)
         if self._scope == "group":
@@ -78,8 +74,6 @@ class Order:
         m, c = self._m, self._c
         if self._scope == "none":
             return 0.0
-        if self._scope == "full":
-            return log2_factorial(m * c)
         if self._scope == "row":
             return m * log2_factorial(c)
         if self._scope == "group":

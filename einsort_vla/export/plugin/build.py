@@ -6,7 +6,8 @@ from pathlib import Path
 
 from einsort_vla.errors import MissingDependency
 from einsort_vla.export.targets import Machine
-from einsort_vla.kernels.cuda.build import LAUNCHER, compiler, link, write_cubins
+from einsort_vla.kernels.compiling import compiler_for
+from einsort_vla.kernels.cuda.build import LAUNCHER, link, write_cubins
 
 FOLDER = Path(__file__).parent
 LIBRARY = "libeinsort_plugin.so"
@@ -32,7 +33,8 @@ def build_plugin(folder: Path, target: Machine, cubins: Mapping[int, bytes]) -> 
         f"-isystem{_tensorrt_headers()}",
         f"-isystem{FOLDER / 'include'}",
     ]
-    link(made, compiler(target), [FOLDER / "plugin.cpp", LAUNCHER], cubins, flags)
+    folder.mkdir(parents=True, exist_ok=True)
+    link(made, compiler_for(target), [FOLDER / "plugin.cpp", LAUNCHER], cubins, flags)
     return made
 
 

@@ -36,13 +36,9 @@ def matmul_leader(
 
     Args:
         x: (m, in_features) float32, float16 or bfloat16.
-        signs: words of its bit plane; see `to_words`.
-        indices: words of its index stream.
-        table: (2^(s+b), d) float32 magnitudes.
+        signs: words of its bit plane; see `to_words`. Likewise `indices`.
+        table: as for `cpu.ops.matmul_leader`; likewise `d`, `b` and `s`.
         scale: (out_features,) float16.
-        d: weights a slice.
-        b: index bits a slice.
-        s: bits of the window before them.
         decode_from: from so many rows on the whole matrix is decoded first, in the type of x.
 
     Returns:

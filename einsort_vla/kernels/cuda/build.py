@@ -2,25 +2,20 @@
 
 import ctypes
 import functools
-import hashlib
-import os
 import platform
-import shutil
 import struct
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from einsort_vla.errors import MissingDependency
-from einsort_vla.kernels.cache import cache, kept_in_cache
-from einsort_vla.kernels.cuda.nvrtc import Nvrtc, compiler_for
+from einsort_vla.kernels import compiling
+from einsort_vla.kernels.cuda import nvrtc
+from einsort_vla.kernels.cuda.nvrtc import Nvrtc
 
 FOLDER = Path(__file__).parent
 KERNELS, LAUNCHER = FOLDER / "leader.cu", FOLDER / "launch.cpp"
 # A100, GeForce 30, Orin, GeForce 40, H100, Thor, GeForce 50.
 SMS = (80, 86, 87, 89, 90, 110, 120)
-COMPILERS = ("c++", "g++", "clang++")
 FLAGS = (
     "-O2", "-std=c++17", "-shared", "-fPIC", "-Wall", "-fvisibility=hidden",
     "-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL",
@@ -35,23 +30,21 @@ def cubins(sms: Sequence[int] = SMS) -> dict[int, bytes]:
     Raises:
         MissingDependency: there is no NVRTC for one of them.
     """
-    return {sm: cubin(sm, compiler_for(sm)) for sm in sms}
+    return {sm: cubin(sm, nvrtc.compiler_for(sm)) for sm in sms}
 
 
-def cubin(sm: int, nvrtc: Nvrtc) -> bytes:
+def cubin(sm: int, compiler: Nvrtc) -> bytes:
     """The kernels' machine code by one version of NVRTC, cached.
 
     Raises:
         MissingDependency: it does not compile for `sm`, or the cache cannot be used.
     """
-    sources = sorted([KERNELS, *FOLDER.glob("*.cuh")])
-    parts = [path.read_bytes() for path in sources]
-    name = f"leader-sm_{sm}-{_fingerprint(*parts, repr((sm, nvrtc.version)).encode())}.cubin"
-    target = cache() / name
-    with kept_in_cache("CUDA kernels"):
-        if not target.is_file():
-            _write(target, nvrtc.cubin(KERNELS, sm))
-        return target.read_bytes()
+    sources = [path.read_bytes() for path in sorted([KERNELS, *FOLDER.glob("*.cuh")])]
+    name = f"leader-sm_{sm}-{compiling.fingerprint(*sources, sm, compiler.version)}.cubin"
+    with compiling.kept_in_cache("CUDA kernels"):
+        return compiling.made_once(
+            compiling.cache() / name, lambda made: made.write_bytes(compiler.cubin(KERNELS, sm))
+        ).read_bytes()
 
 
 @functools.cache
@@ -63,8 +56,8 @@ def library(sms: tuple[int, ...]) -> ctypes.CDLL:
             be used.
     """
     made = cubins(sms)
-    with kept_in_cache("the launcher of the CUDA kernels"):
-        loaded = ctypes.CDLL(str(build(cache(), made)))
+    with compiling.kept_in_cache("the launcher of the CUDA kernels"):
+        loaded = ctypes.CDLL(str(build(compiling.cache(), made)))
     loaded.einsort_workspace_bytes.argtypes = (_INT64, _INT64, _INT64, _INT)
     loaded.einsort_workspace_bytes.restype = _INT64
     loaded.einsort_check_window.argtypes = (_INT, _INT, _INT)
@@ -84,14 +77,11 @@ def build(folder: Path, cubins: Mapping[int, bytes]) -> Path:
     Raises:
         MissingDependency: there is no C++ compiler, or it fails.
     """
-    found = compiler(platform.machine())
-    version = subprocess.run([found, "--version"], capture_output=True).stdout
+    compiler = compiling.compiler_for(platform.machine())
     sources = [LAUNCHER.read_bytes(), LAUNCHER.with_suffix(".h").read_bytes(), _blob(cubins)]
-    settings = repr((found, FLAGS, _ASSEMBLY)).encode()
-    target = folder / f"cuda-{_fingerprint(*sources, settings, version)}.so"
-    if not target.is_file():
-        link(target, found, [LAUNCHER], cubins)
-    return target
+    version = compiling.version_of(compiler)
+    name = f"cuda-{compiling.fingerprint(*sources, compiler, FLAGS, _ASSEMBLY, version)}.so"
+    return compiling.made_once(folder / name, lambda made: link(made, compiler, [LAUNCHER], cubins))
 
 
 def link(
@@ -106,20 +96,12 @@ def link(
     Raises:
         MissingDependency: the compiler fails.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as name:
-        work = Path(name)
-        write_cubins(work / "cubins.S", cubins)
-        made = work / target.name
-        command = [compiler, *FLAGS, f"-I{FOLDER}", *flags, *map(str, sources)]
-        result = subprocess.run(
-            [*command, f"-Wa,-I{work}", str(work / "cubins.S"), "-o", str(made), "-ldl"],
-            capture_output=True, text=True,
-        )  # fmt: skip
-        if result.returncode:
-            names = ", ".join(source.name for source in sources)
-            raise MissingDependency(f"{compiler} cannot compile {names}: {result.stderr[-800:]}")
-        os.replace(made, target)  # whole, whoever else compiles at the same time
+    with tempfile.TemporaryDirectory(dir=target.parent) as work:
+        assembly = Path(work) / "cubins.S"
+        write_cubins(assembly, cubins)
+        command = [compiler, *FLAGS, f"-I{FOLDER}", *flags, *sources, f"-Wa,-I{work}", assembly]
+        names = ", ".join(source.name for source in sources)
+        compiling.compile_library([*command, "-o", target, "-ldl"], names)
 
 
 def write_cubins(assembly: Path, cubins: Mapping[int, bytes]) -> None:
@@ -130,26 +112,6 @@ def write_cubins(assembly: Path, cubins: Mapping[int, bytes]) -> None:
     binary = assembly.with_suffix(".bin")
     binary.write_bytes(_blob(cubins))
     assembly.write_text(_ASSEMBLY.format(binary.name))
-
-
-def compiler(machine: str) -> str:
-    """A C++ compiler for `machine`, x86_64 or aarch64: $CXX or the system's, or a cross compiler.
-
-    Raises:
-        MissingDependency: there is none.
-    """
-    named = os.environ.get("CXX")
-    if machine != platform.machine():
-        names: Sequence[str] = (f"{machine}-linux-gnu-g++",)
-    else:
-        names = (named,) if named else COMPILERS
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        raise MissingDependency(
-            f"a C++ compiler for {machine} is needed ({', '.join(names)}), and none is here. On "
-            f"Debian or Ubuntu: apt-get install g++-{machine.replace('_', '-')}-linux-gnu."
-        )
-    return found
 
 
 # A note without which the linker would make the stack executable.
@@ -174,18 +136,3 @@ def _blob(cubins: Mapping[int, bytes]) -> bytes:
         entries += [sm, header + len(data), len(code)]
         data += code
     return struct.pack(f"<{len(entries)}q", *entries) + data
-
-
-def _fingerprint(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(hashlib.sha256(part).digest())
-    return digest.hexdigest()[:16]
-
-
-def _write(target: Path, data: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as name:
-        made = Path(name) / target.name
-        made.write_bytes(data)
-        os.replace(made, target)  # whole, whoever else compiles at the same time

@@ -32,14 +32,10 @@ def matmul_leader(
 
     Args:
         x: (m, in_features) float32, float16 or bfloat16.
-        signs: words of its bit plane; see `to_words`.
-        indices: words of its index stream.
-        table: (2^(s+b), d) float32 magnitudes.
+        signs: words of its bit plane; see `to_words`. Likewise `indices`.
+        table: as for `cpu.ops.matmul_leader`; likewise `d`, `b` and `s`.
         scale: (out_features,) float16.
         bias: (out_features,) or None.
-        d: weights a slice.
-        b: index bits a slice.
-        s: bits of the window before them.
 
     Returns:
         (m, out_features) in the type of x; sums are in float32.

@@ -5,6 +5,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from einsort_vla.kernels.compiling import compiler_for
 from einsort_vla.kernels.cuda import build
 
 FOLDER = Path(__file__).parent
@@ -38,6 +39,6 @@ def driver(folder, flags):
 
 
 def compile_(arguments, target, compiler=None):
-    command = [compiler or build.compiler(platform.machine()), "-std=c++17", *map(str, arguments)]
+    command = [compiler or compiler_for(platform.machine()), "-std=c++17", *map(str, arguments)]
     result = subprocess.run([*command, "-o", str(target)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
