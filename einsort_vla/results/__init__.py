@@ -15,10 +15,23 @@ from einsort_vla.results.episode import (
     read_episodes,
     write_episodes,
 )
-from einsort_vla.results.folder import CARD, LOG, PAGE, REPORT, RUN, VIDEOS
 from einsort_vla.results.log import appending, read_lines
 from einsort_vla.results.motion import Motion, Steps, motion_of
-from einsort_vla.results.run import CLOSED_LOOP, Design, Run, Scenes, Task, read_run, write_run
+from einsort_vla.results.run import (
+    CARD,
+    CLOSED_LOOP,
+    LOG,
+    PAGE,
+    REPORT,
+    RUN,
+    VIDEOS,
+    Design,
+    Run,
+    Scenes,
+    Task,
+    read_run,
+    write_run,
+)
 
 __all__ = [
     "CARD",

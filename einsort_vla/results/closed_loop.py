@@ -10,7 +10,6 @@ import numpy as np
 from einsort_vla.errors import CheckpointError
 from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.episode import EpisodeRecord, read_episodes
-from einsort_vla.results.folder import LOG, RUN
 from einsort_vla.results.measures import Estimate, Measure
 from einsort_vla.results.motion import METRICS, Motion
 from einsort_vla.results.noninferiority import NonInferiority, judge
@@ -25,7 +24,7 @@ from einsort_vla.results.report import (
     TaskResult,
     write_report,
 )
-from einsort_vla.results.run import CLOSED_LOOP, Design, Run, Task, read_run
+from einsort_vla.results.run import CLOSED_LOOP, LOG, RUN, Design, Run, Task, read_run
 from einsort_vla.results.sequential import betting_interval, judge_sequence
 from einsort_vla.results.statistics import (
     Interval,

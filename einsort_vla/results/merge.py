@@ -9,10 +9,9 @@ from typing import Any
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.results.closed_loop import make_report
 from einsort_vla.results.episode import EpisodeKey, EpisodeRecord, read_episodes, write_episodes
-from einsort_vla.results.folder import LOG, VIDEOS
 from einsort_vla.results.page import write_pages
 from einsort_vla.results.report import Report
-from einsort_vla.results.run import Design, Run, Task, read_run, write_run
+from einsort_vla.results.run import LOG, VIDEOS, Design, Run, Task, read_run, write_run
 
 SAME = ("inputs_sha256", "versions")
 SAME_DESIGN = ("environment", "protocol", "scenes", "margin", "sequential")

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 from einsort_vla.errors import CheckpointError
 from einsort_vla.results.arms import ArmFacts
-from einsort_vla.results.folder import RUN
 from einsort_vla.results.reading import read_record, write_record
 
 CLOSED_LOOP = "closed_loop"
+RUN, LOG, VIDEOS = "run.json", "episodes.jsonl", "videos"  # what a run writes
+REPORT, PAGE, CARD = "report.json", "report.html", "report.md"  # what is made of it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,9 @@ from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.results.arms import ArmFacts, Code
 from einsort_vla.results.closed_loop import build_report
 from einsort_vla.results.episode import EpisodeRecord, read_episodes
-from einsort_vla.results.folder import LOG, REPORT, RUN
 from einsort_vla.results.reading import read_json, record_from
 from einsort_vla.results.report import KINDS, Percentiles, Report, read_report
-from einsort_vla.results.run import CLOSED_LOOP, Run, read_run
+from einsort_vla.results.run import CLOSED_LOOP, LOG, REPORT, RUN, Run, read_run
 
 MANIFEST, WEIGHTS = "einsort_manifest.json", "model.safetensors"  # of a compressed policy
 RECEIPTS = "engines/bench-*.json"  # in a bundle
@@ -116,6 +115,11 @@ class Sources:
     def texts(self) -> tuple[Source, ...]:
         """All other runs."""
         return tuple(source for source in self.runs if source.run.kind != CLOSED_LOOP)
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Names of runs that have work left."""
+        return [run.name for run in self.runs if not run.is_complete]
 
 
 def is_single(folder: Path) -> bool:

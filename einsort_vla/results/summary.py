@@ -8,12 +8,10 @@ from rich.console import Console
 from rich.table import Table as Drawn
 
 from einsort_vla.results import wording
-from einsort_vla.results.columns import report_table
-from einsort_vla.results.glance import groups_of
-from einsort_vla.results.joined import unfinished, verdicts_of
+from einsort_vla.results.columns import Table, report_table
+from einsort_vla.results.joined import groups_of
 from einsort_vla.results.report import ClosedLoop, Report
 from einsort_vla.results.sources import Sources
-from einsort_vla.results.table import Table
 
 MOST_ARMS_BY_TASK = 3  # more columns than that do not fit beside the instruction
 NARROWEST = 9  # letters of a column
@@ -36,12 +34,15 @@ def print_report(report: Report, console: Console) -> None:
 
 def print_joined(sources: Sources, console: Console) -> None:
     """Every arm of every run at a glance, a table for each model; then what each run found."""
-    findings = verdicts_of(sources)
-    found = [f"{each.title} ({each.name}, {each.model.name}): {each.verdict}" for each in findings]
-    notes = dict.fromkeys(note for each in findings for note in each.notes)
+    found = [
+        f"{run.title} ({run.name}, {run.model.name}): {run.report.verdict}"
+        for run in sources.runs
+        if run.report
+    ]
+    notes = dict.fromkeys(note for run in sources.runs if run.report for note in run.report.notes)
     found += [f"Note: {note}" for note in notes]
-    if open_runs := unfinished(sources):
-        found.append(f"INCOMPLETE: {', '.join(open_runs)}; {RESUME}")
+    if sources.unfinished:
+        found.append(f"INCOMPLETE: {', '.join(sources.unfinished)}; {RESUME}")
     if sources.unused:
         found.append(f"In the folder, and no results: {', '.join(sources.unused)}.")
     tables = [_drawn(group.table, group.model.name) for group in groups_of(sources)]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from einsort_vla.results.episode import Scene, episode_name, read_episodes
-from einsort_vla.results.folder import LOG, VIDEOS
 from einsort_vla.results.report import ClosedLoop, Report
+from einsort_vla.results.run import LOG, VIDEOS
 
 MAX_BYTES = 6_000_000  # of all videos of a page together, in base64
 
