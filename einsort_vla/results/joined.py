@@ -65,14 +65,14 @@ def _check_texts(one: Source, other: Source) -> None:
         return
     if (a.kind, a.protocol) != (b.kind, b.protocol):
         return
-    measures = {measure.name: measure for measure in b.measures}
+    others = {measure.name: measure.arms for measure in b.measures}
     for measure in a.measures:
-        others = measures[measure.name].arms if measure.name in measures else {}
         for arm, estimate in measure.arms.items():
-            if arm in others and others[arm] != estimate:
+            other_one = others.get(measure.name, {}).get(arm, estimate)
+            if other_one != estimate:
                 raise UsageError(
                     f"{one.name} and {other.name} disagree: {measure.name} of arm {arm!r} is "
-                    f"{_told(estimate)} in one, {_told(others[arm])} in the other. "
+                    f"{_told(estimate)} in one, {_told(other_one)} in the other. "
                     "Leave one of them out."
                 )
 

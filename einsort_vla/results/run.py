@@ -92,6 +92,17 @@ def read_run(folder: Path) -> Run:
     return read_record(Run, folder / RUN)
 
 
+def design_of(run: Run, folder: Path) -> Design:
+    """The design of the closed-loop run in this folder.
+
+    Raises:
+        CheckpointError: it is a run of another kind.
+    """
+    if run.design is None:
+        raise CheckpointError(f"{folder} is a run of the kind {run.kind!r}, which has no episodes.")
+    return run.design
+
+
 def write_run(folder: Path, run: Run) -> None:
     """Write run.json, whole or not at all."""
     write_record(folder / RUN, run)

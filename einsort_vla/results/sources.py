@@ -149,7 +149,7 @@ def read_sources(folder: Path) -> Sources:
         receipts += own
         if any((path / name).is_file() for name in (RUN, LOG, REPORT)):
             runs.append(read_source(path))
-        elif not own and not _is_ours(path):
+        elif not own and not (path.is_file() and path.name.startswith("report.")):
             unused.append(path.name)
     if not (runs or receipts):
         raise UsageError(
@@ -194,33 +194,24 @@ def _kind_of_report(folder: Path) -> str | None:
     return kind if kind in KINDS else None
 
 
-def _is_ours(path: Path) -> bool:
-    return path.is_file() and path.name.startswith("report.")
-
-
 def _weights(folder: Path) -> dict[str, str]:
     """Fingerprint of the weights of each compressed copy that a run kept, by its folder's name.
 
     The one that its manifest has; the weights themselves may be gigabytes.
     """
-    found = {}
-    for path in sorted(folder.glob(f"*/*/{MANIFEST}")):
-        files = read_json(path).get("files", {})
-        if WEIGHTS in files:
-            found[path.parent.name] = files[WEIGHTS]
-    return found
+    files = {path.parent.name: read_json(path).get("files", {})
+             for path in sorted(folder.glob(f"*/*/{MANIFEST}"))}  # fmt: skip
+    return {copy: found[WEIGHTS] for copy, found in files.items() if WEIGHTS in found}
 
 
 def _model(run: Run) -> Model:
+    """Weights in several files have one fingerprint, that a compressed folder has of its source."""
     inputs = run.inputs_sha256
-    sha256 = inputs.get("policy") or inputs.get("model") or _of_shards(inputs)
-    return Model(Path(run.model).name, sha256)
-
-
-def _of_shards(inputs: Mapping[str, str]) -> str | None:
-    """One fingerprint for weights in several files, as a compressed folder has it of its source."""
+    sha256 = inputs.get("policy") or inputs.get("model")
     shards = [digest for name, digest in inputs.items() if name.endswith(".safetensors")]
-    return hashlib.sha256("".join(shards).encode()).hexdigest() if shards else None
+    if shards and not sha256:
+        sha256 = hashlib.sha256("".join(shards).encode()).hexdigest()
+    return Model(Path(run.model).name, sha256)
 
 
 def _receipts(path: Path, top: Path) -> Iterator[Bench]:

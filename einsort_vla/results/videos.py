@@ -13,6 +13,12 @@ from einsort_vla.results.run import LOG, VIDEOS
 MAX_BYTES = 6_000_000  # of all videos of a page together, in base64
 
 Kind = Literal["both", "only dense", "only compressed", "neither"]
+KINDS: dict[tuple[bool, bool], Kind] = {  # by success of the dense and of the compressed arm
+    (True, True): "both",
+    (True, False): "only dense",
+    (False, True): "only compressed",
+    (False, False): "neither",
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def _films(loop: ClosedLoop, folder: Path) -> Iterator[Film]:
         for scene in scenes:
             path = _find(folder / VIDEOS, scene, arm, is_only_arm=len(loop.pairs) == 1)
             if path and (scene, arm) in solved and (scene, reference) in solved:
-                kind = _kind(solved[scene, reference], solved[scene, arm])
+                kind = KINDS[solved[scene, reference], solved[scene, arm]]
                 language = languages[scene.suite, scene.task_id]
                 yield Film(path, scene, language, reference, arm, kind)
 
@@ -82,11 +88,3 @@ def _find(videos: Path, scene: Scene, arm: str, is_only_arm: bool) -> Path | Non
     stem = f"{scene.suite}_task{scene.task_id}_episode{scene.episode}"
     names = [f"{episode_name(scene, arm)}.mp4"] + [f"{stem}.mp4"] * is_only_arm
     return next((videos / name for name in names if (videos / name).is_file()), None)
-
-
-def _kind(dense: bool, compressed: bool) -> Kind:
-    if dense and compressed:
-        return "both"
-    if dense:
-        return "only dense"
-    return "only compressed" if compressed else "neither"
