@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from einsort_vla.atomic import check_new
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import CheckpointError, MissingDependency
-from einsort_vla.results import PAGE, REPORT
+from einsort_vla.results.run import PAGE, REPORT
 
 if TYPE_CHECKING:  # loads torch, or what is installed with the extra `eval` alone
     from einsort_vla.results.card import Identity
