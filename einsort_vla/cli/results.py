@@ -40,9 +40,9 @@ class Report:
 
         sources = read_sources(self.folder)
         check_joinable(sources)
-        text = checkpoint_text(sources, _identify(self.card)) if self.card else None
+        text = checkpoint_text(sources, _identify(self.card)) if self.card else ""
         code = _write_pages(self.folder, sources, console)
-        if self.card and text:
+        if self.card:
             from einsort_vla.checkpoint.card import CARD, write_results
 
             write_results(self.card, text)

@@ -25,13 +25,7 @@ from einsort_vla.results.report import (
 )
 from einsort_vla.results.run import CLOSED_LOOP, LOG, Design, Run, Task, design_of, read_run
 from einsort_vla.results.sequential import betting_interval, judge_sequence
-from einsort_vla.results.statistics import (
-    clustered_bootstrap,
-    mcnemar_p,
-    newcombe,
-    tango,
-    wilson,
-)
+from einsort_vla.results.statistics import clustered_bootstrap, mcnemar_p, newcombe, tango, wilson
 from einsort_vla.results.verdict import state
 
 
@@ -195,14 +189,9 @@ def _paired(design: Design, records: Sequence[EpisodeRecord], arm: ArmFacts) -> 
 
 def _known_equal(pair: PairedEpisodes, margin: float) -> PairedEpisodes:
     """Of an arm that is its reference bit for bit: there is no difference to estimate."""
-    return replace(
-        pair,
-        noninferiority=NonInferiority(margin, "non-inferior", lower_bound=0.0, n_needed=None),
-        newcombe95=(0.0, 0.0),
-        tango95=(0.0, 0.0),
-        clustered95=(0.0, 0.0),
-        always_valid95=(0.0, 0.0),
-    )
+    names = ("newcombe95", "tango95", "clustered95", "always_valid95")
+    judged = NonInferiority(margin, "non-inferior", lower_bound=0.0, n_needed=None)
+    return replace(pair, noninferiority=judged, **dict.fromkeys(names, (0.0, 0.0)))
 
 
 def _divergence(records: Sequence[EpisodeRecord], reference: str, arm: str) -> Estimate | None:

@@ -122,8 +122,8 @@ def value_cell(measure: Measure, arm: str) -> Cell:
     if own is None or not own.n:
         return Cell(notes=told)
     counted = ", ".join((wording.n_of(own.n, measure.counted), *told))
-    interval = wording.measured_range(own, measure.unit)
-    return Cell(wording.measured(own.value, measure.unit), (interval, counted))
+    text, interval = wording.estimated(own, measure.unit)
+    return Cell(text, (interval, counted))
 
 
 def change_cell(measure: Measure, pair: Estimate) -> Cell:

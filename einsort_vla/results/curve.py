@@ -62,6 +62,12 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.4,
     "lines.markersize": 5,
 }
+LEVEL = "The line and the grey band are the dense arm and its 95 % interval."
+CAPTIONS = {
+    "against dense": "A bar wholly above the dashed line: worse by less than the margin, "
+    "if at all.",
+    "delay": "The robot moves on while the policy computes. Bars are 95 % intervals.",
+}
 Colours = Mapping[str, int]
 
 
@@ -92,21 +98,18 @@ def figures_of(report: Report, colours: Colours, salt: str = "") -> list[Figure]
     figures: list[Figure] = []
     arms = undelayed(report.arms)
     for measure in report.measures:
-        has_margin = measure.margin is not None
+        drawn = {
+            measure.name: value_curve(measure, arms, colours, salt),
+            "against dense": change_curve(measure, arms, colours, salt),
+            "delay": delay_curve(measure, report.arms, colours, salt),
+        }
         better = f"{wording.opening(measure.better)} is better."
-        level = "The line and the grey band are the dense arm and its 95 % interval."
-        drawn = [(value_curve(measure, arms, colours, salt), measure.name,
-                  f"{better} {level}")]  # fmt: skip
-        if has_margin:
-            told = "A bar wholly above the dashed line: worse by less than the margin, if at all."
-            drawn.append((change_curve(measure, arms, colours, salt), "against dense", told))
-        told = "The robot moves on while the policy computes. Bars are 95 % intervals."
-        drawn.append((delay_curve(measure, report.arms, colours, salt), "delay", told))
         figures += [
-            Figure(Markup(svg), wording.opening(title), caption, has_margin)
-            for svg, title, caption in drawn
+            Figure(Markup(svg), wording.opening(title), CAPTIONS.get(title, f"{better} {LEVEL}"),
+                   has_margin=measure.margin is not None)
+            for title, svg in drawn.items()
             if svg
-        ]
+        ]  # fmt: skip
     return figures
 
 
@@ -184,16 +187,12 @@ def delay_curve(
 
 def _found(measure: Measure, arms: Sequence[ArmFacts]) -> dict[str, Estimate]:
     """Of these arms, what was measured on something."""
-    names = {arm.name for arm in arms}
-    return {name: e for name, e in measure.arms.items() if e.n and name in names}
+    found = {arm.name: measure.arms.get(arm.name) for arm in arms}
+    return {name: each for name, each in found.items() if each and each.n}
 
 
 def _told(measure: Measure, found: Mapping[str, Estimate]) -> dict[str, tuple[str, str]]:
-    unit = measure.unit
-    return {
-        name: (wording.measured(e.value, unit), wording.measured_range(e, unit))
-        for name, e in found.items()
-    }
+    return {name: wording.estimated(each, measure.unit) for name, each in found.items()}
 
 
 def _bounds(estimate: Estimate) -> tuple[float, float]:

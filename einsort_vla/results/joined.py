@@ -9,7 +9,6 @@ from einsort_vla.errors import UsageError
 from einsort_vla.results import wording
 from einsort_vla.results.arms import DENSE, Code, undelayed
 from einsort_vla.results.columns import Cell, Column, Table, renamed, result_columns, size_columns
-from einsort_vla.results.measures import Estimate
 from einsort_vla.results.report import Percentiles, Report
 from einsort_vla.results.run import CLOSED_LOOP
 from einsort_vla.results.sources import Bench, Model, Source, Sources
@@ -68,17 +67,13 @@ def _check_texts(one: Source, other: Source) -> None:
     others = {measure.name: measure.arms for measure in b.measures}
     for measure in a.measures:
         for arm, estimate in measure.arms.items():
-            other_one = others.get(measure.name, {}).get(arm, estimate)
-            if other_one != estimate:
+            found = others.get(measure.name, {}).get(arm, estimate)
+            if found != estimate:
+                first, second = (f"{each.value:.6g} (n = {each.n})" for each in (estimate, found))
                 raise UsageError(
                     f"{one.name} and {other.name} disagree: {measure.name} of arm {arm!r} is "
-                    f"{_told(estimate)} in one, {_told(other_one)} in the other. "
-                    "Leave one of them out."
+                    f"{first} in one, {second} in the other. Leave one of them out."
                 )
-
-
-def _told(estimate: Estimate) -> str:
-    return f"{estimate.value:.6g} (n = {estimate.n})"
 
 
 @dataclass(frozen=True)

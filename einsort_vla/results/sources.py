@@ -232,8 +232,5 @@ def _receipts(path: Path, top: Path) -> Iterator[Bench]:
 
 def _bench(file: Path, name: str, content: object, source: object) -> Bench:
     """A device may write more than is read here."""
-    return Bench(
-        name,
-        record_from(Exported, source, file, ignore_unknown=True),
-        record_from(Receipt, content, file, ignore_unknown=True),
-    )
+    exported = record_from(Exported, source, file, ignore_unknown=True)
+    return Bench(name, exported, record_from(Receipt, content, file, ignore_unknown=True))

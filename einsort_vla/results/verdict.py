@@ -72,7 +72,7 @@ def _arm_told(measure: Measure, arm: str) -> str:
 def _alone(name: str, arm: Estimate) -> str:
     if not arm.n:
         return f"No episode of {name} is finished."
-    share, interval = wording.measured(arm.value, "%"), wording.measured_range(arm, "%")
+    share, interval = wording.estimated(arm, "%")
     return (
         f"{wording.opening(name)} succeeded in {round(arm.n * arm.value)} of "
         f"{wording.n_of(arm.n, 'episodes')}, {share} (95 % interval {interval})."
@@ -173,7 +173,8 @@ def _rates(arms: Sequence[ArmFacts]) -> str:
 
 
 def _n(pairs: Sequence[PairedEpisodes]) -> str:
-    fewest, most = (extreme(pair.counts.n for pair in pairs) for extreme in (min, max))
+    numbers = {pair.counts.n for pair in pairs}
+    fewest, most = min(numbers), max(numbers)
     number = wording.n_of(most, "pairs") if fewest == most else f"{fewest} to {most} pairs"
     return f"{number} of episodes" + (" each" if len(pairs) > 1 else "")
 

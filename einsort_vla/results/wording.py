@@ -96,12 +96,11 @@ def measured(value: float, unit: str) -> str:
     return f"{text.replace('-', MINUS)} {unit}".rstrip()
 
 
-def measured_range(estimate: Estimate, unit: str) -> str:
-    """Of its interval: "40.1 to 44.0 %"; a dash where none can be given."""
-    if estimate.interval is None:
-        return DASH
-    low, high = (measured(bound, unit) for bound in estimate.interval)
-    return f"{low.removesuffix(f' {unit}')} to {high}"
+def estimated(estimate: Estimate, unit: str) -> tuple[str, str]:
+    """A number of a `Measure` and its interval: "42.0 %" and "40.1 to 44.0 %"."""
+    bounds = [measured(bound, unit) for bound in estimate.interval or ()]
+    interval = f"{bounds[0].removesuffix(f' {unit}')} to {bounds[1]}" if bounds else DASH
+    return measured(estimate.value, unit), interval
 
 
 def opening(text: str) -> str:
