@@ -85,7 +85,6 @@ def _identify(folder: Path) -> "Identity":
 
 
 def _write_pages(folder: Path, sources: "Sources", console: Console) -> int:
-    """Of the one run that a folder is, or of all that it holds."""
     from einsort_vla.results.page import write_joined, write_pages
     from einsort_vla.results.report import write_report
     from einsort_vla.results.sources import is_single

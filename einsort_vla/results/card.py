@@ -75,11 +75,10 @@ def _design(design: Design) -> str:
 
 
 def _motion(loop: ClosedLoop, name: str) -> str:
-    changes = [(metric, found[name]) for metric, found in motion_changes(loop)]
     told = [
         f"{metric.title.lower()} {change.text} ({change.interval})"
-        for metric, change in changes
-        if change
+        for metric, found in motion_changes(loop)
+        if (change := found[name])
     ]
     shown = ", ".join(told) or "there is no pair that both solve"
     return f"Motion of {name} against {loop.pairs[name].reference}: {shown}."

@@ -104,7 +104,6 @@ def result_columns(report: Report) -> Iterator[Column]:
 
 
 def _measure_columns(measure: Measure) -> Iterator[Column]:
-    """The value of each arm; and how compressed ones compare with dense, where any does."""
     names = {**measure.arms, **measure.errors}
     values = {arm: value_cell(measure, arm) for arm in names}
     yield Column(measure.name, f"95 % interval, {measure.better} is better", values)

@@ -274,7 +274,6 @@ def _draw_points(
     marker: str = "o",
     label: str | None = None,
 ) -> None:
-    """Each with its interval, and the line through them."""
     below = [max(each.value - _bounds(each)[0], 0) for each in estimates]
     above = [max(_bounds(each)[1] - each.value, 0) for each in estimates]
     axes.errorbar(x, [each.value for each in estimates], [below, above], fmt=f"{marker}-",
@@ -282,7 +281,6 @@ def _draw_points(
 
 
 def _bits_axis(axes: Axes, arms: Sequence[ArmFacts]) -> None:
-    """Bits a weight below, logarithmic, and the rate above."""
     low = 0.8 * min(arm.bits_per_weight for arm in arms)
     high = 1.15 * DENSE_BITS
     axes.set_xscale("log", base=2)
@@ -300,7 +298,6 @@ def _bits_axis(axes: Axes, arms: Sequence[ArmFacts]) -> None:
 
 
 def _draw_legend(figure: drawing.Figure, axes: Axes) -> None:
-    """Below the plot, with as many labels in a line as fit."""
     handles, labels = axes.get_legend_handles_labels()
     n_columns = max(LEGEND_LETTERS // (max(map(len, labels)) + 7), 1)
     figure.legend(handles, labels, loc="outside lower center", ncols=n_columns, handlelength=1.6)

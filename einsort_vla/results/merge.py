@@ -75,7 +75,6 @@ def _compared(run: Run, design: Design) -> dict[str, Any]:
 
 
 def _join_tasks(designs: Iterable[Design]) -> tuple[Task, ...]:
-    """Every task once, with the states of all shards."""
     joined: dict[tuple[str, int], Task] = {}
     for task in (task for design in designs for task in design.tasks):
         known = joined.setdefault(task.key, task)

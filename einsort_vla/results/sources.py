@@ -108,12 +108,10 @@ class Sources:
 
     @property
     def loops(self) -> tuple[Source, ...]:
-        """Closed-loop runs."""
         return tuple(source for source in self.runs if source.run.kind == CLOSED_LOOP)
 
     @property
     def texts(self) -> tuple[Source, ...]:
-        """All other runs."""
         return tuple(source for source in self.runs if source.run.kind != CLOSED_LOOP)
 
     @property
@@ -195,10 +193,7 @@ def _kind_of_report(folder: Path) -> str | None:
 
 
 def _weights(folder: Path) -> dict[str, str]:
-    """Fingerprint of the weights of each compressed copy that a run kept, by its folder's name.
-
-    The one that its manifest has; the weights themselves may be gigabytes.
-    """
+    """By the folders' names, as manifests have it: the weights themselves may be gigabytes."""
     files = {path.parent.name: read_json(path).get("files", {})
              for path in sorted(folder.glob(f"*/*/{MANIFEST}"))}  # fmt: skip
     return {copy: found[WEIGHTS] for copy, found in files.items() if WEIGHTS in found}

@@ -34,12 +34,9 @@ def print_report(report: Report, console: Console) -> None:
 
 def print_joined(sources: Sources, console: Console) -> None:
     """Every arm of every run at a glance, a table for each model; then what each run found."""
-    found = [
-        f"{run.title} ({run.name}, {run.model.name}): {run.report.verdict}"
-        for run in sources.runs
-        if run.report
-    ]
-    notes = dict.fromkeys(note for run in sources.runs if run.report for note in run.report.notes)
+    known = [(run, run.report) for run in sources.runs if run.report]
+    found = [f"{run.title} ({run.name}, {run.model.name}): {each.verdict}" for run, each in known]
+    notes = dict.fromkeys(note for _, each in known for note in each.notes)
     found += [f"Note: {note}" for note in notes]
     if sources.unfinished:
         found.append(f"INCOMPLETE: {', '.join(sources.unfinished)}; {RESUME}")
@@ -51,30 +48,29 @@ def print_joined(sources: Sources, console: Console) -> None:
 
 
 def _drawn(table: Table, corner: str) -> Drawn:
-    drawn = _new(corner)
+    headings = []
     for column in table.columns:  # headings are wrapped, numbers are not
         lines = [line for cell in column.cells.values() for line in cell.lines]
         width = max(NARROWEST, *map(len, lines))
-        heading = "\n".join(fill(text, width) for text in (column.title, column.note))
-        drawn.add_column(heading, justify="right")
+        headings.append("\n".join(fill(text, width) for text in (column.title, column.note)))
+    drawn = _new(corner, *headings)
     for name in table.rows:
         drawn.add_row(name, *["\n".join(cell.lines) for cell in table.cells(name)])
     return drawn
 
 
 def _task_table(loop: ClosedLoop) -> Drawn:
-    drawn = _new("task")
-    for name in loop.arms:
-        drawn.add_column(name, justify="right")
+    drawn = _new("task", *loop.arms)
     for task in loop.tasks:
         label = f"{task.suite} {task.task_id}  {task.language}"
         drawn.add_row(label, *[wording.count(task.arms[name]) for name in loop.arms])
     return drawn
 
 
-def _new(corner: str) -> Drawn:
-    drawn = Drawn(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    drawn.add_column(corner)
+def _new(corner: str, *headings: str) -> Drawn:
+    drawn = Drawn(corner, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in headings:
+        drawn.add_column(heading, justify="right")
     return drawn
 
 

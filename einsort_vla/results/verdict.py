@@ -58,13 +58,13 @@ def _told(measure: Measure) -> str:
     """A measure of all arms: "Perplexity (60000 tokens; lower is better): dense 17.2, ..."."""
     n = max((estimate.n for estimate in measure.arms.values()), default=0)
     counted = f"({wording.n_of(n, measure.counted)}; {measure.better} is better)"
-    arms = [_arm_told(measure, name) for name in measure.arms]
+    arms = [_arm_told(measure, name, arm) for name, arm in measure.arms.items()]
     return f"{wording.opening(measure.name)} {counted}: {', '.join(arms)}."
 
 
-def _arm_told(measure: Measure, arm: str) -> str:
-    text = f"{arm} {wording.measured(measure.arms[arm].value, measure.unit)}"
-    if pair := measure.paired.get(arm):
+def _arm_told(measure: Measure, name: str, arm: Estimate) -> str:
+    text = f"{name} {wording.measured(arm.value, measure.unit)}"
+    if pair := measure.paired.get(name):
         text += " ({}, 95 % interval {})".format(*wording.change(measure, pair))
     return text
 

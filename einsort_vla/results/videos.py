@@ -68,7 +68,6 @@ def choose_films(report: Report, folder: Path) -> list[Film]:
 
 
 def _films(loop: ClosedLoop, folder: Path) -> Iterator[Film]:
-    """All videos of two finished episodes."""
     records = read_episodes(folder / LOG)
     solved = {(r.scene, r.arm): r.is_success for r in records if r.outcome != "error"}
     languages = {(task.suite, task.task_id): task.language for task in loop.tasks}
