@@ -30,7 +30,7 @@ from einsort_vla.checkpoint import file_sha256
 from einsort_vla.cli.run import run_command
 from einsort_vla.codec import Network
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
-from einsort_vla.results import appending, read_lines
+from einsort_vla.results.log import appending, read_lines
 from eval.run.provenance import describe
 from eval.text.models import SMOLLM2, find_model
 from eval.text.perplexity import PROSE, read_text

@@ -10,9 +10,10 @@ from tyro.conf import Positional
 from einsort_vla.atomic import check_new
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.results.run import PAGE, REPORT
 
 if TYPE_CHECKING:  # loads torch, or what is installed with the extra `eval` alone
-    from einsort_vla.results.joined_card import Identity
+    from einsort_vla.results.card import Identity
     from einsort_vla.results.report import Report as Found
     from einsort_vla.results.sources import Sources
 
@@ -33,15 +34,15 @@ class Report:
 
     def run(self, console: Console) -> int:
         _check_installed()
+        from einsort_vla.results.card import checkpoint_text
         from einsort_vla.results.joined import check_joinable
-        from einsort_vla.results.joined_card import checkpoint_text
         from einsort_vla.results.sources import read_sources
 
         sources = read_sources(self.folder)
         check_joinable(sources)
-        text = checkpoint_text(sources, _identify(self.card)) if self.card else None
+        text = checkpoint_text(sources, _identify(self.card)) if self.card else ""
         code = _write_pages(self.folder, sources, console)
-        if self.card and text:
+        if self.card:
             from einsort_vla.checkpoint.card import CARD, write_results
 
             write_results(self.card, text)
@@ -74,7 +75,7 @@ def _identify(folder: Path) -> "Identity":
     from einsort_vla.checkpoint import WEIGHTS, file_sha256, read_folder
     from einsort_vla.checkpoint.card import read_card
     from einsort_vla.results.arms import Code
-    from einsort_vla.results.joined_card import Identity
+    from einsort_vla.results.card import Identity
 
     found = read_folder(folder)
     read_card(folder)
@@ -84,11 +85,7 @@ def _identify(folder: Path) -> "Identity":
 
 
 def _write_pages(folder: Path, sources: "Sources", console: Console) -> int:
-    """Of the one run that a folder is, or of all that it holds."""
-    from einsort_vla.results import PAGE, REPORT
-    from einsort_vla.results.joined import unfinished
-    from einsort_vla.results.joined_page import write_joined
-    from einsort_vla.results.page import write_pages
+    from einsort_vla.results.page import write_joined, write_pages
     from einsort_vla.results.report import write_report
     from einsort_vla.results.sources import is_single
     from einsort_vla.results.summary import print_joined
@@ -106,7 +103,7 @@ def _write_pages(folder: Path, sources: "Sources", console: Console) -> int:
     write_joined(sources, folder)
     print_joined(sources, console)
     console.print(f"Report: {folder / PAGE}", highlight=False, soft_wrap=True)
-    return INCOMPLETE if unfinished(sources) else 0
+    return INCOMPLETE if sources.unfinished else 0
 
 
 def _check_installed() -> None:
@@ -121,7 +118,6 @@ def _check_installed() -> None:
 
 
 def _tell(report: "Found", folder: Path, console: Console) -> int:
-    from einsort_vla.results import PAGE
     from einsort_vla.results.summary import print_report
 
     print_report(report, console)

@@ -39,17 +39,14 @@ def _changes(metric: Metric, found: Mapping[str, Estimate | None]) -> dict[str, 
 
 
 def _change(metric: Metric, change: Estimate, scale: float) -> Change:
-    text = wording.changed(change.value, metric.compared, metric.digits)
+    text, interval = wording.changed(change, metric.compared, metric.digits)
     if change.interval is None:
-        return Change(text, wording.DASH, None, "")
+        return Change(text, interval, None, "")
     low, high = change.interval
     places = [_place(metric, value) for value in (low, change.value, high)]
-    return Change(
-        text,
-        wording.changed_range(change.interval, metric.compared, metric.digits),
-        [50 + 50 * place / scale if scale else 50 for place in places],
-        "more" if places[0] > 0 else "less" if places[2] < 0 else "",
-    )
+    direction = "more" if places[0] > 0 else "less" if places[2] < 0 else ""
+    drawn = [50 + 50 * place / scale if scale else 50 for place in places]
+    return Change(text, interval, drawn, direction)
 
 
 def _place(metric: Metric, value: float) -> float:

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from einsort_vla.errors import CheckpointError
 from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.episode import EpisodeRecord, read_episodes
-from einsort_vla.results.folder import LOG, RUN
 from einsort_vla.results.measures import Estimate, Measure
 from einsort_vla.results.motion import METRICS, Motion
 from einsort_vla.results.noninferiority import NonInferiority, judge
-from einsort_vla.results.pairs import Pair, compare_motion, count, count_by_task, match
+from einsort_vla.results.pairs import compare_motion, count, count_by_task, match
 from einsort_vla.results.report import (
     ArmEpisodes,
     ClosedLoop,
@@ -25,16 +23,9 @@ from einsort_vla.results.report import (
     TaskResult,
     write_report,
 )
-from einsort_vla.results.run import CLOSED_LOOP, Design, Run, Task, read_run
+from einsort_vla.results.run import CLOSED_LOOP, LOG, Design, Run, Task, design_of, read_run
 from einsort_vla.results.sequential import betting_interval, judge_sequence
-from einsort_vla.results.statistics import (
-    Interval,
-    clustered_bootstrap,
-    mcnemar_p,
-    newcombe,
-    tango,
-    wilson,
-)
+from einsort_vla.results.statistics import clustered_bootstrap, mcnemar_p, newcombe, tango, wilson
 from einsort_vla.results.verdict import state
 
 
@@ -45,8 +36,7 @@ def make_report(folder: Path) -> Report:
         CheckpointError: it is no folder of a closed-loop run.
     """
     run = read_run(folder)
-    if run.design is None:
-        raise CheckpointError(f"{folder / RUN} is of the kind {run.kind!r}, which has no episodes.")
+    design_of(run, folder)
     report = build_report(run, read_episodes(folder / LOG))
     write_report(report, folder)
     return report
@@ -87,11 +77,11 @@ def success_measure(
 
     Of a run that stops once it is decided, only the always-valid interval holds.
     """
-    paired = {
-        name: Estimate(pair.counts.difference, *_bounds(_deciding(design, pair)), pair.counts.n)
-        for name, pair in pairs.items()
-        if pair.counts.difference is not None
-    }
+    paired: dict[str, Estimate] = {}
+    for name, pair in pairs.items():
+        interval = pair.always_valid95 if design.sequential else pair.tango95
+        if pair.counts.difference is not None:
+            paired[name] = Estimate.of(pair.counts.difference, interval, pair.counts.n)
     kind = "Always-valid" if design.sequential else "Tango's"
     return Measure(
         name="success",
@@ -110,15 +100,7 @@ def success_measure(
 
 def _success(tally: Tally) -> Estimate:
     share = tally.successes / tally.episodes if tally.episodes else 0.0
-    return Estimate(share, *_bounds(wilson(tally.successes, tally.episodes)), tally.episodes)
-
-
-def _deciding(design: Design, pair: PairedEpisodes) -> Interval | None:
-    return pair.always_valid95 if design.sequential else pair.tango95
-
-
-def _bounds(interval: Interval | None) -> tuple[float | None, float | None]:
-    return interval or (None, None)
+    return Estimate.of(share, wilson(tally.successes, tally.episodes), tally.episodes)
 
 
 def _shared(design: Design, records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
@@ -197,7 +179,7 @@ def _paired(design: Design, records: Sequence[EpisodeRecord], arm: ArmFacts) -> 
         clustered95=clustered_bootstrap(count_by_task(pairs)),
         always_valid95=betting_interval(differences) if pairs else None,
         mcnemar_p=mcnemar_p(counts),
-        identical_actions=sum(_acted_alike(pair) for pair in pairs),
+        identical_actions=sum(pair.acted_alike for pair in pairs),
         noninferiority=judged,
         motion=compare_motion(pairs),
         divergence=_divergence(records, arm.reference, arm.name),
@@ -207,20 +189,9 @@ def _paired(design: Design, records: Sequence[EpisodeRecord], arm: ArmFacts) -> 
 
 def _known_equal(pair: PairedEpisodes, margin: float) -> PairedEpisodes:
     """Of an arm that is its reference bit for bit: there is no difference to estimate."""
-    return replace(
-        pair,
-        noninferiority=NonInferiority(margin, "non-inferior", lower_bound=0.0, n_needed=None),
-        newcombe95=(0.0, 0.0),
-        tango95=(0.0, 0.0),
-        clustered95=(0.0, 0.0),
-        always_valid95=(0.0, 0.0),
-    )
-
-
-def _acted_alike(pair: Pair) -> bool:
-    return (
-        bool(pair.arm.actions_sha256) and pair.arm.actions_sha256 == pair.reference.actions_sha256
-    )
+    names = ("newcombe95", "tango95", "clustered95", "always_valid95")
+    judged = NonInferiority(margin, "non-inferior", lower_bound=0.0, n_needed=None)
+    return replace(pair, noninferiority=judged, **dict.fromkeys(names, (0.0, 0.0)))
 
 
 def _divergence(records: Sequence[EpisodeRecord], reference: str, arm: str) -> Estimate | None:

@@ -1,17 +1,68 @@
-"""The columns that tables of arms have; a new column is added here and nowhere else."""
+"""Tables of arms before any renderer: the terminal, Markdown and the pages show the same columns.
+
+A new column is added here and nowhere else.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from einsort_vla.results import wording
 from einsort_vla.results.arms import ArmFacts
-from einsort_vla.results.latency import Timing
+from einsort_vla.results.changes import motion_changes
 from einsort_vla.results.measures import Estimate, Measure
-from einsort_vla.results.motion import METRICS, Metric
 from einsort_vla.results.noninferiority import compare
 from einsort_vla.results.report import ClosedLoop, Percentiles, Report
-from einsort_vla.results.table import Cell, Column, Table
 
-NameOf = Callable[[ArmFacts], str]
+
+@dataclass(frozen=True)
+class Cell:
+    """What is known of one arm in one column."""
+
+    text: str = wording.DASH
+    notes: tuple[str, ...] = ()  # lines below, smaller
+    state: str = ""  # a verdict; "worse" or "better" where the interval is clear of no change
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return (self.text, *self.notes)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number, by row."""
+
+    title: str
+    note: str
+    cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Arms in rows."""
+
+    title: str
+    rows: Mapping[str, str | None]  # name to codec, None of the dense arm
+    columns: tuple[Column, ...]
+
+    def cells(self, row: str) -> list[Cell]:
+        """Of one row, a dash where nothing is known."""
+        return [column.cells.get(row, Cell()) for column in self.columns]
+
+
+def markdown(table: Table) -> str:
+    """The table as Markdown; the lines of a cell are parted by <br>."""
+    heads = [(column.title, column.note) for column in table.columns]
+    rows = [[name, *(cell.lines for cell in table.cells(name))] for name in table.rows]
+    return markdown_rows([["arm", *heads], ["---"] * (len(heads) + 1), *rows])
+
+
+def markdown_rows(rows: Sequence[Sequence[str | tuple[str, ...]]]) -> str:
+    """Rows of cells, each a text or its lines."""
+    texts = (
+        [cell if isinstance(cell, str) else "<br>".join(filter(None, cell)) for cell in row]
+        for row in rows
+    )
+    return "\n".join(f"| {' | '.join(row)} |" for row in texts)
 
 
 def report_table(report: Report) -> Table:
@@ -20,27 +71,9 @@ def report_table(report: Report) -> Table:
     return Table("Arms", {arm.name: arm.codec for arm in report.arms}, tuple(columns))
 
 
-def result_columns(
-    report: Report, note: str = "", rows: Mapping[str, str] | None = None
-) -> Iterator[Column]:
-    """What a run found.
-
-    Args:
-        report: of the run.
-        note: put before the note of each column, such as the run's name.
-        rows: name of the row of each arm that is shown; None for each arm's own name.
-    """
-    found = [column for measure in report.measures for column in measure_columns(measure)]
-    if report.closed_loop:
-        found += _closed_loop_columns(report.closed_loop)
-    for column in found:
-        cells = column.cells if rows is None else {
-            rows[arm]: cell for arm, cell in column.cells.items() if arm in rows
-        }  # fmt: skip
-        yield Column(column.title, ", ".join(filter(None, (note, column.note))), cells)
-
-
-def size_columns(arms: Sequence[ArmFacts], name_of: NameOf = lambda arm: arm.name) -> list[Column]:
+def size_columns(
+    arms: Sequence[ArmFacts], name_of: Callable[[ArmFacts], str] = lambda arm: arm.name
+) -> list[Column]:
     """Bits a weight and size of the weight files; of several arms in one row the first counts."""
     dense = next((arm.weight_bytes for arm in arms if not arm.codec and arm.weight_bytes), None)
     arms = list(reversed(arms))
@@ -62,19 +95,22 @@ def _bytes(arm: ArmFacts, dense: int | None) -> Cell:
     return Cell(wording.megabytes(n_bytes), share)
 
 
-def measure_columns(measure: Measure) -> list[Column]:
-    """The value of each arm; and how compressed ones compare with dense, where any does."""
+def result_columns(report: Report) -> Iterator[Column]:
+    """What a run found."""
+    for measure in report.measures:
+        yield from _measure_columns(measure)
+    if report.closed_loop:
+        yield from _closed_loop_columns(report.closed_loop)
+
+
+def _measure_columns(measure: Measure) -> Iterator[Column]:
     names = {**measure.arms, **measure.errors}
-    own = Column(
-        measure.name,
-        f"95 % interval, {measure.better} is better",
-        {arm: value_cell(measure, arm) for arm in names},
-    )
-    if not measure.paired:
-        return [own]
-    margin = f", margin {100 * measure.margin:g} points" if measure.margin is not None else ""
-    changes = {arm: change_cell(measure, pair) for arm, pair in measure.paired.items()}
-    return [own, Column("against dense", f"{measure.paired_as}, 95 % interval{margin}", changes)]
+    values = {arm: value_cell(measure, arm) for arm in names}
+    yield Column(measure.name, f"95 % interval, {measure.better} is better", values)
+    if measure.paired:
+        margin = f", margin {100 * measure.margin:g} points" if measure.margin is not None else ""
+        changes = {arm: change_cell(measure, pair) for arm, pair in measure.paired.items()}
+        yield Column("against dense", f"{measure.paired_as}, 95 % interval{margin}", changes)
 
 
 def value_cell(measure: Measure, arm: str) -> Cell:
@@ -85,16 +121,16 @@ def value_cell(measure: Measure, arm: str) -> Cell:
     if own is None or not own.n:
         return Cell(notes=told)
     counted = ", ".join((wording.n_of(own.n, measure.counted), *told))
-    interval = wording.measured_range(own.low, own.high, measure.unit)
-    return Cell(wording.measured(own.value, measure.unit), (interval, counted))
+    text, interval = wording.estimated(own, measure.unit)
+    return Cell(text, (interval, counted))
 
 
 def change_cell(measure: Measure, pair: Estimate) -> Cell:
     """A paired change with its interval, and the verdict where there is a margin."""
     state = _state(measure, pair)
+    text, interval = wording.change(measure, pair)
     verdict = (state,) if measure.margin is not None and state else ()
-    interval = wording.change_range(measure, pair)
-    return Cell(wording.change(measure, pair), (interval, *verdict), state)
+    return Cell(text, (interval, *verdict), state)
 
 
 def _state(measure: Measure, pair: Estimate) -> str:
@@ -110,43 +146,23 @@ def _state(measure: Measure, pair: Estimate) -> str:
 
 
 def _closed_loop_columns(loop: ClosedLoop) -> Iterator[Column]:
-    for metric in (metric for metric in METRICS.values() if metric.is_headline):
-        cells = {
-            arm: _motion(metric, pair.motion[metric.key])
-            for arm, pair in loop.pairs.items()
-            if metric.key in pair.motion
-        }
-        if cells:
+    for metric, changes in motion_changes(loop):
+        cells = {arm: Cell(each.text, (each.interval,)) for arm, each in changes.items() if each}
+        if metric.is_headline and cells:
             yield Column(metric.title.lower(), f"{metric.compared} to dense, 95 % interval", cells)
     times = {name: _latency(arm.latency_ms) for name, arm in loop.arms.items() if arm.latency_ms}
     if times:
         yield Column("a chunk, ms", "median; p95 / p99", times)
 
 
-def _motion(metric: Metric, change: Estimate) -> Cell:
-    kind, digits = metric.compared, metric.digits
-    interval = wording.changed_range(change.interval, kind, digits)
-    return Cell(wording.changed(change.value, kind, digits), (interval,))
-
-
 def _latency(ms: Percentiles) -> Cell:
-    return Cell(
-        wording.number(ms.p50, 1), (f"{wording.number(ms.p95, 1)} / {wording.number(ms.p99, 1)}",)
-    )
+    p50, p95, p99 = (wording.number(value, 1) for value in (ms.p50, ms.p95, ms.p99))
+    return Cell(p50, (f"{p95} / {p99}",))
 
 
-def device_columns(timings: Sequence[Timing]) -> Iterator[Column]:
-    """Milliseconds of a chunk on each device that was timed by itself.
-
-    Two timings of one arm on one device are not averaged: each has its column.
-    """
-    columns: dict[tuple[str, int], dict[str, Cell]] = {}
-    for timing in timings:
-        if timing.code is None or timing.ms is None:
-            continue
-        row, repeat = str(timing.code), 0
-        while row in columns.setdefault((timing.where, repeat), {}):
-            repeat += 1
-        columns[timing.where, repeat][row] = Cell(wording.number(timing.ms.p50, 1))
-    for (where, _), cells in columns.items():
-        yield Column("a chunk, ms", f"median, {where}", cells)
+def renamed(columns: Iterator[Column], note: str, rows: Mapping[str, str]) -> Iterator[Column]:
+    """Columns with a note before their own, and only these rows, under their new names."""
+    for column in columns:
+        cells = {rows[arm]: cell for arm, cell in column.cells.items() if arm in rows}
+        notes = ", ".join(filter(None, (note, column.note)))
+        yield replace(column, note=notes, cells=cells)

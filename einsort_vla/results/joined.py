@@ -1,15 +1,18 @@
 """All results of one checkpoint, or of one policy at several rates, joined into one report."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, ClassVar, Literal
 
 from einsort_vla.errors import UsageError
-from einsort_vla.results.glance import codes_of
-from einsort_vla.results.measures import Estimate
-from einsort_vla.results.report import Report
+from einsort_vla.results import wording
+from einsort_vla.results.arms import DENSE, Code, undelayed
+from einsort_vla.results.columns import Cell, Column, Table, renamed, result_columns, size_columns
+from einsort_vla.results.report import Percentiles, Report
+from einsort_vla.results.run import CLOSED_LOOP
 from einsort_vla.results.sources import Bench, Model, Source, Sources
+from einsort_vla.runtime import WHOLE_CHUNK
 
 SETTINGS = ("backend", "runtime", "batch", "calibrate")  # that decide how an episode ends
 
@@ -61,61 +64,121 @@ def _check_texts(one: Source, other: Source) -> None:
         return
     if (a.kind, a.protocol) != (b.kind, b.protocol):
         return
-    measures = {measure.name: measure for measure in b.measures}
+    others = {measure.name: measure.arms for measure in b.measures}
     for measure in a.measures:
-        others = measures[measure.name].arms if measure.name in measures else {}
         for arm, estimate in measure.arms.items():
-            if arm in others and others[arm] != estimate:
+            found = others.get(measure.name, {}).get(arm, estimate)
+            if found != estimate:
+                first, second = (f"{each.value:.6g} (n = {each.n})" for each in (estimate, found))
                 raise UsageError(
                     f"{one.name} and {other.name} disagree: {measure.name} of arm {arm!r} is "
-                    f"{_told(estimate)} in one, {_told(others[arm])} in the other. "
-                    "Leave one of them out."
+                    f"{first} in one, {second} in the other. Leave one of them out."
                 )
 
 
-def _told(estimate: Estimate) -> str:
-    return f"{estimate.value:.6g} (n = {estimate.n})"
+@dataclass(frozen=True)
+class Group:
+    """All results of one dense model."""
+
+    model: Model
+    is_policy: bool
+    table: Table
+
+
+def groups_of(sources: Sources) -> list[Group]:
+    """Every arm of every run at a glance: a table for each model, that of the policy first."""
+    by_model: dict[str, list[Source]] = {}
+    for run in sources.runs:
+        by_model.setdefault(run.model.sha256 or f"{run.model.name} in {run.name}", []).append(run)
+    return [_group(runs, sources.receipts) for runs in by_model.values()]
+
+
+def _group(runs: Sequence[Source], receipts: Sequence[Bench]) -> Group:
+    loops = [run for run in runs if run.run.kind == CLOSED_LOOP]
+    arms = [arm for run in runs for arm in run.arms]
+    columns = size_columns(arms, lambda arm: str(arm.code)) if arms else []
+    for run in runs:
+        if run.report:
+            rows = {arm.name: str(arm.code) for arm in undelayed(run.arms)}
+            columns += renamed(result_columns(run.report), _note_of(run), rows)
+    columns += _device_columns([_timing(each, loops) for each in receipts])
+    rows = {str(code): code.codec for code in codes_of(runs)}
+    title = f"Every arm of {runs[0].model.name}"
+    return Group(runs[0].model, bool(loops), Table(title, rows, tuple(columns)))
+
+
+def codes_of(runs: Sequence[Source]) -> list[Code]:
+    """All arms: the dense one, then each codec by rate."""
+    found = dict.fromkeys(arm.code for run in runs for arm in run.arms)
+    codecs = list(dict.fromkeys(code.codec for code in found))
+    return sorted(found, key=lambda code: (code != DENSE, codecs.index(code.codec), code.rate))
+
+
+def _note_of(run: Source) -> str:
+    """What tells its columns from those of other runs."""
+    design = run.run.design
+    shortest = min((arm.delay_ms for arm in run.arms), default=0)
+    parts = [
+        design.suites if design else run.title.lower(),
+        f"{shortest:g} ms of delay" if shortest else "",
+        "" if run.is_complete else "INCOMPLETE",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _device_columns(timings: Sequence["Timing"]) -> Iterator[Column]:
+    """Two timings of one arm on one device are not averaged: each has its column."""
+    columns: dict[tuple[str, int], dict[str, Cell]] = {}
+    for timing in timings:
+        if timing.code is None or timing.ms is None:
+            continue
+        row, repeat = str(timing.code), 0
+        while row in columns.setdefault((timing.where, repeat), {}):
+            repeat += 1
+        columns[timing.where, repeat][row] = Cell(wording.number(timing.ms.p50, 1))
+    for (where, _), cells in columns.items():
+        yield Column("a chunk, ms", f"median, {where}", cells)
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one run found, in words."""
+class Timing:
+    """Milliseconds of a chunk on one machine."""
 
-    title: str
-    name: str  # of its folder
-    model: Model
-    verdict: str
-    state: str  # a verdict that all arms of a closed-loop run share
-    complete: bool
-    notes: tuple[str, ...]
-
-
-def verdicts_of(sources: Sources) -> list[Finding]:
-    """One a run that has found something."""
-    return [
-        Finding(run.title, run.name, run.model, report.verdict, state_of(report), report.complete,
-                report.notes)
-        for run in sources.runs
-        if (report := run.report)
-    ]  # fmt: skip
+    where: str
+    code: Code | None  # None where it cannot be told what was timed
+    source: str  # the run or the receipt
+    ms: Percentiles | None
+    parts: Mapping[str, float]  # median of each part that was timed by itself
+    process_bytes: int | None = None
+    power_w: float | None = None
 
 
-def state_of(report: Report) -> str:
-    """The verdict that all arms of a closed-loop run share; empty where they differ."""
-    pairs = report.closed_loop.pairs if report.closed_loop else {}
-    states = {pair.noninferiority.verdict for pair in pairs.values()}
-    return states.pop() if len(states) == 1 else ""
+def timings_of(loops: Sequence[Source], receipts: Sequence[Bench]) -> Iterator[Timing]:
+    """Of every arm that was run, at the shortest delay of its run, then of every receipt."""
+    for loop in loops:
+        found = loop.report and loop.report.closed_loop
+        for arm in undelayed(loop.arms):
+            if found and not arm.shares_episodes:
+                where, ms = f"closed loop, {loop.run.machine}", found.arms[arm.name].latency_ms
+                yield Timing(where, arm.code, loop.name, ms, {})
+    for receipt in receipts:
+        yield _timing(receipt, loops)
 
 
-def subject_of(sources: Sources) -> str:
-    """The name of the policy, or without one those of the models."""
-    runs = sources.loops or sources.texts
-    return ", ".join(dict.fromkeys(run.model.name for run in runs)) or "Latency"
-
-
-def unfinished(sources: Sources) -> list[str]:
-    """Names of runs that have work left."""
-    return [run.name for run in sources.runs if not run.is_complete]
+def _timing(bench: Bench, loops: Sequence[Source]) -> Timing:
+    """What was timed on a device, and of which arm of these runs it is, by its weights."""
+    latency, weights = bench.receipt.latency_ms, bench.source.weights_sha256
+    timed = (arm.code for loop in loops for arm in loop.arms
+             if weights and loop.weights_of(arm.code) == weights)  # fmt: skip
+    return Timing(
+        bench.device,
+        next(timed, None),
+        bench.name,
+        latency.get(WHOLE_CHUNK),
+        parts={part: ms.p50 for part, ms in latency.items() if part != WHOLE_CHUNK},
+        process_bytes=bench.receipt.process_bytes,
+        power_w=bench.receipt.power_w,
+    )
 
 
 @dataclass(frozen=True)
@@ -153,12 +216,10 @@ class JoinedReport:
 def joined_report(sources: Sources) -> JoinedReport:
     """Each run's own report, and which arms there are."""
     return JoinedReport(
-        complete=not unfinished(sources),
+        complete=not sources.unfinished,
         arms={
             str(code): JoinedArm(
-                code.codec,
-                code.rate,
-                tuple(run.name for run in sources.runs if code in run.codes),
+                *code, runs=tuple(run.name for run in sources.runs if code in run.codes)
             )
             for code in codes_of(sources.runs)
         },

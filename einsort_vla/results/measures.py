@@ -16,6 +16,10 @@ class Estimate:
     high: float | None
     n: int  # what it was measured on: episodes, questions, tokens
 
+    @classmethod
+    def of(cls, value: float, interval: tuple[float, float] | None, n: int) -> "Estimate":
+        return cls(value, *(interval or (None, None)), n)
+
     @property
     def interval(self) -> tuple[float, float] | None:
         return None if self.low is None or self.high is None else (self.low, self.high)

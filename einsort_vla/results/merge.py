@@ -6,13 +6,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.errors import UsageError
 from einsort_vla.results.closed_loop import make_report
 from einsort_vla.results.episode import EpisodeKey, EpisodeRecord, read_episodes, write_episodes
-from einsort_vla.results.folder import LOG, VIDEOS
 from einsort_vla.results.page import write_pages
 from einsort_vla.results.report import Report
-from einsort_vla.results.run import Design, Run, Task, read_run, write_run
+from einsort_vla.results.run import LOG, VIDEOS, Design, Run, Task, design_of, read_run, write_run
 
 SAME = ("inputs_sha256", "versions")
 SAME_DESIGN = ("environment", "protocol", "scenes", "margin", "sequential")
@@ -47,28 +46,21 @@ def join_runs(runs: Mapping[Path, Run]) -> Run:
         UsageError: they are not of one evaluation.
         CheckpointError: one is of no closed-loop run.
     """
-    designs = {folder: _design_of(folder, run) for folder, run in runs.items()}
-    (first_folder, first), *others = runs.items()
-    for folder, run in others:
-        known, found = (_compared(each, designs[at]) for each, at in ((first, first_folder),
-                                                                     (run, folder)))  # fmt: skip
-        if difference := _first_difference(known, found):
+    designs = {folder: design_of(run, folder) for folder, run in runs.items()}
+    compared = {folder: _compared(run, designs[folder]) for folder, run in runs.items()}
+    first, *others = runs
+    for folder in others:
+        if difference := _first_difference(compared[first], compared[folder]):
             raise UsageError(
-                f"{first_folder} and {folder} are not shards of one evaluation: {difference}. "
+                f"{first} and {folder} are not shards of one evaluation: {difference}. "
                 "Merge only runs that differ in nothing but tasks and episodes."
             )
     noted: dict[str, Any] = {
         key: ", ".join(dict.fromkeys(v for run in runs.values() if (v := getattr(run, key))))
         for key in NOTED
     }
-    design = replace(designs[first_folder], tasks=_join_tasks(designs.values()))
-    return replace(first, **noted, design=design)
-
-
-def _design_of(folder: Path, run: Run) -> Design:
-    if run.design is None:
-        raise CheckpointError(f"{folder} is a run of the kind {run.kind!r}, which has no episodes.")
-    return run.design
+    design = replace(designs[first], tasks=_join_tasks(designs.values()))
+    return replace(runs[first], **noted, design=design)
 
 
 def _compared(run: Run, design: Design) -> dict[str, Any]:
@@ -83,7 +75,6 @@ def _compared(run: Run, design: Design) -> dict[str, Any]:
 
 
 def _join_tasks(designs: Iterable[Design]) -> tuple[Task, ...]:
-    """Every task once, with the states of all shards."""
     joined: dict[tuple[str, int], Task] = {}
     for task in (task for design in designs for task in design.tasks):
         known = joined.setdefault(task.key, task)
@@ -97,14 +88,11 @@ def join_episodes(shards: Mapping[Path, list[EpisodeRecord]]) -> list[EpisodeRec
     joined: dict[EpisodeKey, tuple[Path, EpisodeRecord]] = {}
     for folder, records in shards.items():
         for record in records:
-            place, known = joined.get(record.key, (folder, record))
+            place, known = joined.setdefault(record.key, (folder, record))
             if known.outcome == "error":
                 joined[record.key] = folder, record
-            elif record.outcome == "error":
-                continue
-            else:
+            elif record.outcome != "error":
                 _check_alike(place, known, folder, record)
-                joined[record.key] = place, known
     return [record for _, record in joined.values()]
 
 

@@ -53,8 +53,7 @@ def pairs_needed(counts: PairCounts, margin: float) -> int | None:
     """
     if not counts.n or margin <= 0:
         return None
-    discordant = counts.only_arm + counts.only_reference
-    share = discordant / counts.n if discordant else float(beta.ppf(1 - RARE, 1, counts.n))
+    share = counts.discordant / counts.n or float(beta.ppf(1 - RARE, 1, counts.n))
     at_margin = score_variance(share / 2, share / 2, -margin)
     z_error, z_power = norm.ppf(1 - ONE_SIDED_ERROR), norm.ppf(POWER)
     root = (z_error * math.sqrt(at_margin) + z_power * math.sqrt(share)) / margin

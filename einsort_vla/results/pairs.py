@@ -27,6 +27,12 @@ class Pair:
         return self.arm.is_success - self.reference.is_success
 
     @property
+    def acted_alike(self) -> bool:
+        """Whether both did the same to the last bit."""
+        digest = self.arm.actions_sha256
+        return bool(digest) and digest == self.reference.actions_sha256
+
+    @property
     def task(self) -> tuple[str, int]:
         return self.arm.scene.suite, self.arm.scene.task_id
 
@@ -91,13 +97,9 @@ def _compare(moved: Sequence[tuple[Motion, Motion]], metric: Metric) -> Estimate
     changes = values[:, 1] - values[:, 0]
     if not len(changes):
         return None
-    low, high = _mean_interval(changes) or (None, None)
-    return Estimate(
-        back(changes.mean()),
-        None if low is None else back(low),
-        None if high is None else back(high),
-        len(changes),
-    )
+    bounds = _mean_interval(changes)
+    interval = (back(bounds[0]), back(bounds[1])) if bounds else None
+    return Estimate.of(back(changes.mean()), interval, len(changes))
 
 
 def _mean_interval(values: np.ndarray) -> Interval | None:

@@ -6,17 +6,7 @@ from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import (
-    Any,
-    ClassVar,
-    Literal,
-    Protocol,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, ClassVar, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 from einsort_vla.atomic import write_text
 from einsort_vla.errors import CheckpointError
@@ -26,10 +16,6 @@ class Record(Protocol):
     """A frozen dataclass that is a file of its own."""
 
     SCHEMA: ClassVar[int]  # moves when a field is added, renamed or taken out
-
-
-T = TypeVar("T")
-R = TypeVar("R", bound=Record)
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -96,33 +82,24 @@ class _MismatchError(Exception):
 
 def _record(kind: type[Any], content: object, name: str, ignore_unknown: bool = False) -> Any:
     if not isinstance(content, dict):
-        raise _MismatchError(f"{name or 'the whole'} is {_shown(content)}, not an object.")
-    hints = _hints(kind)
-    unknown = [key for key in content if key not in hints]
+        raise _mismatch(content, name, "an object")
+    types, values = _types(kind), {}
+    unknown = [key for key in content if key not in types]
     if unknown and not ignore_unknown:
         raise _MismatchError(f"the field {_inside(name, unknown[0])} is unknown.")
-    if missing := [key for key, (_, needed) in hints.items() if needed and key not in content]:
-        raise _MismatchError(f"the field {_inside(name, missing[0])} is missing.")
-    return kind(
-        **{
-            key: _value(hint, content[key], _inside(name, key))
-            for key, (hint, _) in hints.items()
-            if key in content
-        }
-    )
+    for field in fields(kind):
+        inner = _inside(name, field.name)
+        if field.name in content:
+            values[field.name] = _value(types[field.name], content[field.name], inner)
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise _MismatchError(f"the field {inner} is missing.")
+    return kind(**values)
 
 
 @cache
-def _hints(kind: type[Any]) -> dict[str, tuple[Any, bool]]:
-    """Type of each field, and whether it must be there."""
+def _types(kind: type[Any]) -> dict[str, Any]:
     types = get_type_hints(kind)
-    return {
-        field.name: (
-            types[field.name],
-            field.default is MISSING and field.default_factory is MISSING,
-        )
-        for field in fields(kind)
-    }
+    return {field.name: types[field.name] for field in fields(kind)}
 
 
 def _value(hint: Any, value: Any, name: str) -> Any:
@@ -132,43 +109,40 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     if is_dataclass(hint):
         return _record(hint, value, name)  # pyright: ignore[reportArgumentType]
     if origin in (Union, UnionType):
-        if value is None and NoneType in arguments:
-            return None
         (inner,) = (each for each in arguments if each is not NoneType)
-        return _value(inner, value, name)
-    if origin is Literal:
-        return _checked(value in arguments, value, name, " or ".join(map(repr, arguments)))
+        return None if value is None else _value(inner, value, name)
     if origin is tuple:
         return _tuple(arguments, value, name)
     if origin in (dict, Mapping):
-        _checked(isinstance(value, dict), value, name, "an object")
+        if not isinstance(value, dict):
+            raise _mismatch(value, name, "an object")
         return {key: _value(arguments[1], v, _inside(name, key)) for key, v in value.items()}
-    if hint is float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(_checked(is_number, value, name, "a number"))
-    return _checked(type(value) is hint, value, name, f"of type {hint.__name__}")
+    if origin is Literal:
+        is_right, wanted = value in arguments, " or ".join(map(repr, arguments))
+    elif hint is float:
+        is_right, wanted = type(value) in (int, float), "a number"
+    else:
+        is_right, wanted = type(value) is hint, f"of type {hint.__name__}"
+    if not is_right:
+        raise _mismatch(value, name, wanted)
+    return float(value) if hint is float else value
 
 
 def _tuple(arguments: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
-    _checked(isinstance(value, list | tuple), value, name, "a list")
-    hints = arguments
-    if arguments[-1] is Ellipsis:
-        hints = arguments[:1] * len(value)
-    _checked(len(hints) == len(value), value, name, f"a list of {len(hints)}")
-    pairs = zip(hints, value, strict=True)
-    return tuple(_value(hint, each, f"{name}[{k}]") for k, (hint, each) in enumerate(pairs))
+    if not isinstance(value, list | tuple):
+        raise _mismatch(value, name, "a list")
+    hints = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+    if len(hints) != len(value):
+        raise _mismatch(value, name, f"a list of {len(hints)}")
+    inside = zip(hints, value, strict=True)
+    return tuple(_value(hint, v, f"{name}[{k}]") for k, (hint, v) in enumerate(inside))
 
 
-def _checked[T](is_right: bool, value: T, name: str, wanted: str) -> T:
-    if not is_right:
-        raise _MismatchError(f"the field {name} is {_shown(value)}, not {wanted}.")
-    return value
+def _mismatch(found: object, name: str, wanted: str) -> _MismatchError:
+    field, text = f"the field {name}" if name else "the whole", repr(found)
+    shown = text if len(text) <= 60 else f"{text[:57]}..."
+    return _MismatchError(f"{field} is {shown}, not {wanted}.")
 
 
 def _inside(name: str, key: str) -> str:
     return f"{name}.{key}" if name else key
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

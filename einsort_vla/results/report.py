@@ -7,12 +7,11 @@ from typing import Any, ClassVar
 
 from einsort_vla.errors import unknown_name
 from einsort_vla.results.arms import ArmFacts
-from einsort_vla.results.folder import REPORT
 from einsort_vla.results.measures import Estimate, Measure
 from einsort_vla.results.motion import Motion
 from einsort_vla.results.noninferiority import NonInferiority
 from einsort_vla.results.reading import read_record, write_record
-from einsort_vla.results.run import Run
+from einsort_vla.results.run import REPORT, Run
 from einsort_vla.results.statistics import Interval, PairCounts
 
 KINDS = {"closed_loop": "Robot in closed loop", "textvqa": "Text in pictures",
@@ -118,6 +117,13 @@ class Report:
         ran = [arm.name for arm in self.arms if not arm.shares_episodes]
         loop = self.closed_loop
         return sum(loop.arms[name].tally.episodes for name in ran) if loop else 0
+
+    @property
+    def shared_verdict(self) -> str:
+        """That of all arms of a closed-loop run; empty where they differ."""
+        pairs = self.closed_loop.pairs if self.closed_loop else {}
+        states = {pair.noninferiority.verdict for pair in pairs.values()}
+        return states.pop() if len(states) == 1 else ""
 
     def only(self, name: str) -> "Report":
         """The report of one compressed arm and its dense arm; the verdict stays that of all.

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 from einsort_vla.errors import CheckpointError
 from einsort_vla.results.arms import ArmFacts
-from einsort_vla.results.folder import RUN
 from einsort_vla.results.reading import read_record, write_record
 
 CLOSED_LOOP = "closed_loop"
+RUN, LOG, VIDEOS = "run.json", "episodes.jsonl", "videos"  # what a run writes
+REPORT, PAGE, CARD = "report.json", "report.html", "report.md"  # what is made of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,17 @@ def read_run(folder: Path) -> Run:
             f"{folder} has no {RUN}, so it is no run folder; name one that the evaluation wrote."
         )
     return read_record(Run, folder / RUN)
+
+
+def design_of(run: Run, folder: Path) -> Design:
+    """The design of the closed-loop run in this folder.
+
+    Raises:
+        CheckpointError: it is a run of another kind.
+    """
+    if run.design is None:
+        raise CheckpointError(f"{folder} is a run of the kind {run.kind!r}, which has no episodes.")
+    return run.design
 
 
 def write_run(folder: Path, run: Run) -> None:

@@ -10,10 +10,9 @@ from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.results.arms import ArmFacts, Code
 from einsort_vla.results.closed_loop import build_report
 from einsort_vla.results.episode import EpisodeRecord, read_episodes
-from einsort_vla.results.folder import LOG, REPORT, RUN
 from einsort_vla.results.reading import read_json, record_from
 from einsort_vla.results.report import KINDS, Percentiles, Report, read_report
-from einsort_vla.results.run import CLOSED_LOOP, Run, read_run
+from einsort_vla.results.run import CLOSED_LOOP, LOG, REPORT, RUN, Run, read_run
 
 MANIFEST, WEIGHTS = "einsort_manifest.json", "model.safetensors"  # of a compressed policy
 RECEIPTS = "engines/bench-*.json"  # in a bundle
@@ -109,13 +108,16 @@ class Sources:
 
     @property
     def loops(self) -> tuple[Source, ...]:
-        """Closed-loop runs."""
         return tuple(source for source in self.runs if source.run.kind == CLOSED_LOOP)
 
     @property
     def texts(self) -> tuple[Source, ...]:
-        """All other runs."""
         return tuple(source for source in self.runs if source.run.kind != CLOSED_LOOP)
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Names of runs that have work left."""
+        return [run.name for run in self.runs if not run.is_complete]
 
 
 def is_single(folder: Path) -> bool:
@@ -145,7 +147,7 @@ def read_sources(folder: Path) -> Sources:
         receipts += own
         if any((path / name).is_file() for name in (RUN, LOG, REPORT)):
             runs.append(read_source(path))
-        elif not own and not _is_ours(path):
+        elif not own and not (path.is_file() and path.name.startswith("report.")):
             unused.append(path.name)
     if not (runs or receipts):
         raise UsageError(
@@ -190,33 +192,21 @@ def _kind_of_report(folder: Path) -> str | None:
     return kind if kind in KINDS else None
 
 
-def _is_ours(path: Path) -> bool:
-    return path.is_file() and path.name.startswith("report.")
-
-
 def _weights(folder: Path) -> dict[str, str]:
-    """Fingerprint of the weights of each compressed copy that a run kept, by its folder's name.
-
-    The one that its manifest has; the weights themselves may be gigabytes.
-    """
-    found = {}
-    for path in sorted(folder.glob(f"*/*/{MANIFEST}")):
-        files = read_json(path).get("files", {})
-        if WEIGHTS in files:
-            found[path.parent.name] = files[WEIGHTS]
-    return found
+    """By the folders' names, as manifests have it: the weights themselves may be gigabytes."""
+    files = {path.parent.name: read_json(path).get("files", {})
+             for path in sorted(folder.glob(f"*/*/{MANIFEST}"))}  # fmt: skip
+    return {copy: found[WEIGHTS] for copy, found in files.items() if WEIGHTS in found}
 
 
 def _model(run: Run) -> Model:
+    """Weights in several files have one fingerprint, that a compressed folder has of its source."""
     inputs = run.inputs_sha256
-    sha256 = inputs.get("policy") or inputs.get("model") or _of_shards(inputs)
-    return Model(Path(run.model).name, sha256)
-
-
-def _of_shards(inputs: Mapping[str, str]) -> str | None:
-    """One fingerprint for weights in several files, as a compressed folder has it of its source."""
+    sha256 = inputs.get("policy") or inputs.get("model")
     shards = [digest for name, digest in inputs.items() if name.endswith(".safetensors")]
-    return hashlib.sha256("".join(shards).encode()).hexdigest() if shards else None
+    if shards and not sha256:
+        sha256 = hashlib.sha256("".join(shards).encode()).hexdigest()
+    return Model(Path(run.model).name, sha256)
 
 
 def _receipts(path: Path, top: Path) -> Iterator[Bench]:
@@ -237,8 +227,5 @@ def _receipts(path: Path, top: Path) -> Iterator[Bench]:
 
 def _bench(file: Path, name: str, content: object, source: object) -> Bench:
     """A device may write more than is read here."""
-    return Bench(
-        name,
-        record_from(Exported, source, file, ignore_unknown=True),
-        record_from(Receipt, content, file, ignore_unknown=True),
-    )
+    exported = record_from(Exported, source, file, ignore_unknown=True)
+    return Bench(name, exported, record_from(Receipt, content, file, ignore_unknown=True))

@@ -32,6 +32,20 @@ class PairCounts:
         return self.both + self.only_reference + self.only_arm + self.neither
 
     @property
+    def of_arm(self) -> int:
+        """Successes of the arm."""
+        return self.both + self.only_arm
+
+    @property
+    def of_reference(self) -> int:
+        return self.both + self.only_reference
+
+    @property
+    def discordant(self) -> int:
+        """Pairs of which only one succeeded."""
+        return self.only_reference + self.only_arm
+
+    @property
     def difference(self) -> float | None:
         """Success rate of the arm minus that of its reference."""
         return (self.only_arm - self.only_reference) / self.n if self.n else None
@@ -56,14 +70,10 @@ def newcombe(counts: PairCounts) -> Interval | None:
     Source: Newcombe 1998, Statistics in Medicine 17:2635-2650, method 10.
     """
     n = counts.n
-    reference = wilson(counts.both + counts.only_reference, n)
-    arm = wilson(counts.both + counts.only_arm, n)
+    reference, arm = wilson(counts.of_reference, n), wilson(counts.of_arm, n)
     if reference is None or arm is None:
         return None
-    p_reference, p_arm = (
-        (counts.both + counts.only_reference) / n,
-        (counts.both + counts.only_arm) / n,
-    )
+    p_reference, p_arm = counts.of_reference / n, counts.of_arm / n
     phi, difference = _phi(counts), p_arm - p_reference
     below = _side(p_arm - arm[0], reference[1] - p_reference, phi)
     above = _side(arm[1] - p_arm, p_reference - reference[0], phi)
@@ -134,8 +144,9 @@ def mcnemar_p(counts: PairCounts) -> float | None:
     """
     if not counts.n:
         return None
-    discordant = counts.only_reference + counts.only_arm
-    return float(binomtest(counts.only_arm, discordant).pvalue) if discordant else 1.0
+    if not counts.discordant:
+        return 1.0
+    return float(binomtest(counts.only_arm, counts.discordant).pvalue)
 
 
 def clustered_bootstrap(task_pairs: Sequence[PairCounts], seed: int = 0) -> Interval | None:

@@ -8,12 +8,10 @@ from rich.console import Console
 from rich.table import Table as Drawn
 
 from einsort_vla.results import wording
-from einsort_vla.results.columns import report_table
-from einsort_vla.results.glance import groups_of
-from einsort_vla.results.joined import unfinished, verdicts_of
+from einsort_vla.results.columns import Table, report_table
+from einsort_vla.results.joined import groups_of
 from einsort_vla.results.report import ClosedLoop, Report
 from einsort_vla.results.sources import Sources
-from einsort_vla.results.table import Table
 
 MOST_ARMS_BY_TASK = 3  # more columns than that do not fit beside the instruction
 NARROWEST = 9  # letters of a column
@@ -36,12 +34,12 @@ def print_report(report: Report, console: Console) -> None:
 
 def print_joined(sources: Sources, console: Console) -> None:
     """Every arm of every run at a glance, a table for each model; then what each run found."""
-    findings = verdicts_of(sources)
-    found = [f"{each.title} ({each.name}, {each.model.name}): {each.verdict}" for each in findings]
-    notes = dict.fromkeys(note for each in findings for note in each.notes)
+    known = [(run, run.report) for run in sources.runs if run.report]
+    found = [f"{run.title} ({run.name}, {run.model.name}): {each.verdict}" for run, each in known]
+    notes = dict.fromkeys(note for _, each in known for note in each.notes)
     found += [f"Note: {note}" for note in notes]
-    if open_runs := unfinished(sources):
-        found.append(f"INCOMPLETE: {', '.join(open_runs)}; {RESUME}")
+    if sources.unfinished:
+        found.append(f"INCOMPLETE: {', '.join(sources.unfinished)}; {RESUME}")
     if sources.unused:
         found.append(f"In the folder, but no results: {', '.join(sources.unused)}.")
     tables = [_drawn(group.table, group.model.name) for group in groups_of(sources)]
@@ -50,30 +48,29 @@ def print_joined(sources: Sources, console: Console) -> None:
 
 
 def _drawn(table: Table, corner: str) -> Drawn:
-    drawn = _new(corner)
+    headings = []
     for column in table.columns:  # headings are wrapped, numbers are not
         lines = [line for cell in column.cells.values() for line in cell.lines]
         width = max(NARROWEST, *map(len, lines))
-        heading = "\n".join(fill(text, width) for text in (column.title, column.note))
-        drawn.add_column(heading, justify="right")
+        headings.append("\n".join(fill(text, width) for text in (column.title, column.note)))
+    drawn = _new(corner, *headings)
     for name in table.rows:
         drawn.add_row(name, *["\n".join(cell.lines) for cell in table.cells(name)])
     return drawn
 
 
 def _task_table(loop: ClosedLoop) -> Drawn:
-    drawn = _new("task")
-    for name in loop.arms:
-        drawn.add_column(name, justify="right")
+    drawn = _new("task", *loop.arms)
     for task in loop.tasks:
         label = f"{task.suite} {task.task_id}  {task.language}"
         drawn.add_row(label, *[wording.count(task.arms[name]) for name in loop.arms])
     return drawn
 
 
-def _new(corner: str) -> Drawn:
-    drawn = Drawn(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    drawn.add_column(corner)
+def _new(corner: str, *headings: str) -> Drawn:
+    drawn = Drawn(corner, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in headings:
+        drawn.add_column(heading, justify="right")
     return drawn
 
 

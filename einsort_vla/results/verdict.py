@@ -4,21 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from einsort_vla.results import wording
 from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.measures import Estimate, Measure
 from einsort_vla.results.report import ClosedLoop, PairedEpisodes, Report
-from einsort_vla.results.wording import about as rounded
-from einsort_vla.results.wording import (
-    change,
-    change_range,
-    listed,
-    measured,
-    n_of,
-    opening,
-    percent,
-    percent_range,
-    points,
-)
 
 SEQUENTIAL = "Arms ended as soon as they were decided; their intervals hold at every look."
 EXACT = (
@@ -68,25 +57,25 @@ def state(report: Report) -> str:
 def _told(measure: Measure) -> str:
     """A measure of all arms: "Perplexity (60000 tokens; lower is better): dense 17.2, ..."."""
     n = max((estimate.n for estimate in measure.arms.values()), default=0)
-    arms = [_arm_told(measure, name) for name in measure.arms]
-    name = f"{opening(measure.name)} ({n_of(n, measure.counted)}; {measure.better} is better)"
-    return f"{name}: {', '.join(arms)}."
+    counted = f"({wording.n_of(n, measure.counted)}; {measure.better} is better)"
+    arms = [_arm_told(measure, name, arm) for name, arm in measure.arms.items()]
+    return f"{wording.opening(measure.name)} {counted}: {', '.join(arms)}."
 
 
-def _arm_told(measure: Measure, arm: str) -> str:
-    own, pair = measure.arms[arm], measure.paired.get(arm)
-    text = f"{arm} {measured(own.value, measure.unit)}"
-    if pair is None:
-        return text
-    return f"{text} ({change(measure, pair)}, 95 % interval {change_range(measure, pair)})"
+def _arm_told(measure: Measure, name: str, arm: Estimate) -> str:
+    text = f"{name} {wording.measured(arm.value, measure.unit)}"
+    if pair := measure.paired.get(name):
+        text += " ({}, 95 % interval {})".format(*wording.change(measure, pair))
+    return text
 
 
 def _alone(name: str, arm: Estimate) -> str:
     if not arm.n:
         return f"No episode of {name} is finished."
+    share, interval = wording.estimated(arm, "%")
     return (
-        f"{opening(name)} succeeded in {round(arm.n * arm.value)} of {n_of(arm.n, 'episodes')}, "
-        f"{percent(arm.value)} (95 % interval {percent_range(arm.interval)})."
+        f"{wording.opening(name)} succeeded in {round(arm.n * arm.value)} of "
+        f"{wording.n_of(arm.n, 'episodes')}, {share} (95 % interval {interval})."
     )
 
 
@@ -99,8 +88,8 @@ def _families(report: Report, loop: ClosedLoop) -> dict[str, list[Member]]:
     for arm in sorted(arms, key=lambda arm: arm.rate_requested):
         names = [arm.codec or ""] if has_codecs else []
         if has_delays:
-            delay = f"{arm.delay_ms:g} ms of delay on both" if arm.delay_ms else ""
-            names.append(f"with {delay}" if delay else "without delay")
+            delay = f"with {arm.delay_ms:g} ms of delay on both"
+            names.append(delay if arm.delay_ms else "without delay")
         member = Member(arm, loop.pairs[arm.name], success.paired.get(arm.name))
         families.setdefault(" ".join(names), []).append(member)
     return families
@@ -114,7 +103,10 @@ def _compare(name: str, family: list[Member]) -> list[str]:
         for k, (kind, stretch) in enumerate(stretches)
         for sentence in _stretch(kind, stretch, is_first=k == 0)
     ]
-    return [f"{opening(name)}: {each[0].lower()}{each[1:]}" if name else each for each in sentences]
+    return [
+        f"{wording.opening(name)}: {each[0].lower()}{each[1:]}" if name else each
+        for each in sentences
+    ]
 
 
 def _stretch(kind: str, stretch: list[Member], is_first: bool) -> list[str]:
@@ -140,31 +132,26 @@ def _undecided(stretch: list[Member], margin: str) -> str:
     lows, highs = zip(*(m.change.interval or (-1.0, 1.0) for m in stretch if m.change), strict=True)
     n = max(member.pair.counts.n for member in stretch)
     leaves = "leaves" if n == 1 else "leave"
-    open_ = f"{points(min(lows))} to {points(max(highs))} points"
+    open_ = wording.points_range((min(lows), max(highs)))
     return (
-        f"Undecided at {rates}. {_seen(stretch)}. {n_of(n, 'pairs')} of episodes {leaves} a "
-        f"difference from {open_} possible.{_outlook(stretch, margin)}"
+        f"Undecided at {rates}. {_seen(stretch)}. {wording.n_of(n, 'pairs')} of episodes {leaves} "
+        f"a difference from {open_} points possible.{_outlook(stretch, margin)}"
     )
 
 
 def _seen(stretch: list[Member]) -> str:
     """The dense arm's successes once, where all arms were paired with the same episodes of it."""
-    dense = {(m.pair.counts.both + m.pair.counts.only_reference, m.pair.counts.n) for m in stretch}
-    if len(dense) == 1:
-        ((k, n),) = dense
-        arms = [f"{m.facts.name} {_successes(m.pair)}" for m in stretch]
-        return opening(f"{stretch[0].pair.reference} {k} of {n}, {', '.join(arms)}")
-    return opening(
-        ", ".join(
-            f"{m.facts.name} {_successes(m.pair)} ({m.pair.reference} "
-            f"{m.pair.counts.both + m.pair.counts.only_reference})"
-            for m in stretch
-        )
-    )
-
-
-def _successes(pair: PairedEpisodes) -> str:
-    return f"{pair.counts.both + pair.counts.only_arm} of {pair.counts.n}"
+    counts = [member.pair.counts for member in stretch]
+    arms = [
+        f"{m.facts.name} {found.of_arm} of {found.n}"
+        for m, found in zip(stretch, counts, strict=True)
+    ]
+    dense = [f"{m.pair.reference} {m.pair.counts.of_reference}" for m in stretch]
+    if len({(found.of_reference, found.n) for found in counts}) == 1:
+        told = [f"{dense[0]} of {counts[0].n}", *arms]
+    else:
+        told = [f"{arm} ({other})" for arm, other in zip(arms, dense, strict=True)]
+    return wording.opening(", ".join(told))
 
 
 def _outlook(stretch: list[Member], margin: str) -> str:
@@ -173,23 +160,22 @@ def _outlook(stretch: list[Member], margin: str) -> str:
     needed = hardest.noninferiority.n_needed or 0
     if needed <= max(member.pair.counts.n for member in stretch):
         return ""
-    about = "About" if hardest.counts.only_reference + hardest.counts.only_arm else "At most about"
-    return (
-        f" {about} {rounded(needed)} would show that the loss is less than {margin}, if there is "
-        "none."
-    )
+    about = "About" if hardest.counts.discordant else "At most about"
+    pairs = f"{about} {wording.about(needed)}"
+    return f" {pairs} would show that the loss is less than {margin}, if there is none."
 
 
 def _rates(arms: Sequence[ArmFacts]) -> str:
     """As in: rates 0.5 (8.0 bits a weight) and 0.75 (4.0)."""
     texts = [f"{arm.rate_requested:g} ({arm.bits_per_weight:.1f})" for arm in arms]
     texts[0] = texts[0].replace(")", " bits a weight)")
-    return f"{'rates' if len(arms) > 1 else 'rate'} {listed(texts)}"
+    return f"{'rates' if len(arms) > 1 else 'rate'} {wording.listed(texts)}"
 
 
 def _n(pairs: Sequence[PairedEpisodes]) -> str:
-    fewest, most = (extreme(pair.counts.n for pair in pairs) for extreme in (min, max))
-    number = n_of(most, "pairs") if fewest == most else f"{fewest} to {most} pairs"
+    numbers = {pair.counts.n for pair in pairs}
+    fewest, most = min(numbers), max(numbers)
+    number = wording.n_of(most, "pairs") if fewest == most else f"{fewest} to {most} pairs"
     return f"{number} of episodes" + (" each" if len(pairs) > 1 else "")
 
 

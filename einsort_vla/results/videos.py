@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Literal
 
 from einsort_vla.results.episode import Scene, episode_name, read_episodes
-from einsort_vla.results.folder import LOG, VIDEOS
 from einsort_vla.results.report import ClosedLoop, Report
+from einsort_vla.results.run import LOG, VIDEOS
 
 MAX_BYTES = 6_000_000  # of all videos of a page together, in base64
 
 Kind = Literal["both", "only dense", "only compressed", "neither"]
+KINDS: dict[tuple[bool, bool], Kind] = {  # by success of the dense and of the compressed arm
+    (True, True): "both",
+    (True, False): "only dense",
+    (False, True): "only compressed",
+    (False, False): "neither",
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,6 @@ def choose_films(report: Report, folder: Path) -> list[Film]:
 
 
 def _films(loop: ClosedLoop, folder: Path) -> Iterator[Film]:
-    """All videos of two finished episodes."""
     records = read_episodes(folder / LOG)
     solved = {(r.scene, r.arm): r.is_success for r in records if r.outcome != "error"}
     languages = {(task.suite, task.task_id): task.language for task in loop.tasks}
@@ -72,7 +77,7 @@ def _films(loop: ClosedLoop, folder: Path) -> Iterator[Film]:
         for scene in scenes:
             path = _find(folder / VIDEOS, scene, arm, is_only_arm=len(loop.pairs) == 1)
             if path and (scene, arm) in solved and (scene, reference) in solved:
-                kind = _kind(solved[scene, reference], solved[scene, arm])
+                kind = KINDS[solved[scene, reference], solved[scene, arm]]
                 language = languages[scene.suite, scene.task_id]
                 yield Film(path, scene, language, reference, arm, kind)
 
@@ -82,11 +87,3 @@ def _find(videos: Path, scene: Scene, arm: str, is_only_arm: bool) -> Path | Non
     stem = f"{scene.suite}_task{scene.task_id}_episode{scene.episode}"
     names = [f"{episode_name(scene, arm)}.mp4"] + [f"{stem}.mp4"] * is_only_arm
     return next((videos / name for name in names if (videos / name).is_file()), None)
-
-
-def _kind(dense: bool, compressed: bool) -> Kind:
-    if dense and compressed:
-        return "both"
-    if dense:
-        return "only dense"
-    return "only compressed" if compressed else "neither"

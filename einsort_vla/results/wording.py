@@ -12,27 +12,20 @@ DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
-Bounds = Sequence[float] | None
-
 
 def percent(share: float | None, digits: int = 1) -> str:
     """0.925 -> "92.5 %"."""
     return DASH if share is None else f"{100 * share:.{digits}f} %"
 
 
-def percent_range(bounds: Bounds) -> str:
-    """(0.85, 0.967) -> "85.0 to 96.7 %"."""
-    return DASH if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %"
-
-
-def points(difference: float | None) -> str:
+def points(difference: float) -> str:
     """-0.025 -> "-2.5" with a typographic minus, in percentage points."""
-    return DASH if difference is None else signed(100 * difference, 1)
+    return signed(100 * difference, 1)
 
 
-def points_range(bounds: Bounds) -> str:
+def points_range(bounds: Sequence[float] | None) -> str:
     """(-0.025, 0.01) -> "-2.5 to +1.0", in percentage points."""
-    return DASH if bounds is None else f"{points(bounds[0])} to {points(bounds[1])}"
+    return " to ".join(map(points, bounds)) if bounds else DASH
 
 
 def signed(value: float, digits: int) -> str:
@@ -80,49 +73,36 @@ def listed(parts: Sequence[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def changed(value: float, paired_as: PairedAs, digits: int) -> str:
-    """A ratio as "x 1.30", a difference with its sign."""
-    return f"{TIMES} {number(value, digits)}" if paired_as == "ratio" else signed(value, digits)
+def changed(change: Estimate, paired_as: PairedAs, digits: int) -> tuple[str, str]:
+    """A ratio as "x 1.30", a difference with its sign; and its interval as "1.20 to 1.40"."""
+    form, times = (number, f"{TIMES} ") if paired_as == "ratio" else (signed, "")
+    interval = " to ".join(form(bound, digits) for bound in change.interval or ())
+    return times + form(change.value, digits), interval or DASH
 
 
-def changed_range(bounds: Bounds, paired_as: PairedAs, digits: int) -> str:
-    """Of its interval: "1.20 to 1.40", "-0.5 to +0.1"."""
-    form = number if paired_as == "ratio" else signed
-    return " to ".join(form(bound, digits) for bound in bounds or ()) or DASH
+def change(measure: Measure, pair: Estimate) -> tuple[str, str]:
+    """A paired estimate and its interval: "-2.5 points" and "-5.0 to +0.1"."""
+    if measure.unit == "%" and measure.paired_as == "difference":
+        return f"{points(pair.value)} points", points_range(pair.interval)
+    value, interval = changed(pair, measure.paired_as, 3)
+    return value if measure.paired_as == "ratio" else f"{value} {measure.unit}".rstrip(), interval
 
 
-def measured(value: float | None, unit: str) -> str:
+def measured(value: float, unit: str) -> str:
     """A number of a `Measure`: a share of unit "%" as percent, else four digits, as 15.46."""
-    if value is None or unit == "%":
+    if unit == "%":
         return percent(value)
     text = f"{value:.4g}" if abs(value) < 1e6 else f"{value:.2e}"
     return f"{text.replace('-', MINUS)} {unit}".rstrip()
 
 
-def measured_range(low: float | None, high: float | None, unit: str) -> str:
-    """Of its interval: "40.1 to 44.0 %"; a dash where none can be given."""
-    if low is None or high is None:
-        return DASH
-    if unit == "%":
-        return percent_range((low, high))
-    return f"{measured(low, '')} to {measured(high, unit)}"
+def estimated(estimate: Estimate, unit: str) -> tuple[str, str]:
+    """A number of a `Measure` and its interval: "42.0 %" and "40.1 to 44.0 %"."""
+    bounds = [measured(bound, unit) for bound in estimate.interval or ()]
+    interval = f"{bounds[0].removesuffix(f' {unit}')} to {bounds[1]}" if bounds else DASH
+    return measured(estimate.value, unit), interval
 
 
 def opening(text: str) -> str:
     """With a capital first letter, and all others as they are."""
     return text[:1].upper() + text[1:]
-
-
-def change(measure: Measure, pair: Estimate) -> str:
-    """A paired estimate: "x 1.020", "-2.5 points"."""
-    if measure.unit == "%" and measure.paired_as == "difference":
-        return f"{points(pair.value)} points"
-    unit = "" if measure.paired_as == "ratio" else f" {measure.unit}".rstrip()
-    return changed(pair.value, measure.paired_as, 3) + unit
-
-
-def change_range(measure: Measure, pair: Estimate) -> str:
-    """Its interval: "1.010 to 1.030", "-5.0 to +0.1"."""
-    if measure.unit == "%" and measure.paired_as == "difference":
-        return points_range(pair.interval)
-    return changed_range(pair.interval, measure.paired_as, 3)

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from einsort_vla.errors import UsageError
-from einsort_vla.results import CLOSED_LOOP, LOG, RUN, EpisodeRecord, read_episodes, read_run
+from einsort_vla.results.episode import EpisodeRecord, read_episodes
+from einsort_vla.results.run import CLOSED_LOOP, LOG, RUN, read_run
 from eval.closed_loop.request import ClosedLoopRequest
 from eval.run.arms import DENSE, arm_name
 from eval.run.provenance import describe

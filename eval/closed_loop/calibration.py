@@ -18,7 +18,7 @@ from einsort_vla.lerobot import (
     watch_inputs,
 )
 from einsort_vla.plan import InputStatistics
-from einsort_vla.results import Scene
+from einsort_vla.results.episode import Scene
 from envs.environment import Benchmark, Environment, environment_for
 from eval.closed_loop.request import (
     check_displacement,

@@ -11,19 +11,11 @@ from einsort_vla.checkpoint import write_results
 from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.kernels import device_of
 from einsort_vla.plan import InputStatistics
-from einsort_vla.results import (
-    LOG,
-    PAGE,
-    RUN,
-    VIDEOS,
-    read_episodes,
-    read_run,
-    write_episodes,
-    write_run,
-)
 from einsort_vla.results.card import card_text
 from einsort_vla.results.closed_loop import make_report
+from einsort_vla.results.episode import read_episodes, write_episodes
 from einsort_vla.results.page import write_pages
+from einsort_vla.results.run import LOG, PAGE, RUN, VIDEOS, read_run, write_run
 from einsort_vla.results.summary import print_report
 from eval.closed_loop.baseline import read_dense
 from eval.closed_loop.crew import Crew, check_memory, loaded_bytes, local_crew

@@ -15,7 +15,7 @@ import psutil
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import SimulatorError, UsageError
-from einsort_vla.results import EpisodeRecord
+from einsort_vla.results.episode import EpisodeRecord
 from eval.closed_loop.processes import CONTEXT, children_ignore_interrupts
 from eval.closed_loop.schedule import Job
 from eval.closed_loop.server import Address, serve

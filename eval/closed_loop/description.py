@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from einsort_vla.checkpoint import file_sha256
-from einsort_vla.results import CLOSED_LOOP, ArmFacts, Design, Run, Scenes, Task
+from einsort_vla.results.arms import ArmFacts
+from einsort_vla.results.run import CLOSED_LOOP, Design, Run, Scenes, Task
 from eval.closed_loop.request import ClosedLoopRequest
 from eval.closed_loop.settings import ClosedLoopSettings
 from eval.run.provenance import describe

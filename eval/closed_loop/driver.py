@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from einsort_vla.results import EpisodeRecord, appending
+from einsort_vla.results.episode import EpisodeRecord
+from einsort_vla.results.log import appending
 from eval.closed_loop.crew import Crew, Ended
 from eval.closed_loop.schedule import Schedule
 

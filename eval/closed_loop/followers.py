@@ -7,8 +7,9 @@ from typing import Self
 
 from rich.console import Console
 
-from einsort_vla.results import VIDEOS, EpisodeRecord
+from einsort_vla.results.episode import EpisodeRecord
 from einsort_vla.results.pairs import match
+from einsort_vla.results.run import VIDEOS
 from einsort_vla.results.sequential import decided
 from eval.closed_loop.progress import EpisodeProgress
 from eval.closed_loop.request import ClosedLoopRequest

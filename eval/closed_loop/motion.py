@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from einsort_vla.results import Motion, Steps, motion_of
+from einsort_vla.results.motion import Motion, Steps, motion_of
 
 
 class MotionRecorder:

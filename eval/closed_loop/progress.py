@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from einsort_vla.results import EpisodeRecord
+from einsort_vla.results.episode import EpisodeRecord
 
 
 class EpisodeProgress:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from einsort_vla.errors import MissingDependency, UsageError
-from einsort_vla.results import EpisodeRecord
+from einsort_vla.results.episode import EpisodeRecord
 from eval.closed_loop.answers import Answerer, OwnPolicy
 from eval.closed_loop.crew import Ended
 from eval.closed_loop.schedule import Job

@@ -12,7 +12,7 @@ from einsort_vla.errors import UsageError
 from einsort_vla.families import export_of
 from einsort_vla.kernels import check_available
 from einsort_vla.lerobot import resolve_folder
-from einsort_vla.results import Scene
+from einsort_vla.results.episode import Scene
 from einsort_vla.runtime import WHOLE_CHUNK
 from envs import benchmark_of
 from envs.environment import STATE_KEY, Benchmark, EpisodeProtocol

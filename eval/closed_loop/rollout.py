@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from einsort_vla.lerobot import Observation
-from einsort_vla.results import EpisodeRecord, Outcome, Scene
+from einsort_vla.results.episode import EpisodeRecord, Outcome, Scene
 from envs.environment import Environment, scene_seed
 from eval.closed_loop.motion import MotionRecorder
 from policies.protocol import Policy

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from einsort_vla.results import EpisodeKey, EpisodeRecord, Scene
+from einsort_vla.results.episode import EpisodeKey, EpisodeRecord, Scene
 from eval.run.arms import Arm
 
 ATTEMPTS = 2  # an episode whose worker died is run once more; then it is an error

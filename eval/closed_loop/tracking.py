@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from einsort_vla.errors import MissingDependency
-from einsort_vla.results import read_run
+from einsort_vla.results.run import read_run
 
 PROJECT = "einsort-vla"
 

@@ -7,7 +7,7 @@ import cv2
 import imageio.v2 as imageio
 import numpy as np
 
-from einsort_vla.results import Scene, episode_name
+from einsort_vla.results.episode import Scene, episode_name
 
 LABEL_HEIGHT_PX = 16
 GAP_PX = 8

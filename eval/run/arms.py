@@ -17,7 +17,7 @@ from einsort_vla.checkpoint import (
 from einsort_vla.codec import Codec, decode
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.plan import InputStatistics, Plan, candidates_of, check_rate
-from einsort_vla.results import ArmFacts
+from einsort_vla.results.arms import ArmFacts
 from eval.run.settings import ArmSettings
 
 DENSE = "dense"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from einsort_vla.errors import UsageError
-from einsort_vla.results import RUN, read_run
+from einsort_vla.results.run import RUN, read_run
 from eval.run.provenance import ROOT
 
 POLICIES = "policies"

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from einsort_vla.results import ArmFacts, Run
+from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.measures import Estimate, Measure
 from einsort_vla.results.report import Report
+from einsort_vla.results.run import Run
 from einsort_vla.results.statistics import PairCounts, tango, wilson
 from einsort_vla.results.verdict import state
 from eval.run.arms import DENSE

@@ -12,7 +12,7 @@ from rich.console import Console
 from einsort_vla import huggingface  # noqa: F401  (so that Transformers can load compressed models)
 from einsort_vla.checkpoint import read_config
 from einsort_vla.errors import CheckpointError, UsageError
-from einsort_vla.results import appending, read_lines
+from einsort_vla.results.log import appending, read_lines
 from eval.run.arms import Arm
 from eval.text.counting import counting
 from eval.text.harness import Answer, Examinee, Questions, quiet

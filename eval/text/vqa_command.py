@@ -13,9 +13,10 @@ from einsort_vla.checkpoint import file_sha256
 from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.plan import InputStatistics
-from einsort_vla.results import PAGE, RUN, ArmFacts, read_run, write_run
+from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.page import write_pages
 from einsort_vla.results.report import Report, write_report
+from einsort_vla.results.run import PAGE, RUN, read_run, write_run
 from einsort_vla.results.summary import print_report
 from eval.run.arms import DENSE, Copy, describe_arms, list_arms, make_copies, plan_copies
 from eval.run.output import alone_in, prepare_folder

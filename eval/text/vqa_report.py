@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import bootstrap
 
-from einsort_vla.results import ArmFacts, Run
+from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.measures import Estimate, Measure
 from einsort_vla.results.report import Report
+from einsort_vla.results.run import Run
 from einsort_vla.results.statistics import N_RESAMPLES
 from einsort_vla.results.verdict import state
 from eval.run.arms import DENSE

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.plan import InputStatistics
-from einsort_vla.results import appending, read_lines
+from einsort_vla.results.log import appending, read_lines
 from eval.run.arms import Arm
 from eval.text.answering import AnsweringModel
 from eval.text.counting import counting

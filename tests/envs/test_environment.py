@@ -13,7 +13,7 @@ from rich.progress import Progress
 import envs
 from einsort_vla.errors import UsageError
 from einsort_vla.lerobot import load_observations
-from einsort_vla.results import Scene
+from einsort_vla.results.episode import Scene
 from envs.environment import STATE_KEY, TASK_KEY
 from eval.closed_loop.calibration import collect
 from eval.closed_loop.request import check_request, find_benchmark

@@ -20,7 +20,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from einsort_vla.errors import CheckpointError, EinSortError, MissingDependency, UsageError
-from einsort_vla.results import ArmFacts
+from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.report import read_report
 from eval.run.provenance import ROOT
 from eval.text import harness, models

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from einsort_vla.results import ArmFacts
+from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.report import read_report, write_report
 from eval.text.vqa_data import VqaQuestion
 from eval.text.vqa_report import mean_interval, textvqa_report

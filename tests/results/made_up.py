@@ -11,18 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from einsort_vla import results
-from einsort_vla.results import (
-    CLOSED_LOOP,
-    ArmFacts,
-    Design,
-    EpisodeRecord,
-    Run,
-    Scene,
-    Scenes,
-    Task,
-    write_episodes,
-)
+from einsort_vla.results import run as run_files
+from einsort_vla.results.arms import ArmFacts
+from einsort_vla.results.episode import EpisodeRecord, Scene, write_episodes
+from einsort_vla.results.run import CLOSED_LOOP, Design, Run, Scenes, Task
 
 DENSE_BYTES, WEIGHTS = 16_033_358, 7_650_000
 DENSE_SUCCESS = 0.93
@@ -119,7 +111,7 @@ def _record(
 def write_run(folder: Path, run: Run, records: Sequence[EpisodeRecord]) -> Path:
     """A run folder without report."""
     folder.mkdir(parents=True)
-    results.write_run(folder, run)
+    run_files.write_run(folder, run)
     write_episodes(folder / "episodes.jsonl", records)
     return folder
 

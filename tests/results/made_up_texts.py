@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from einsort_vla.results import ArmFacts, Run, write_run
+from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.measures import Estimate, Measure
 from einsort_vla.results.report import Report, write_report
+from einsort_vla.results.run import Run, write_run
 
 WORSE = {0.5: 0.0, 0.75: 0.02, 0.875: 0.2, 0.9: 1.5}  # log of the perplexity ratio, by rate
 DENSE_BYTES = 269_060_552

@@ -14,9 +14,8 @@ from einsort_vla.errors import CheckpointError
 from einsort_vla.results.card import card_text
 from einsort_vla.results.columns import change_cell, value_cell
 from einsort_vla.results.curve import value_curve
-from einsort_vla.results.joined_page import joined_page
 from einsort_vla.results.measures import Estimate
-from einsort_vla.results.page import page_text
+from einsort_vla.results.page import joined_page, page_text
 from einsort_vla.results.report import read_report, write_report
 from einsort_vla.results.sources import read_source, read_sources
 from tests.results.made_up_texts import make_report, write_text_run

@@ -13,7 +13,7 @@ from einsort_vla.cli.results import Report
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import CheckpointError, EinSortError, UsageError
 from einsort_vla.results.joined import check_joinable
-from einsort_vla.results.joined_page import joined_page
+from einsort_vla.results.page import joined_page
 from einsort_vla.results.sources import read_sources
 from tests.results.made_up import change_design, make_records, make_run, write_run
 from tests.results.made_up_texts import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from einsort_vla.results import appending, read_lines
+from einsort_vla.results.log import appending, read_lines
 
 RECORDS = [{"name": "é\u2028", "n": k, "value": 0.1 * k} for k in range(3)]
 

@@ -12,9 +12,10 @@ from rich.console import Console
 from einsort_vla.cli.commands import COMMANDS
 from einsort_vla.cli.results import Merge
 from einsort_vla.errors import CheckpointError, UsageError
-from einsort_vla.results import read_episodes, read_run
 from einsort_vla.results.closed_loop import build_report
+from einsort_vla.results.episode import read_episodes
 from einsort_vla.results.merge import join_episodes, join_runs, merge_runs
+from einsort_vla.results.run import read_run
 from tests.results.made_up import change_design, make_records, make_run, write_run
 
 RUN = make_run(n_states=6, rates=[0.5, 0.9], delays=[0.0])

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from einsort_vla.errors import CheckpointError
-from einsort_vla.results import EpisodeRecord, Scene
 from einsort_vla.results.closed_loop import build_report, make_report
+from einsort_vla.results.episode import EpisodeRecord, Scene
 from einsort_vla.results.measures import Estimate
 from einsort_vla.results.report import Tally, read_report
 from einsort_vla.results.summary import print_report

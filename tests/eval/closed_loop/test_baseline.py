@@ -8,15 +8,8 @@ import pytest
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import UsageError
-from einsort_vla.results import (
-    LOG,
-    EpisodeRecord,
-    Scene,
-    read_episodes,
-    read_run,
-    write_episodes,
-    write_run,
-)
+from einsort_vla.results.episode import EpisodeRecord, Scene, read_episodes, write_episodes
+from einsort_vla.results.run import LOG, read_run, write_run
 from envs.libero.protocol import load_protocol
 from eval.closed_loop.baseline import read_dense
 from eval.run.provenance import describe

@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from einsort_vla.results import LOG, read_episodes
+from einsort_vla.results.episode import read_episodes
+from einsort_vla.results.run import LOG
 
 ROOT = Path(__file__).parents[3]
 N_KILLS, WAIT_S = 20, (8.0, 40.0)

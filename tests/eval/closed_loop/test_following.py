@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from einsort_vla.errors import MissingDependency
-from einsort_vla.results import EpisodeRecord, Scene, episode_name, write_run
+from einsort_vla.results.episode import EpisodeRecord, Scene, episode_name
+from einsort_vla.results.run import write_run
 from eval.closed_loop.followers import Followers
 from eval.closed_loop.recording import Recording
 from eval.closed_loop.tracking import open_tracker

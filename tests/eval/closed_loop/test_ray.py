@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from einsort_vla.results import LOG, read_episodes
+from einsort_vla.results.episode import read_episodes
+from einsort_vla.results.run import LOG
 
 ROOT = Path(__file__).parents[3]
 

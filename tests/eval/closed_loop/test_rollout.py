@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from einsort_vla.results import Scene
+from einsort_vla.results.episode import Scene
 from envs.libero.environment import LiberoEnv
 from envs.libero.protocol import load_protocol
 from eval.closed_loop.rollout import delay_steps, run_episode

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.results import EpisodeRecord, Scene
+from einsort_vla.results.episode import EpisodeRecord, Scene
 from eval.closed_loop.schedule import Schedule
 from eval.run.arms import Arm, Variant
 
