@@ -1,37 +1,19 @@
-"""What run.json says of a closed-loop run."""
+"""What run.json says of a closed-loop run; see docs/evaluation.md."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-from einsort_vla.checkpoint import file_sha256
 from einsort_vla.results import CLOSED_LOOP, ArmFacts, Design, Run, Scenes, Task
 from eval.closed_loop.request import ClosedLoopRequest
-from eval.closed_loop.settings import ClosedLoopSettings
-from eval.run.provenance import describe
+from eval.run.output import describe_run
 
 SCRIPT = "eval/libero.py"  # as pages name it
 
 
-def comparable(settings: ClosedLoopSettings) -> dict[str, Any]:
-    """The settings that decide results; who runs it, and what else is written, do not."""
-    free = ("output", "resume", "workers", "ray", "video", "record", "baseline", "track")
-    return {key: value for key, value in asdict(settings).items() if key not in free}
-
-
-def describe_run(request: ClosedLoopRequest, arms: Sequence[ArmFacts]) -> Run:
-    """What run.json says of a closed-loop run; see docs/evaluation.md.
-
-    Args:
-        request: what was asked for.
-        arms: what is said of each.
-    """
+def describe_episodes(request: ClosedLoopRequest, arms: Sequence[ArmFacts]) -> Run:
+    """What run.json says of the run that was asked for, with what is said of each arm."""
     settings = request.settings
     inputs = {"policy": request.dense.sha256}
-    if settings.calibrate and Path(settings.calibrate).is_file():
-        inputs["calibrate"] = file_sha256(Path(settings.calibrate))
-    run = describe(CLOSED_LOOP, SCRIPT, settings.policy, comparable(settings), inputs)
     design = Design(
         environment=request.benchmark.name,
         protocol=request.protocol.as_dict(),
@@ -46,6 +28,7 @@ def describe_run(request: ClosedLoopRequest, arms: Sequence[ArmFacts]) -> Run:
         margin=settings.margin,
         sequential=settings.stop_early,
     )
+    run = describe_run(CLOSED_LOOP, SCRIPT, settings.policy, settings, inputs)
     return replace(run, design=design)
 
 

@@ -2,26 +2,20 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from einsort_vla.results import ArmFacts, Run
 from einsort_vla.results.measures import Estimate, Measure
 from einsort_vla.results.report import Report
-from einsort_vla.results.statistics import PairCounts, tango, wilson
-from einsort_vla.results.verdict import state
+from einsort_vla.results.statistics import PairCounts, tango
 from eval.run.arms import DENSE
 from eval.text.harness import Answer
 from eval.text.perplexity import WindowScore, perplexity, perplexity_ratio
+from eval.text.report import share, text_report
 
 KIND = "language"
 OVER_WINDOWS = "Bootstrap over windows, percentiles."
 OVER_QUESTIONS = "Wilson's interval of each arm, Tango's of the paired difference."
-ROUNDED = (
-    "SmolLM2-135M-Instruct comes rounded to 4 bits in groups of 32 weights. Codes with such groups "
-    "give its weights back without error, which says nothing about them; `leader` has one scale a "
-    "row and no groups."
-)
 SMALL = (
     "einsort_facts and einsort_word_problems were made for this project and are far easier than "
     "published tests: they show what compression costs, not how good the model is."
@@ -45,29 +39,17 @@ def language_report(
     """The report of a run; arms without a window or an answer are left out of that measure.
 
     Args:
-        arms: what is said of each, the dense one first.
+        arms: the dense one first.
         windows: scores of all arms.
         answers: of all arms, in any order.
         is_complete: whether every window and every question of every arm is there.
-        protocol: all that decides the numbers.
-        notes: what a reader must know.
-        run: settings, versions, machine, commit.
+        protocol, notes, run: as in `Report`.
     """
     names = [arm.name for arm in arms]
     measures = [] if not windows else [_perplexity(names, windows)]
     scores = dict.fromkeys((answer.task, answer.score) for answer in answers)
     measures += [_accuracy(names, task, score, answers) for task, score in scores]
-    report = Report(
-        kind=KIND,
-        verdict="",
-        complete=is_complete,
-        arms=tuple(arms),
-        measures=tuple(measures),
-        protocol=protocol,
-        run=run,
-        notes=tuple(notes),
-    )
-    return replace(report, verdict=state(report))
+    return text_report(KIND, arms, measures, is_complete, protocol, notes, run)
 
 
 def _perplexity(arms: Sequence[str], windows: Sequence[WindowScore]) -> Measure:
@@ -96,7 +78,7 @@ def _accuracy(arms: Sequence[str], task: str, score: str, answers: Sequence[Answ
     for answer in answers:
         if (answer.task, answer.score) == (task, score):
             right[answer.arm][answer.question] = answer.is_right
-    pairs = {arm: count_pairs(right[arm], right[DENSE]) for arm in arms[1:]}
+    pairs = {arm: _count_pairs(right[arm], right[DENSE]) for arm in arms[1:]}
     return Measure(
         name=f"{task} {score}",
         better="higher",
@@ -109,7 +91,7 @@ def _accuracy(arms: Sequence[str], task: str, score: str, answers: Sequence[Answ
     )
 
 
-def count_pairs(arm: Mapping[int, bool], reference: Mapping[int, bool]) -> PairCounts:
+def _count_pairs(arm: Mapping[int, bool], reference: Mapping[int, bool]) -> PairCounts:
     """How often both were right, over the questions that both have answered."""
     pairs = Counter((reference[k], arm[k]) for k in arm if k in reference)
     return PairCounts(
@@ -118,11 +100,6 @@ def count_pairs(arm: Mapping[int, bool], reference: Mapping[int, bool]) -> PairC
         only_arm=pairs[False, True],
         neither=pairs[False, False],
     )
-
-
-def share(k: int, n: int) -> Estimate:
-    """k of n, with its Wilson interval; of none, 0 without."""
-    return Estimate(k / n if n else 0.0, *(wilson(k, n) or (None, None)), n)
 
 
 def _difference(counts: PairCounts) -> Estimate:

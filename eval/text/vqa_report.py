@@ -1,7 +1,7 @@
 """From answers to report.json: accuracy, agreement with the dense model, paired intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from operator import eq
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,8 @@ from einsort_vla.results import ArmFacts, Run
 from einsort_vla.results.measures import Estimate, Measure
 from einsort_vla.results.report import Report
 from einsort_vla.results.statistics import N_RESAMPLES
-from einsort_vla.results.verdict import state
 from eval.run.arms import DENSE
-from eval.text.language_report import share
+from eval.text.report import share, text_report
 from eval.text.vqa_data import VqaQuestion
 from eval.text.vqa_metric import accuracy, normalise
 
@@ -39,14 +38,12 @@ def textvqa_report(
     """The report of a run.
 
     Args:
-        arms: what is said of each, the dense one first.
+        arms: the dense one first.
         questions: that were asked; those that not all arms have answered are left out.
         answers: of every arm.
         has_answers: whether the questions have the answers of people.
         seed: of the bootstrap.
-        protocol: all that decides the numbers.
-        notes: what a reader must know.
-        run: settings, versions, machine, commit.
+        protocol, notes, run: as in `Report`.
     """
     names = [arm.name for arm in arms]
     complete = [q for q in questions if all(q.question_id in answers[name] for name in names)]
@@ -54,19 +51,12 @@ def textvqa_report(
     measures = []
     if has_answers:
         measures.append(_accuracy(names, complete, answers, seed))
+    else:
+        notes = (*notes, ONLY_AGREEMENT)
     if compressed:
         measures.append(_agreement(compressed, complete, answers))
-    report = Report(
-        kind=KIND,
-        verdict="",
-        complete=len(complete) == len(questions),
-        arms=tuple(arms),
-        measures=tuple(measures),
-        protocol=protocol,
-        run=run,
-        notes=(*notes, *(() if has_answers else (ONLY_AGREEMENT,))),
-    )
-    return replace(report, verdict=state(report))
+    is_complete = len(complete) == len(questions)
+    return text_report(KIND, arms, measures, is_complete, protocol, notes, run)
 
 
 def mean_interval(values: np.ndarray, seed: int) -> Estimate:
@@ -105,10 +95,11 @@ def _accuracy(
 def _agreement(
     compressed: Sequence[str], questions: Sequence[VqaQuestion], answers: Answers
 ) -> Measure:
-    def of(arm: str) -> Callable[[VqaQuestion], str]:
-        return lambda question: normalise(answers[arm][question.question_id])
-
-    equal = {arm: sum(of(arm)(q) == of(DENSE)(q) for q in questions) for arm in compressed}
+    given = {
+        arm: [normalise(answers[arm][q.question_id]) for q in questions]
+        for arm in (DENSE, *compressed)
+    }
+    equal = {arm: sum(map(eq, given[arm], given[DENSE])) for arm in compressed}
     return Measure(
         name="same answer as dense",
         better="higher",

@@ -15,10 +15,9 @@ from rich.console import Console
 
 from einsort_vla.errors import EinSortError, UsageError
 from einsort_vla.results.report import read_report
-from eval.closed_loop.description import comparable
 from eval.closed_loop.settings import ClosedLoopSettings
 from eval.libero import main
-from eval.run.output import alone_in
+from eval.run.output import alone_in, comparable
 
 ROOT = Path(__file__).parents[2]
 

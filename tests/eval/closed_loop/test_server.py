@@ -31,7 +31,7 @@ class Counting:
 
 def test_fewer_requests_than_the_batch_are_filled_up_and_keep_their_order(monkeypatch):
     policy = Counting()
-    monkeypatch.setattr(Variant, "load", lambda self: policy)
+    monkeypatch.setattr("eval.closed_loop.answers.load_variant", lambda variant: policy)
     answerer = Answerer(4)
     found = answerer.answer([Look(VARIANT, {"x": 10.0}, 1), Look(VARIANT, {"x": 20.0}, 2)])
     assert [kind for kind, _, _ in found] == ["chunk", "chunk"]
