@@ -12,21 +12,34 @@ from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.kernels import device_of
 from einsort_vla.plan import InputStatistics
-from einsort_vla.results import LOG, VIDEOS, Run, read_episodes, read_run, write_episodes, write_run
+from einsort_vla.results import (
+    CLOSED_LOOP,
+    LOG,
+    VIDEOS,
+    ArmFacts,
+    Design,
+    Run,
+    Scenes,
+    Task,
+    read_episodes,
+    read_run,
+    write_episodes,
+    write_run,
+)
 from einsort_vla.results.card import card_text
 from einsort_vla.results.closed_loop import build_report
 from eval.closed_loop.baseline import read_dense
 from eval.closed_loop.crew import Crew, check_memory, loaded_bytes, local_crew
-from eval.closed_loop.description import describe_episodes
 from eval.closed_loop.followers import Followers
 from eval.closed_loop.request import ClosedLoopRequest, check_request
 from eval.closed_loop.schedule import Schedule
 from eval.closed_loop.settings import ClosedLoopSettings
 from eval.closed_loop.worker import Station
 from eval.run.arms import Arm, Copy, describe_arms, list_arms, make_copies, plan_copies
-from eval.run.output import publish, run_folder
+from eval.run.output import describe_run, publish, run_folder
 
 POLICIES = "policies"
+SCRIPT = "eval/libero.py"  # as pages name it
 RECORDINGS = "recordings"
 CALIBRATE_BELOW_BITS = 2.4  # closed loop, docs/codec.md: 11/100 at 1.6 bits, 96/100 calibrated
 
@@ -42,12 +55,50 @@ def evaluate(settings: ClosedLoopSettings, console: Console) -> int:
     dense = read_dense(settings.baseline, request) if settings.baseline else []
 
     def describe_in(output: Path) -> Run:
-        return describe_episodes(request, describe_arms(copies, _arms(request, copies, output)))
+        return _describe(request, describe_arms(copies, _arms(request, copies, output)))
 
     with run_folder("libero", settings, describe_in) as output:
         if not (output / LOG).exists():
             write_episodes(output / LOG, dense)
         return _complete(request, copies, calibration, output, console)
+
+
+def _describe(request: ClosedLoopRequest, arms: Sequence[ArmFacts]) -> Run:
+    """What run.json says; see docs/evaluation.md."""
+    settings = request.settings
+    inputs = {"policy": request.dense.sha256}
+    design = Design(
+        environment=request.benchmark.name,
+        protocol=request.protocol.as_dict(),
+        scenes=Scenes(
+            initial_states="stored",
+            displacement_m=settings.displace,
+            wrong_pictures=settings.wrong_pictures,
+            seed=settings.seed,
+        ),
+        tasks=_tasks(request),
+        arms=tuple(arms),
+        margin=settings.margin,
+        sequential=settings.stop_early,
+    )
+    run = describe_run(CLOSED_LOOP, SCRIPT, settings.policy, settings, inputs)
+    return replace(run, design=design)
+
+
+def _tasks(request: ClosedLoopRequest) -> tuple[Task, ...]:
+    states: dict[tuple[str, int], list[int]] = {}
+    for scene in request.scenes:
+        states.setdefault((scene.suite, scene.task_id), []).append(scene.episode)
+    return tuple(
+        Task(
+            suite=suite,
+            task_id=task_id,
+            language=request.benchmark.sentence(suite, task_id),
+            max_steps=request.protocol.steps_for(suite),
+            states=tuple(numbers),
+        )
+        for (suite, task_id), numbers in states.items()
+    )
 
 
 def _complete(

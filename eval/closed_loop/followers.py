@@ -1,21 +1,33 @@
 """What follows a run as its episodes end: progress, videos, trackers, and the end of an arm."""
 
+import importlib
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 
-from einsort_vla.results import VIDEOS, EpisodeRecord
+from einsort_vla.errors import MissingDependency
+from einsort_vla.results import VIDEOS, EpisodeRecord, read_run
 from einsort_vla.results.pairs import match
 from einsort_vla.results.sequential import decided
 from eval.closed_loop.request import ClosedLoopRequest
-from eval.closed_loop.tracking import open_tracker
 from eval.closed_loop.video import FRAMES, film_scene
 from eval.run.arms import Arm
 from eval.run.progress import counting
+
+PROJECT = "einsort-vla"  # of the trackers
+
+
+class Tracker(Protocol):
+    """What wandb and trackio have in common."""
+
+    def log(self, metrics: dict[str, Any]) -> None: ...
+
+    def finish(self) -> None: ...
 
 
 class Followers:
@@ -100,3 +112,20 @@ class Followers:
                     f"{name}: {verdict} after {len(pairs)} pairs; no further episodes of it.",
                     highlight=False,
                 )
+
+
+def open_tracker(name: str | None, output: Path) -> Tracker | None:
+    """Begin a run there, with this run's settings; None where none is asked for.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    if name is None:
+        return None
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise MissingDependency(
+            f"--track {name} needs {name}: pip install 'einsort-vla[{name}]'"
+        ) from error
+    return module.init(project=PROJECT, name=output.name, config=asdict(read_run(output)))

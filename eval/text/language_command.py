@@ -13,10 +13,9 @@ from einsort_vla.plan import InputStatistics
 from einsort_vla.results import Run, read_run
 from eval.run.arms import Copy, describe_arms, list_arms, make_copies, plan_copies
 from eval.run.output import describe_run, publish, run_folder
-from eval.text.language_report import FAMOUS, KIND, SMALL, language_report
 from eval.text.language_request import LanguageRequest, check_request
 from eval.text.language_run import is_complete, run_missing
-from eval.text.report import ROUNDED
+from eval.text.report import FAMOUS, LANGUAGE, ROUNDED, SMALL, language_report
 from eval.text.settings import LOCAL, PROSE, SMOLLM2, LanguageSettings
 
 MODELS = "models"  # folder of the compressed ones in that of the run
@@ -27,7 +26,7 @@ def main(settings: LanguageSettings, console: Console) -> int:
     request = check_request(settings, console)
     calibration = calibration_of(settings.calibrate, request.dense, console)
     copies = plan_copies(request.dense, settings, calibration)
-    with run_folder(KIND, settings, lambda _: _describe(request)) as output:
+    with run_folder(LANGUAGE, settings, lambda _: _describe(request)) as output:
         return _evaluate(request, copies, calibration, output, console)
 
 
@@ -61,7 +60,7 @@ def _describe(request: LanguageRequest) -> Run:
     settings, inputs = request.settings, {"model": request.dense.sha256}
     if request.text is not None and request.text.path is not None:
         inputs["text"] = file_sha256(request.text.path)
-    return describe_run(KIND, "eval/language.py", settings.model, settings, inputs)
+    return describe_run(LANGUAGE, "eval/language.py", settings.model, settings, inputs)
 
 
 def _protocol(request: LanguageRequest) -> dict[str, Any]:

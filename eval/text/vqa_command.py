@@ -16,11 +16,10 @@ from eval.run.arms import DENSE, Copy, describe_arms, list_arms, make_copies, pl
 from eval.run.output import describe_run, publish, run_folder
 from eval.text.answering import Decoding, load_answering
 from eval.text.reader import PACKAGE as READER
-from eval.text.report import ROUNDED
+from eval.text.report import ROUNDED, TEXTVQA, textvqa_report
 from eval.text.settings import SMOLLM2, TextVqaSettings
 from eval.text.vqa_data import VqaQuestion
 from eval.text.vqa_prompts import prompt_for
-from eval.text.vqa_report import KIND, textvqa_report
 from eval.text.vqa_request import DTYPES, TextVqaRequest, check_request
 from eval.text.vqa_run import ANSWERS, READ, Asked, answer_missing, read_pictures, watch_questions
 
@@ -31,7 +30,7 @@ Words = Mapping[str, tuple[str, ...]]
 def main(settings: TextVqaSettings, console: Console) -> int:
     """Run the evaluation; 0 if every question was answered by every model."""
     request = check_request(settings, console)
-    with run_folder(KIND, settings, lambda _: _describe(request)) as output:
+    with run_folder(TEXTVQA, settings, lambda _: _describe(request)) as output:
         for note in request.data.notes:
             console.print(note, highlight=False)
         return _evaluate(request, output, console)
@@ -65,7 +64,7 @@ def _describe(request: TextVqaRequest) -> Run:
     settings = request.settings
     questions = {f"questions {path.name}": file_sha256(path) for path in request.data.files}
     inputs = {"model": request.dense.sha256, **questions}
-    return describe_run(KIND, "eval/textvqa.py", settings.model, settings, inputs)
+    return describe_run(TEXTVQA, "eval/textvqa.py", settings.model, settings, inputs)
 
 
 def _ask(request: TextVqaRequest, questions: Sequence[VqaQuestion], words: Words) -> list[Asked]:

@@ -5,8 +5,10 @@ states are never touched. The executed action is noisy and the label is the clea
 Laskey et al. 2017, arXiv:1703.09327), so that the data holds recoveries.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,32 +39,22 @@ class Recorder:
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
-        self.pictures: list[np.ndarray] = []
-        self.look_steps: list[int] = []
-        self.states: list[np.ndarray] = []
-        self.actions: list[np.ndarray] = []
-        self.places: list[np.ndarray] = []
+        self._columns: defaultdict[str, list[Any]] = defaultdict(list)
 
     def record(self, action: np.ndarray, attention: np.ndarray, look: bool) -> None:
+        simulator, columns = self._simulator, self._columns
         if look:
-            self.pictures.append(np.stack([self._simulator.render(c) for c in CAMERAS]))
-            self.look_steps.append(len(self.actions))
-        self.states.append(self._simulator.proprioception())
-        self.actions.append(action.astype(np.float32))
-        self.places.append(attention.ravel().astype(np.float32))
+            columns["pictures"].append(np.stack([simulator.render(c) for c in CAMERAS]))
+            columns["look_steps"].append(len(columns["actions"]))
+        columns["states"].append(simulator.proprioception())
+        columns["actions"].append(action.astype(np.float32))
+        columns["places"].append(attention.ravel().astype(np.float32))
 
     def save(self, path: Path) -> None:
         """Write atomically: pictures (n_looks, 2, H, W, 3) uint8, the rest per step."""
+        stacked: dict[str, Any] = {name: np.stack(values) for name, values in self._columns.items()}
         with atomic_file(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(
-                file,
-                pictures=np.stack(self.pictures),
-                look_steps=np.array(self.look_steps),
-                states=np.stack(self.states),
-                actions=np.stack(self.actions),
-                places=np.stack(self.places),
-                task=self._simulator.task.language,
-            )
+            np.savez_compressed(file, task=self._simulator.task.language, **stacked)
 
 
 def random_scene(simulator: Simulator, rng: np.random.Generator) -> None:
