@@ -28,7 +28,3 @@ class Policy(Protocol):
     def predict_action_chunk(self, observation: Observation) -> np.ndarray:
         """(chunk_size, action_dim) float32 actions in the units of the environment."""
         ...
-
-    def select_action(self, observation: Observation) -> np.ndarray:
-        """(action_dim,): the next action; predicts a chunk when the last one is used up."""
-        ...

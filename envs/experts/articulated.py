@@ -21,25 +21,44 @@ TURNED_BEYOND = -0.3  # x of a knob
 ABOVE, FINGER_HEIGHT = 0.10, 0.022  # of the grip site above the knob's axis point
 
 
-class DrawerExpert:
-    """Makes ("open", region) hold: grips the handle of a drawer with a tilted hand and pulls."""
+class JointExpert:
+    """Moves the joint of a drawer or a knob."""
 
     def __init__(self, simulator: Simulator, condition: Condition) -> None:
         self.simulator, self.condition = simulator, condition
         self.target = self.goal = condition[1]
         self.phase = "reach"
-        self.joint = simulator.model.joint(simulator.joint_of(self.target))
-        self.handle = handle_of(simulator, self.joint, self._outward())
+        self.joint: Any = simulator.model.joint(simulator.joint_of(self.target))
+
+
+class HandleExpert(JointExpert):
+    """Moves a drawer by its handle."""
+
+    def __init__(self, simulator: Simulator, condition: Condition) -> None:
+        super().__init__(simulator, condition)
+        self.outward = opening_direction(simulator, self.target)
+        # The collision geom of the joint's body that stands out furthest.
+        model, data = simulator.model, simulator.data
+        own = (model.geom_bodyid == self.joint.bodyid[0]) & (model.geom_contype > 0)
+        geoms = np.flatnonzero(own)
+        self.handle = int(geoms[np.argmax(data.geom_xpos[geoms] @ self.outward)])
+
+    def handle_position(self) -> np.ndarray:
+        """(3,) m."""
+        return np.array(self.simulator.data.geom_xpos[self.handle])
+
+
+class DrawerExpert(HandleExpert):
+    """Makes ("open", region) hold: grips the handle of a drawer with a tilted hand and pulls."""
 
     def act(self) -> np.ndarray:
-        """The action for the present state: (7,), each in [-1, 1]."""
         goal, close = self._decide(self.simulator.hand_position())
         return servo(self.simulator, goal, close, tilted(TILT))
 
     def attention(self) -> np.ndarray:
         """(2, 3): the handle, and where it is when the drawer is open, m."""
-        handle = self._handle_position()
-        return np.stack([handle, handle + self._remaining() * self._outward()])
+        handle = self.handle_position()
+        return np.stack([handle, handle + self._remaining() * self.outward])
 
     def is_ajar(self) -> bool:
         """Whether it is open widely enough to put something in."""
@@ -47,7 +66,7 @@ class DrawerExpert:
 
     def _decide(self, hand: np.ndarray) -> tuple[np.ndarray, bool]:
         """Goal of the grip site, (3,), and whether the gripper closes; sets `phase`."""
-        handle, outward = self._handle_position(), self._outward()
+        handle, outward = self.handle_position(), self.outward
         offset = hand - handle
         distance = float(offset @ outward)
         aside = float(np.linalg.norm(offset - distance * outward))
@@ -64,30 +83,20 @@ class DrawerExpert:
         standoff = max(4 * (aside - ALIGNED) + (turn - TILTED), 2 * (OPEN_GAP - gap))
         return handle + (np.clip(standoff, 0, STANDOFF) - DEPTH) * outward, False
 
-    def _outward(self) -> np.ndarray:
-        return opening_direction(self.simulator, self.target)
-
     def _remaining(self) -> float:
         position = self.simulator.data.qpos[self.joint.qposadr[0]]
         return float(np.abs(self.joint.range).max() - abs(position))
 
-    def _handle_position(self) -> np.ndarray:
-        return np.array(self.simulator.data.geom_xpos[self.handle])
 
-
-class KnobExpert:
+class KnobExpert(JointExpert):
     """Makes ("turnon", fixture) hold: pushes the knob's pointer round with closed fingers."""
 
     def __init__(self, simulator: Simulator, condition: Condition) -> None:
-        self.simulator, self.condition = simulator, condition
-        self.target = self.goal = condition[1]
-        self.phase = "reach"
+        super().__init__(simulator, condition)
         # A finger's flat side pushes without jamming; near its base the arm cannot turn it there.
         self.yaw = np.pi / 2 if simulator.position(self.target)[0] > TURNED_BEYOND else 0.0
-        self.joint = simulator.model.joint(simulator.joint_of(self.target))
 
     def act(self) -> np.ndarray:
-        """The action for the present state: (7,), each in [-1, 1]."""
         goal = self._decide(self.simulator.hand_position())
         return servo(self.simulator, goal, close=True, rotation=turned_down(self.yaw))
 
@@ -119,13 +128,6 @@ class KnobExpert:
         axis = data.xaxis[joint.id]
         lever = -data.xmat[joint.bodyid[0]].reshape(3, 3)[:, 1]
         return data.xanchor[joint.id] + LEVER * lever, np.cross(axis, lever)
-
-
-def handle_of(simulator: Simulator, joint: Any, outward: np.ndarray) -> int:
-    """Number of the collision geom of the joint's body that stands out furthest."""
-    model, data = simulator.model, simulator.data
-    geoms = np.flatnonzero((model.geom_bodyid == joint.bodyid[0]) & (model.geom_contype > 0))
-    return int(geoms[np.argmax(data.geom_xpos[geoms] @ outward)])
 
 
 def opening_direction(simulator: Simulator, region: str) -> np.ndarray:

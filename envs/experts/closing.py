@@ -7,7 +7,7 @@ another policy left behind. Measured constants; distances in metres.
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from envs.experts.articulated import handle_of, opening_direction
+from envs.experts.articulated import HandleExpert
 from envs.experts.servo import rotation_error, servo, turned_down
 from envs.libero.simulator import Condition, Simulator
 
@@ -16,32 +16,26 @@ STANDOFF, ALIGNED = 0.09, 0.03
 ABOVE, PUSH = 0.14, 0.05
 
 
-class CloseDrawerExpert:
+class CloseDrawerExpert(HandleExpert):
     """Makes ("close", region) hold: pushes the drawer's handle with closed fingers."""
 
     def __init__(self, simulator: Simulator, condition: Condition) -> None:
-        self.simulator, self.condition = simulator, condition
-        self.target = self.goal = condition[1]
-        self.phase = "reach"
-        joint = simulator.model.joint(simulator.joint_of(self.target))
-        self.outward = opening_direction(simulator, self.target)
-        self.handle = handle_of(simulator, joint, self.outward)
+        super().__init__(simulator, condition)
         lean = Rotation.from_rotvec([-TILT * self.outward[1], 0.0, 0.0])
         self.rotation = lean * turned_down(np.pi / 2)
 
     def act(self) -> np.ndarray:
-        """The action for the present state: (7,), each in [-1, 1]."""
         goal = self._decide(self.simulator.hand_position())
         return servo(self.simulator, goal, close=True, rotation=self.rotation)
 
     def attention(self) -> np.ndarray:
         """(2, 3): the handle, and where it is pushed to, m."""
-        handle = self._handle_position()
+        handle = self.handle_position()
         return np.stack([handle, handle - PUSH * self.outward])
 
     def _decide(self, hand: np.ndarray) -> np.ndarray:
         """Goal of the grip site, (3,); sets `phase`."""
-        handle = self._handle_position()
+        handle = self.handle_position()
         offset = hand - handle
         distance = float(offset @ self.outward)
         aside = np.linalg.norm(offset - distance * self.outward)
@@ -53,6 +47,3 @@ class CloseDrawerExpert:
         start = handle + STANDOFF * self.outward
         height = 4 * (np.linalg.norm((hand - start)[:2]) - ALIGNED)
         return start + np.array([0.0, 0.0, np.clip(height, 0, ABOVE)])
-
-    def _handle_position(self) -> np.ndarray:
-        return np.array(self.simulator.data.geom_xpos[self.handle])

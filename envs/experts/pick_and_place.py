@@ -105,7 +105,6 @@ class PickAndPlaceExpert:
         self.held = simulator.is_gripped(target)  # by the policy that acted before
 
     def act(self) -> np.ndarray:
-        """The action for the present state: (7,), each in [-1, 1]."""
         goal, close = self._decide(self.simulator.hand_position())
         return servo(self.simulator, goal, close, self.rotation)
 

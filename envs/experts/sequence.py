@@ -44,11 +44,9 @@ class SequenceExpert:
         return self.current.goal
 
     def attention(self) -> np.ndarray:
-        """(2, 3) points to look at now, m: what it handles, and where that goes."""
         return self.current.attention()
 
     def act(self) -> np.ndarray:
-        """The action for the present state: (7,), each in [-1, 1]."""
         finished = [expert for expert in self.experts if self._is_finished(expert)]
         waiting = [expert for expert in self.experts if expert not in finished]
         self.current = (waiting or self.experts[-1:])[0]

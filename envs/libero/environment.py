@@ -82,26 +82,16 @@ class LiberoEnv(gym.Env[dict[str, Any], np.ndarray]):
         options = options or {}
         if unknown := options.keys() - {"init_state", "displacement_m", "picture_seed"}:
             raise UsageError(f"unknown reset option {sorted(unknown)[0]!r}.")
-        self._set_scene(**options)
+        self.set_scene(seed, **options)
         return self.observe(), {"is_success": False}
 
     def set_scene(
-        self,
-        seed: int,
-        init_state: int | None = None,
-        displacement_m: float = 0.0,
+        self, seed: int | None, init_state: int | None = None, displacement_m: float = 0.0,
         picture_seed: int | None = None,
-    ) -> None:
-        """`reset` without looking."""
-        self.np_random = np.random.default_rng(seed)
-        self._set_scene(init_state, displacement_m, picture_seed)
-
-    def _set_scene(
-        self,
-        init_state: int | None = None,
-        displacement_m: float = 0.0,
-        picture_seed: int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
+        """`reset` without looking; without a seed, the draws of the last scene go on."""
+        if seed is not None:
+            self.np_random = np.random.default_rng(seed)
         simulator, rng = self.simulator, self.np_random
         if init_state is None:
             simulator.reset(rng)
@@ -148,11 +138,9 @@ class LiberoEnv(gym.Env[dict[str, Any], np.ndarray]):
         return still
 
     def hand_position(self) -> np.ndarray:
-        """(3,) grip site, m."""
         return self.simulator.hand_position()
 
     def observe(self) -> dict[str, Any]:
-        """What the policy sees now; renders both pictures."""
         return observe(self.simulator, self._picture_shift)
 
     def render(self) -> np.ndarray:

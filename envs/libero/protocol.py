@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -52,17 +52,11 @@ def load_protocol(name_or_path: str = DEFAULT) -> LiberoProtocol:
             raise unknown_name(f"key in {path.name}", key, names)
     if missing := sorted(names - data.keys()):
         raise UsageError(f"{path.name} lacks the keys {', '.join(missing)}.")
-    for key, choices in _CHOICES.items():
-        if data[key] not in choices:
+    for key, hint in get_type_hints(LiberoProtocol).items():
+        choices = get_args(hint)
+        if get_origin(hint) is Literal and data[key] not in choices:
             raise unknown_name(f"{key} in {path.name}", str(data[key]), choices)
     return LiberoProtocol(**data)
-
-
-_CHOICES = {
-    "image_flip": ("both_axes", "vertical"),
-    "quaternion_sign": ("x_positive", "raw"),
-    "while_thinking": ("hold", "next_action"),
-}
 
 
 def _find(name_or_path: str) -> Path:

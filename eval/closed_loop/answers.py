@@ -110,10 +110,6 @@ class AskedPolicy(ABC):
         self._n_looks += 1
         return chunk
 
-    def select_action(self, observation: Observation) -> np.ndarray:
-        """The first action of a new chunk."""
-        return self.predict_action_chunk(observation)[0]
-
     def chunk_at(self, observation: Observation, n_looks: int) -> np.ndarray:
         """What the policy would answer at look number `n_looks` of the episode."""
         look = Look(self._variant, observation, look_seed(self.seed, n_looks))

@@ -127,7 +127,3 @@ class Recorder:
         chunk = self._policy.predict_action_chunk(observation)
         self.last_chunk_ms = self._policy.last_chunk_ms
         return chunk
-
-    def select_action(self, observation: Observation) -> np.ndarray:
-        self.seen.append(observation)
-        return self._policy.select_action(observation)

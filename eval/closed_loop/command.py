@@ -9,26 +9,36 @@ from rich.console import Console
 
 from einsort_vla.checkpoint import write_results
 from einsort_vla.cli.calibration import calibration_of
+from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.kernels import device_of
 from einsort_vla.plan import InputStatistics
+from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.card import card_text
-from einsort_vla.results.closed_loop import make_report
+from einsort_vla.results.closed_loop import build_report
 from einsort_vla.results.episode import read_episodes, write_episodes
-from einsort_vla.results.page import write_pages
-from einsort_vla.results.run import LOG, PAGE, RUN, VIDEOS, read_run, write_run
-from einsort_vla.results.summary import print_report
+from einsort_vla.results.run import (
+    CLOSED_LOOP,
+    LOG,
+    VIDEOS,
+    Design,
+    Run,
+    Scenes,
+    Task,
+    read_run,
+    write_run,
+)
 from eval.closed_loop.baseline import read_dense
 from eval.closed_loop.crew import Crew, check_memory, loaded_bytes, local_crew
-from eval.closed_loop.description import comparable, describe_run
-from eval.closed_loop.driver import run_all
 from eval.closed_loop.followers import Followers
 from eval.closed_loop.request import ClosedLoopRequest, check_request
 from eval.closed_loop.schedule import Schedule
 from eval.closed_loop.settings import ClosedLoopSettings
 from eval.closed_loop.worker import Station
 from eval.run.arms import Arm, Copy, describe_arms, list_arms, make_copies, plan_copies
-from eval.run.output import POLICIES, alone_in, prepare_folder
+from eval.run.output import describe_run, publish, run_folder
 
+POLICIES = "policies"
+SCRIPT = "eval/libero.py"  # as pages name it
 RECORDINGS = "recordings"
 CALIBRATE_BELOW_BITS = 2.4  # closed loop, docs/codec.md: 11/100 at 1.6 bits, 96/100 calibrated
 
@@ -42,14 +52,52 @@ def evaluate(settings: ClosedLoopSettings, console: Console) -> int:
     if settings.ray is None:
         check_memory(settings.workers, (1 + len(copies)) * loaded_bytes(request.dense))
     dense = read_dense(settings.baseline, request) if settings.baseline else []
-    output = prepare_folder("libero", settings.output, comparable(settings), settings.resume)
-    with alone_in(output):
-        if not (output / RUN).exists():
-            arms = describe_arms(copies, _arms(request, copies, output))
-            write_run(output, describe_run(request, arms))
+
+    def describe_in(output: Path) -> Run:
+        return _describe(request, describe_arms(copies, _arms(request, copies, output)))
+
+    with run_folder("libero", settings, describe_in) as output:
         if not (output / LOG).exists():
             write_episodes(output / LOG, dense)
         return _complete(request, copies, calibration, output, console)
+
+
+def _describe(request: ClosedLoopRequest, arms: Sequence[ArmFacts]) -> Run:
+    """What run.json says; see docs/evaluation.md."""
+    settings = request.settings
+    inputs = {"policy": request.dense.sha256}
+    design = Design(
+        environment=request.benchmark.name,
+        protocol=request.protocol.as_dict(),
+        scenes=Scenes(
+            initial_states="stored",
+            displacement_m=settings.displace,
+            wrong_pictures=settings.wrong_pictures,
+            seed=settings.seed,
+        ),
+        tasks=_tasks(request),
+        arms=tuple(arms),
+        margin=settings.margin,
+        sequential=settings.stop_early,
+    )
+    run = describe_run(CLOSED_LOOP, SCRIPT, settings.policy, settings, inputs)
+    return replace(run, design=design)
+
+
+def _tasks(request: ClosedLoopRequest) -> tuple[Task, ...]:
+    states: dict[tuple[str, int], list[int]] = {}
+    for scene in request.scenes:
+        states.setdefault((scene.suite, scene.task_id), []).append(scene.episode)
+    return tuple(
+        Task(
+            suite=suite,
+            task_id=task_id,
+            language=request.benchmark.sentence(suite, task_id),
+            max_steps=request.protocol.steps_for(suite),
+            states=tuple(numbers),
+        )
+        for (suite, task_id), numbers in states.items()
+    )
 
 
 def _complete(
@@ -69,16 +117,15 @@ def _complete(
         )
     run, made = read_run(output), tuple(describe_arms(copies, arms))  # now with bytes
     assert run.design
-    write_run(output, replace(run, design=replace(run.design, arms=made)))
+    run = replace(run, design=replace(run.design, arms=made))
+    write_run(output, run)
     done = _run(request, [arm for arm in arms if not arm.is_exact], output, console)
-    report = make_report(output)
-    write_pages(report, output)
+    report = build_report(run, read_episodes(output / LOG))
     for arm in arms:
         if arm.reference and not arm.delay_ms and report.complete:
             write_results(arm.folder, card_text(report, arm.name))
-    print_report(report, console)
-    console.print(f"Report: {output / PAGE}", highlight=False, soft_wrap=True)
-    return 0 if done and report.complete else 1
+    code = publish(report, output, console)
+    return code if done else INCOMPLETE
 
 
 def _arms(request: ClosedLoopRequest, copies: Sequence[Copy], output: Path) -> list[Arm]:
@@ -108,7 +155,7 @@ def _run(request: ClosedLoopRequest, arms: Sequence[Arm], output: Path, console:
     followers = Followers(request, arms, finished, output, console)
     try:
         with followers, _crew(request, output) as crew:
-            run_all(schedule, crew, log, followers.add, followers.decided)
+            crew.run(schedule, log, followers.add, followers.decided)
     except KeyboardInterrupt:
         console.print(
             f"Stopped: {len(read_episodes(log))} of {len(request.scenes) * len(arms)} episodes "

@@ -1,23 +1,24 @@
 """Workers and policy servers on this machine, as processes."""
 
+import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import SimulatorError, UsageError
 from einsort_vla.results.episode import EpisodeRecord
+from einsort_vla.results.log import appending
 from eval.closed_loop.processes import CONTEXT, children_ignore_interrupts
-from eval.closed_loop.schedule import Job
+from eval.closed_loop.schedule import Job, Schedule
 from eval.closed_loop.server import Address, serve
 from eval.closed_loop.worker import Station, work
 
@@ -27,6 +28,8 @@ RETIRE_BYTES = 4_000_000_000  # a worker that has grown so far is ended at its n
 MOST_ENDS = 10  # of servers, without an episode between them
 WORKERS_A_SERVER = 4  # pictures and physics take four to six times as long as the shipped policy
 
+OnRecord = Callable[[EpisodeRecord], None]
+
 _OUT_OF_MEMORY = "-9 most often means that memory ran out"
 
 
@@ -34,30 +37,60 @@ _OUT_OF_MEMORY = "-9 most often means that memory ran out"
 class Ended:
     """An episode is over: by its record, or because its worker died."""
 
-    worker: int
     job: Job
     record: EpisodeRecord | None
     reason: str = ""
 
 
-class Crew(Protocol):
+class Crew(ABC):
     """Workers that take one episode each, here or on other machines."""
 
-    def tasks(self) -> dict[int, tuple[str, int]]:
-        """The task that each worker has a simulator for."""
-        ...
+    def __init__(self, n_workers: int) -> None:
+        self._n_workers = n_workers
+        self._jobs: dict[int, Job] = {}  # by worker
+        self._tasks: dict[int, tuple[str, int]] = {}  # that each worker has a simulator for
 
-    def idle(self) -> list[int]:
-        """Workers without an episode."""
-        ...
+    def run(
+        self, schedule: Schedule, log: Path, on_record: OnRecord, stopped: Callable[[], list[str]]
+    ) -> None:
+        """Run episodes until none is left; each is on disk as soon as it has ended.
 
-    def start(self, worker: int, job: Job) -> None:
+        Args:
+            schedule: what is to be run.
+            log: episodes.jsonl, which is appended to.
+            on_record: told of every finished episode, in the order they end.
+            stopped: names arms of which no further episodes are needed.
+        """
+        with appending(log) as write:
+            self._hand_out(schedule)
+            while self._jobs:
+                for ended in self._wait():
+                    record = ended.record or schedule.lose(ended.job, ended.reason)
+                    if record is None:
+                        continue  # it is run once more
+                    write(record.as_dict())
+                    on_record(record)
+                    for arm in stopped():
+                        schedule.drop(arm)
+                self._hand_out(schedule)
+
+    def _hand_out(self, schedule: Schedule) -> None:
+        """Give an episode to every idle worker."""
+        for worker in sorted(set(range(self._n_workers)) - self._jobs.keys()):
+            taken = [task for other, task in self._tasks.items() if other != worker]
+            job = schedule.take(self._tasks.get(worker), taken)
+            if job is None:
+                return
+            self._start(worker, job)
+            self._jobs[worker], self._tasks[worker] = job, job.task
+
+    @abstractmethod
+    def _start(self, worker: int, job: Job) -> None:
         """Give an episode to an idle worker."""
-        ...
 
-    def wait(self) -> list[Ended]:
-        """Episodes that are over; returns as soon as there is one."""
-        ...
+    @abstractmethod
+    def _wait(self) -> list[Ended]:
+        """Take episodes that are over out of `_jobs`; returns as soon as there is one."""
 
 
 def check_memory(n_workers: int, policy_bytes: int) -> None:
@@ -89,7 +122,7 @@ def n_servers(n_workers: int) -> int:
     return -(-n_workers // WORKERS_A_SERVER)
 
 
-@contextmanager
+@contextlib.contextmanager
 def local_crew(n_workers: int, station: Station, batch: int) -> Iterator["LocalCrew"]:
     """Processes that end when it is left."""
     with tempfile.TemporaryDirectory(prefix="einsort-") as folder:
@@ -106,14 +139,13 @@ class _Post:
 
     process: BaseProcess | None = None
     pipe: Connection | None = None
-    job: Job | None = None
-    task: tuple[str, int] | None = None
 
 
-class LocalCrew:
+class LocalCrew(Crew):
     """A `Crew` of processes; each worker is started with its first episode."""
 
     def __init__(self, n_workers: int, station: Station, batch: int, folder: Path) -> None:
+        super().__init__(n_workers)
         self._station, self._batch = station, batch
         key = secrets.token_bytes(16)
         servers = range(n_servers(n_workers))
@@ -123,40 +155,29 @@ class LocalCrew:
         self._posts = [_Post() for _ in range(n_workers)]
         self._n_ends = 0  # of servers, since the last episode ended
 
-    def tasks(self) -> dict[int, tuple[str, int]]:
-        return {k: post.task for k, post in enumerate(self._posts) if post.task}
-
-    def idle(self) -> list[int]:
-        return [k for k, post in enumerate(self._posts) if post.job is None]
-
-    def start(self, worker: int, job: Job) -> None:
+    def _start(self, worker: int, job: Job) -> None:
         post = self._posts[worker]
-        is_large = post.task != job.task and _bytes_of(post.process) > RETIRE_BYTES
+        is_large = self._tasks.get(worker) != job.task and _bytes_of(post.process) > RETIRE_BYTES
         if post.process and (is_large or not post.process.is_alive()):
-            self._end(post)
+            self._end(worker)
         if post.process is None:
             self._open(worker)
         assert post.pipe is not None
-        post.job, post.task = job, job.task
-        try:
+        with contextlib.suppress(OSError):  # it died since; `_wait` finds it
             post.pipe.send(job)
-        except OSError:  # it died since; `wait` finds it
-            return
 
-    def wait(self) -> list[Ended]:
-        busy = [(k, post) for k, post in enumerate(self._posts) if post.job]
+    def _wait(self) -> list[Ended]:
         for address in self._servers:
-            self._serve(address)
+            self._serve(address)  # one that died, again
         servers = [process.sentinel for process in self._servers.values() if process]
-        pipes = [post.pipe for _, post in busy if post.pipe]
-        ready = wait([*pipes, *servers])
-        ended = [self._collect(k, post) for k, post in busy if post.pipe in ready]
-        return ended  # a server that died is started again by the next call
+        pipes = {k: pipe for k in self._jobs if (pipe := self._posts[k].pipe)}
+        ready = wait([*pipes.values(), *servers])
+        return [self._collect(k, pipe) for k, pipe in pipes.items() if pipe in ready]
 
     def stop(self) -> None:
         """End everybody now, in the middle of an episode or not."""
-        for post in self._posts:
-            self._end(post)
+        for worker in range(self._n_workers):
+            self._end(worker)
         for process in self._servers.values():
             if process:
                 _kill(process)
@@ -185,27 +206,27 @@ class LocalCrew:
             _start(process)
             self._servers[address] = process
 
-    def _collect(self, worker: int, post: _Post) -> Ended:
-        job, process = post.job, post.process
-        assert job is not None
-        assert post.pipe is not None
+    def _collect(self, worker: int, pipe: Connection) -> Ended:
+        job, process = self._jobs.pop(worker), self._posts[worker].process
         assert process is not None
         try:
-            record = post.pipe.recv()
+            record = pipe.recv()
         except (EOFError, OSError):
             process.join()
             reason = f"its worker died twice (exit code {process.exitcode}; {_OUT_OF_MEMORY})"
-            self._end(post)
-            return Ended(worker, job, None, reason)
-        post.job, self._n_ends = None, 0
-        return Ended(worker, job, record)
+            self._end(worker)
+            return Ended(job, None, reason)
+        self._n_ends = 0
+        return Ended(job, record)
 
-    def _end(self, post: _Post) -> None:
+    def _end(self, worker: int) -> None:
+        post = self._posts[worker]
         if post.process:
             _kill(post.process)
         if post.pipe:
             post.pipe.close()
-        post.process = post.pipe = post.job = post.task = None
+        post.process = post.pipe = None
+        self._tasks.pop(worker, None)
 
 
 def _start(process: BaseProcess) -> None:

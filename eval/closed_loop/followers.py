@@ -1,21 +1,34 @@
 """What follows a run as its episodes end: progress, videos, trackers, and the end of an arm."""
 
+import importlib
 import shutil
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 
+from einsort_vla.errors import MissingDependency
 from einsort_vla.results.episode import EpisodeRecord
 from einsort_vla.results.pairs import match
-from einsort_vla.results.run import VIDEOS
+from einsort_vla.results.run import VIDEOS, read_run
 from einsort_vla.results.sequential import decided
-from eval.closed_loop.progress import EpisodeProgress
 from eval.closed_loop.request import ClosedLoopRequest
-from eval.closed_loop.tracking import Tracker, open_tracker
 from eval.closed_loop.video import FRAMES, film_scene
 from eval.run.arms import Arm
+from eval.run.progress import counting
+
+PROJECT = "einsort-vla"  # of the trackers
+
+
+class Tracker(Protocol):
+    """What wandb and trackio have in common."""
+
+    def log(self, metrics: dict[str, Any]) -> None: ...
+
+    def finish(self) -> None: ...
 
 
 class Followers:
@@ -30,20 +43,22 @@ class Followers:
         console: Console,
     ) -> None:
         self._request, self._arms = request, {arm.name: arm for arm in arms}
-        self._console = console
-        n_total = len(request.scenes) * len(arms)
-        self._progress = EpisodeProgress(n_total, finished, console)
+        self._records, self._console = list(finished), console
+        missing = ["episode"] * (len(request.scenes) * len(arms) - len(finished))
+        self._progress = counting(
+            "episodes", missing, console, len(finished), "starting simulators"
+        )
         self._videos = output / VIDEOS if request.settings.video else None
-        self._tracker: Tracker | None = open_tracker(request.settings.track, output)
+        self._tracker = open_tracker(request.settings.track, output)
         self._decided: list[str] = []
         if request.settings.stop_early:
-            self._decide(self._arms)
+            self._decide(list(self._arms))
 
     def __enter__(self) -> Self:
-        self._progress.__enter__()
+        self._step = self._progress.__enter__()
         return self
 
-    def __exit__(self, *failure: object) -> None:
+    def __exit__(self, *failure: Any) -> None:
         self._progress.__exit__(*failure)
         if self._tracker:
             self._tracker.finish()
@@ -52,16 +67,27 @@ class Followers:
 
     def add(self, record: EpisodeRecord) -> None:
         """Take one finished episode."""
-        self._progress.add(record)
+        self._records.append(record)
+        if record.error:
+            self._console.print(f"{record.key}: {record.error}", highlight=False)
+        n = Counter(each.arm for each in self._records)
+        won = Counter(each.arm for each in self._records if each.is_success)
+        self._step("episode", ", ".join(f"{arm} {won[arm]}/{n[arm]}" for arm in n))
         if self._tracker:
-            self._tracker.log(self._running())
+            self._tracker.log({f"success rate/{arm}": won[arm] / n[arm] for arm in n})
+        is_dense = self._arms[record.arm].reference is None
+        concerned = self._compared_with(record.arm) if is_dense else [record.arm]
         if self._videos and record.outcome != "error":
-            self._film(record)
+            # Control steps between two looks of an episode, and so between two frames.
+            n_action_steps = max(1.0, record.steps / max(1, len(record.latency_ms)))
+            fps = self._request.protocol.control_freq_hz / n_action_steps
+            for arm in concerned:
+                reference = self._arms[arm].reference or ""
+                film_scene(self._videos, record.scene, reference, arm, fps)
         if self._request.settings.stop_early:
-            reference = self._arms[record.arm].reference
-            self._decide([record.arm] if reference else self._compared_with(record.arm))
+            self._decide(concerned)
 
-    def decided(self) -> Sequence[str]:
+    def decided(self) -> list[str]:
         """Arms that an always-valid bound has decided on, and references of such arms alone."""
         done = set(self._decided)
         references = [
@@ -71,30 +97,15 @@ class Followers:
         ]
         return [*self._decided, *references]
 
-    def _running(self) -> dict[str, float]:
-        tally = self._progress.tally()
-        return {f"success rate/{arm}": won / n for arm, (won, n) in tally.items()}
-
-    def _film(self, record: EpisodeRecord) -> None:
-        assert self._videos is not None
-        reference = self._arms[record.arm].reference
-        for arm in [record.arm] if reference else self._compared_with(record.arm):
-            fps = self._request.protocol.control_freq_hz / self._n_action_steps(record)
-            film_scene(self._videos, record.scene, self._arms[arm].reference or "", arm, fps)
-
-    def _n_action_steps(self, record: EpisodeRecord) -> float:
-        """Control steps between two looks of an episode, and so between two frames."""
-        return max(1.0, record.steps / max(1, len(record.latency_ms)))
-
     def _compared_with(self, reference: str) -> list[str]:
         return [arm.name for arm in self._arms.values() if arm.reference == reference]
 
-    def _decide(self, names: Sequence[str] | dict[str, Arm]) -> None:
+    def _decide(self, names: Sequence[str]) -> None:
         for name in names:
             reference = self._arms[name].reference
             if reference is None or name in self._decided:
                 continue
-            pairs = match(self._progress.records, reference, name)
+            pairs = match(self._records, reference, name)
             margin = self._request.settings.margin
             if verdict := decided([pair.difference for pair in pairs], margin):
                 self._decided.append(name)
@@ -102,3 +113,20 @@ class Followers:
                     f"{name}: {verdict} after {len(pairs)} pairs; no further episodes of it.",
                     highlight=False,
                 )
+
+
+def open_tracker(name: str | None, output: Path) -> Tracker | None:
+    """Begin a run there, with this run's settings; None where none is asked for.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    if name is None:
+        return None
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise MissingDependency(
+            f"--track {name} needs {name}: pip install 'einsort-vla[{name}]'"
+        ) from error
+    return module.init(project=PROJECT, name=output.name, config=asdict(read_run(output)))

@@ -15,7 +15,7 @@ from typing import Any
 from einsort_vla.errors import MissingDependency, UsageError
 from einsort_vla.results.episode import EpisodeRecord
 from eval.closed_loop.answers import Answerer, OwnPolicy
-from eval.closed_loop.crew import Ended
+from eval.closed_loop.crew import Crew, Ended
 from eval.closed_loop.schedule import Job
 from eval.closed_loop.worker import Station, Worker
 from eval.run.arms import Arm, Variant
@@ -77,42 +77,32 @@ def _check_answers(address: str) -> None:
         raise UsageError(f"--ray {address}: no Ray cluster answers there ({error}).") from error
 
 
-class RayCrew:
+class RayCrew(Crew):
     """A `Crew` of Ray actors; each is started with its first episode."""
 
     def __init__(self, n_workers: int, station: Station, batch: int) -> None:
+        super().__init__(n_workers)
         self._station, self._batch = station, batch
         self._folders: dict[str, Any] = {}  # path to its content in the object store
-        self._actors: list[Any] = [None] * n_workers
-        self._jobs: dict[Any, tuple[int, Job]] = {}  # by the result that Ray promises
-        self._tasks: dict[int, tuple[str, int]] = {}
+        self._actors: dict[int, Any] = {}
+        self._promises: dict[Any, int] = {}  # the result that Ray promises, to its worker
 
-    def tasks(self) -> dict[int, tuple[str, int]]:
-        return dict(self._tasks)
-
-    def idle(self) -> list[int]:
-        busy = {worker for worker, _ in self._jobs.values()}
-        return [k for k in range(len(self._actors)) if k not in busy]
-
-    def start(self, worker: int, job: Job) -> None:
-        if self._actors[worker] is None:
+    def _start(self, worker: int, job: Job) -> None:
+        if worker not in self._actors:
             self._actors[worker] = SimulatorActor.remote(self._station, self._batch)
         variants = {arm.variant for arm in (job.arm, *job.probed)}
         folders = {variant.path: self._stored(variant) for variant in variants}
-        self._jobs[self._actors[worker].run.remote(job, folders)] = worker, job
-        self._tasks[worker] = job.task
+        self._promises[self._actors[worker].run.remote(job, folders)] = worker
 
-    def wait(self) -> list[Ended]:
-        done, _ = ray.wait(list(self._jobs), num_returns=1)
-        return [self._collect(*self._jobs.pop(promise), promise) for promise in done]
-
-    def _collect(self, worker: int, job: Job, promise: Any) -> Ended:
+    def _wait(self) -> list[Ended]:
+        (done, *_), _ = ray.wait(list(self._promises), num_returns=1)
+        worker = self._promises.pop(done)
+        job = self._jobs.pop(worker)
         try:
-            return Ended(worker, job, ray.get(promise))
+            return [Ended(job, ray.get(done))]
         except RayActorError as error:
-            self._actors[worker] = None
-            self._tasks.pop(worker, None)
-            return Ended(worker, job, None, f"its worker died twice ({error})")
+            del self._actors[worker], self._tasks[worker]
+            return [Ended(job, None, f"its worker died twice ({error})")]
 
     def _stored(self, variant: Variant) -> list[Any]:
         """A list, since Ray would send the content itself in place of a bare reference."""

@@ -97,9 +97,7 @@ class _Episode:
     def run(self) -> bool:
         """True at success, False when the step budget is used up."""
         self.motion = MotionRecorder(
-            self._protocol.control_freq_hz,
-            self._env.hand_position(),
-            self._env.features.gripper,
+            self._protocol.control_freq_hz, self._env.hand_position(), self._env.features.gripper
         )
         foreseen: list[np.ndarray] = []
         while True:

@@ -7,19 +7,18 @@ from typing import Annotated, Literal
 
 import tyro
 
-from einsort_vla.cli.options import BackendOption, CalibrateOption
-from eval.run.settings import ArmSettings
+from einsort_vla.cli.options import BackendOption
+from eval.run.settings import RunSettings
 
 REFERENCE_POLICY = "policies/checkpoints/reference-libero"
 
 
 @dataclass(frozen=True)
-class ClosedLoopSettings(ArmSettings):
+class ClosedLoopSettings(RunSettings):
     """Compress a policy and run it beside the uncompressed one, on the same scenes with the same
     noise. `--rate R` removes the share R of the bytes of the policy's linear weights; everything
     that the code stores is counted. Several rates, codes and delays give a curve."""
 
-    calibrate: CalibrateOption = None
     policy: str = REFERENCE_POLICY
     """Folder or hub id of a dense LeRobot policy."""
     suite: str = "libero_object"
@@ -51,13 +50,9 @@ class ClosedLoopSettings(ArmSettings):
     """Looks that the policy answers in one pass. More are faster on a GPU with many workers."""
     seed: int = 0
     """Seed of the flow's noise and of displaced scenes."""
-    output: Path | None = None
-    """Folder for the results; default: outputs/libero-<time>."""
     baseline: Path | None = None
     """Folder of an earlier run with this policy on this machine. Its dense episodes of the same
     scenes are used, and not run again."""
-    resume: bool = False
-    """Go on with the run in --output; finished episodes are kept."""
     video: bool = False
     """Write side-by-side MP4s of all episodes."""
     record: bool = False

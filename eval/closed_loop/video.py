@@ -37,36 +37,18 @@ def film_scene(folder: Path, scene: Scene, reference: str, arm: str, fps: float)
     if not all(path.exists() for path in paths.values()):
         return  # the other one is not finished, or was before the run was stopped
     frames = {name: np.load(path)["frames"] for name, path in paths.items()}
-    write_side_by_side(folder / f"{names[arm]}.mp4", frames, fps)
-    paths[arm].unlink()
-
-
-def write_side_by_side(path: Path, frames: dict[str, np.ndarray], fps: float) -> None:
-    """Write one video; the arm that ended first keeps its last frame.
-
-    Args:
-        path: the .mp4 to write; its folder is made.
-        frames: arm name to its frames, (n, H, W, 3) uint8, one a look of the policy.
-        fps: frames a second.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    length = max(map(len, frames.values()))
+    folder.mkdir(parents=True, exist_ok=True)
     writer: Any
-    with imageio.get_writer(path, fps=fps, macro_block_size=8) as writer:
-        for i in range(length):
-            panels = [_panel(name, arm[min(i, len(arm) - 1)]) for name, arm in frames.items()]
-            writer.append_data(_join(panels))
+    with imageio.get_writer(folder / f"{names[arm]}.mp4", fps=fps, macro_block_size=8) as writer:
+        for i in range(max(map(len, frames.values()))):
+            # The one that ended first keeps its last frame.
+            left, right = (_panel(name, own[min(i, len(own) - 1)]) for name, own in frames.items())
+            gap = np.zeros((len(left), GAP_PX, 3), np.uint8)
+            writer.append_data(np.concatenate([left, gap, right], axis=1))
+    paths[arm].unlink()
 
 
 def _panel(name: str, frame: np.ndarray) -> np.ndarray:
     label = np.zeros((LABEL_HEIGHT_PX, frame.shape[1], 3), np.uint8)
     cv2.putText(label, name, (4, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1)
     return np.concatenate([label, frame])
-
-
-def _join(panels: list[np.ndarray]) -> np.ndarray:
-    gap = np.zeros((panels[0].shape[0], GAP_PX, 3), np.uint8)
-    joined = [panels[0]]
-    for panel in panels[1:]:
-        joined += [gap, panel]
-    return np.concatenate(joined, axis=1)

@@ -18,7 +18,7 @@ from einsort_vla.codec import Codec, decode
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.plan import InputStatistics, Plan, candidates_of, check_rate
 from einsort_vla.results.arms import ArmFacts
-from eval.run.settings import ArmSettings
+from eval.run.settings import RunSettings
 
 DENSE = "dense"
 BUNDLE_SUFFIX = ".onnx"
@@ -72,22 +72,14 @@ def arm_name(model: str, delay_ms: float) -> str:
     return f"{model} +{delay_ms:g} ms" if delay_ms else model
 
 
-def check_arms(settings: ArmSettings) -> tuple[tuple[Codec, ...], tuple[float, ...]]:
+def check_arms(settings: RunSettings) -> tuple[tuple[Codec, ...], tuple[float, ...]]:
     """The codecs, and the rates above 0.
 
     Raises:
         UsageError: one of them cannot be.
     """
-    return read_codecs(settings.codec), tuple(r for r in read_rates(settings.rate) if r)
-
-
-def read_codecs(text: str) -> tuple[Codec, ...]:
-    """Codecs separated by commas.
-
-    Raises:
-        UsageError: a form or an option is unknown.
-    """
-    return tuple(dict.fromkeys(Codec.parse(each) for each in text.split(",")))
+    codecs = tuple(dict.fromkeys(map(Codec.parse, settings.codec.split(","))))
+    return codecs, tuple(rate for rate in read_rates(settings.rate) if rate)
 
 
 def read_rates(text: str) -> tuple[float, ...]:
@@ -121,7 +113,7 @@ def _series(parts: Sequence[str]) -> list[float]:
 
 
 def plan_copies(
-    dense: DenseFolder, settings: ArmSettings, calibration: InputStatistics | None = None
+    dense: DenseFolder, settings: RunSettings, calibration: InputStatistics | None = None
 ) -> list[Copy]:
     """A copy for each codec and each rate above 0; weights are read once for all rates of a codec.
 
@@ -146,16 +138,9 @@ def list_arms(
     device: str = "cpu",
     runtime: str = "torch",
 ) -> list[Arm]:
-    """The dense model and each copy in `folder`, at every delay.
+    """The dense model and each copy, which is or will be in `folder`, at every delay.
 
-    Args:
-        dense: the model.
-        copies: compressed ones.
-        folder: where these are, or will be.
-        delays_ms: that each model is made to take, in milliseconds.
-        backend: how coded weights are multiplied.
-        device: what runs the models.
-        runtime: `torch`, or `onnx` for the copies' exports.
+    With the `runtime` "onnx", ONNX Runtime runs the copies' exports.
     """
     variants = {DENSE: Variant(str(dense.folder), device=device)}
     for copy in copies:
@@ -215,9 +200,7 @@ def make_copies(
     console: Console,
     runtime: str = "torch",
 ) -> None:
-    """Write all copies, and their exports where ONNX Runtime is to run them.
-
-    What an earlier start of the run has made is used again.
+    """Write all copies, and exports for the `runtime` "onnx"; what is there is used again.
 
     Raises:
         CheckpointError: what an earlier start has made is of another code.

@@ -15,11 +15,7 @@ PACKAGES = ("torch", "numpy", "transformers", "lerobot", "mujoco", "robosuite", 
 
 
 def describe(
-    kind: str,
-    script: str,
-    model: str,
-    config: Mapping[str, Any],
-    inputs_sha256: Mapping[str, str],
+    kind: str, script: str, model: str, config: Mapping[str, Any], inputs_sha256: Mapping[str, str]
 ) -> Run:
     """What run.json says, with the fingerprints of what the run is given."""
     return Run(

@@ -1,13 +1,14 @@
-"""The options that say which arms a run has; importing this loads nothing heavy."""
+"""The options that all evaluations share; importing this loads nothing heavy."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from einsort_vla.cli.options import CodecOption
+from einsort_vla.cli.options import CalibrateOption, CodecOption
 
 
 @dataclass(frozen=True)
-class ArmSettings:
-    """Rates and codes of the compressed arms; the dense one is always there."""
+class RunSettings:
+    """Rates and codes of the compressed arms (the dense one is always there), and the folder."""
 
     rate: str
     """Share of the linear weights' bytes to remove, 0 to 0.95; 0 runs the dense model alone.
@@ -19,6 +20,11 @@ class ArmSettings:
     language part of SmolVLM2 alone."""
     exclude: str = ""
     """Patterns of names that stay dense although --include has them. They count in the rate."""
+    calibrate: CalibrateOption = None
+    output: Path | None = None
+    """Folder for the results; default: a new one in outputs/, named after command and time."""
+    resume: bool = False
+    """Go on with the run in --output; what it has already is kept."""
 
     @property
     def patterns(self) -> tuple[list[str], list[str]]:

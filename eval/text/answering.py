@@ -24,6 +24,7 @@ class Decoding:
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     shots: tuple[Shot, ...] = ()  # worked examples before each question: prompt and answer
+    batch: int = 1  # questions answered in one pass
 
 
 class AnsweringModel(ABC):
@@ -35,12 +36,27 @@ class AnsweringModel(ABC):
     """
 
     is_seeing = False
-    model: Any
-    _processor: Any  # a tokenizer, or what also prepares pictures
-    _has_turns: bool  # whether the model was trained on a chat, and says how it is written
+    _classes: tuple[str, str]  # of Transformers: of the model, and of its tokenizer or processor
 
-    def __init__(self, decoding: Decoding) -> None:
-        self._decoding = decoding
+    def __init__(self, folder: Path, decoding: Decoding) -> None:
+        import transformers
+
+        of_model, of_processor = (getattr(transformers, name) for name in self._classes)
+        self._decoding, self._processor = decoding, _load(of_processor, folder)
+        model = _load(of_model, folder, dtype=decoding.dtype)
+        self.model: Any = model.to(decoding.device).eval()
+        # Whether the model was trained on a chat, and says how it is written.
+        self._has_turns = getattr(self._processor, "chat_template", None) is not None
+        self._tokenizer: Any = getattr(self._processor, "tokenizer", self._processor)
+        self._tokenizer.padding_side = "left"  # answers begin where prompts end
+        if self._tokenizer.pad_token_id is None:
+            if self._tokenizer.eos_token is None:
+                raise CheckpointError(
+                    f"the tokenizer in {folder} has neither a padding nor an end token, so "
+                    "prompts of different length cannot be answered together, nor an answer end. "
+                    "Set eos_token in its tokenizer_config.json."
+                )
+            self._tokenizer.pad_token = self._tokenizer.eos_token
 
     @torch.inference_mode()
     def answer(self, prompts: Sequence[str], images: Sequence[Image.Image | None]) -> list[str]:
@@ -71,40 +87,16 @@ class AnsweringModel(ABC):
     ) -> Mapping[str, Any]:
         """What the model reads, padded on the left: input_ids (batch, length) and the rest."""
 
-    @property
-    def _tokenizer(self) -> Any:
-        return getattr(self._processor, "tokenizer", self._processor)
-
-    def _take(self, model: Any, processor: Any, folder: Path) -> None:
-        self.model = model.to(self._decoding.device).eval()
-        self._processor = processor
-        self._has_turns = getattr(processor, "chat_template", None) is not None
-        tokenizer = self._tokenizer
-        tokenizer.padding_side = "left"  # answers begin where prompts end
-        if tokenizer.pad_token_id is None:
-            if tokenizer.eos_token is None:
-                raise CheckpointError(
-                    f"the tokenizer in {folder} has neither a padding nor an end token, so "
-                    "prompts of different length cannot be answered together, nor an answer end. "
-                    "Set eos_token in its tokenizer_config.json."
-                )
-            tokenizer.pad_token = tokenizer.eos_token
-
 
 class LanguageModel(AnsweringModel):
     """Reads prompts alone; worked examples are read once and kept in the cache."""
 
-    def __init__(self, folder: Path, decoding: Decoding) -> None:
-        super().__init__(decoding)
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+    _classes = ("AutoModelForCausalLM", "AutoTokenizer")
 
-        tokenizer = _load(AutoTokenizer, folder)
-        self._take(_load(AutoModelForCausalLM, folder, dtype=decoding.dtype), tokenizer, folder)
+    def __init__(self, folder: Path, decoding: Decoding) -> None:
+        super().__init__(folder, decoding)
         self._prefix = self._write(decoding.shots)
         self._cache: Any = None
-
-    def answer(self, prompts: Sequence[str], images: Sequence[Image.Image | None]) -> list[str]:
-        return super().answer(prompts, [None] * len(prompts))
 
     def encode(
         self, prompts: Sequence[str], images: Sequence[Image.Image | None]
@@ -158,16 +150,11 @@ class ImageTextModel(AnsweringModel):
     """Sees the picture and reads the prompt."""
 
     is_seeing = True
+    _classes = ("AutoModelForImageTextToText", "AutoProcessor")
 
     def __init__(self, folder: Path, decoding: Decoding) -> None:
-        super().__init__(decoding)
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-
-        processor = _load(AutoProcessor, folder)
-        self._take(
-            _load(AutoModelForImageTextToText, folder, dtype=decoding.dtype), processor, folder
-        )
-        if not self._has_turns and getattr(processor, "image_token", None) is None:
+        super().__init__(folder, decoding)
+        if not self._has_turns and getattr(self._processor, "image_token", None) is None:
             raise CheckpointError(
                 f"the processor in {folder} has neither a chat template nor an image token, so "
                 "there is no way to say where the picture goes."

@@ -14,7 +14,7 @@ from einsort_vla.checkpoint import read_config
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.results.log import appending, read_lines
 from eval.run.arms import Arm
-from eval.text.counting import counting
+from eval.run.progress import counting
 from eval.text.harness import Answer, Examinee, Questions, quiet
 from eval.text.perplexity import Window, WindowScore, score_window
 

@@ -8,11 +8,7 @@ import torch
 from rich.console import Console
 
 from einsort_vla.atomic import atomic_folder
-from einsort_vla.checkpoint import (
-    WEIGHTS,
-    DenseFolder,
-    file_sha256,
-)
+from einsort_vla.checkpoint import WEIGHTS, DenseFolder, file_sha256
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 from einsort_vla.lerobot import resolve_folder
 from eval.run.provenance import ROOT

@@ -34,13 +34,14 @@ class Place:
     is_wall: bool = True
 
 
-def _wall(*box: float, lean: float = 0.0, looks: tuple[Look, ...] = WALL) -> Place:
-    left, top, right, bottom = box
+def _wall(
+    left: float, top: float, right: float, bottom: float, lean: float = 0.0,
+    looks: tuple[Look, ...] = WALL,
+) -> Place:  # fmt: skip
     return Place((left, top, right, bottom), looks, lean)
 
 
-def _table(*box: float) -> Place:
-    left, top, right, bottom = box
+def _table(left: float, top: float, right: float, bottom: float) -> Place:
     return Place((left, top, right, bottom), TABLE, 0.08, is_wall=False)
 
 
@@ -122,29 +123,22 @@ def load_backgrounds() -> list[Background]:
     Raises:
         MissingDependency: scikit-learn, whose photographs are used, is not installed.
     """
-    return [*_frames(), *_photographs()]
-
-
-def _frames() -> list[Background]:
-    found = []
-    for frame in FRAMES:
-        with Image.open(FOLDER / frame.file_name) as image:
-            name = f"{frame.suite} task {frame.task_id}, {frame.camera}"
-            found.append(Background(name, image.convert("RGB"), frame.places))
-    return found
-
-
-def _photographs() -> list[Background]:
     try:
         import sklearn.datasets
     except ImportError as error:
         raise MissingDependency(
             f"the photographs of scikit-learn are needed ({error}): pip install scikit-learn"
         ) from error
-    folder = Path(sklearn.datasets.__file__).parent / "images"
-    found = []
-    for name, places in PHOTOGRAPHS.items():
-        with Image.open(folder / name) as image:
-            square = ImageOps.fit(image.convert("RGB"), (SIZE_PX, SIZE_PX))
-        found.append(Background(name, square, places))
-    return found
+    photographs = Path(sklearn.datasets.__file__).parent / "images"
+    frames = [
+        Background(f"{f.suite} task {f.task_id}, {f.camera}", _open(FOLDER / f.file_name), f.places)
+        for f in FRAMES
+    ]
+    return frames + [
+        Background(name, _open(photographs / name), places) for name, places in PHOTOGRAPHS.items()
+    ]
+
+
+def _open(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return ImageOps.fit(image.convert("RGB"), (SIZE_PX, SIZE_PX))

@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from einsort_vla.cli.options import CalibrateOption
-from eval.run.settings import ArmSettings
+from eval.run.settings import RunSettings
 
 SMOLLM2 = "smollm2-135m"  # the default: the one language model that comes as a package
 PROSE = "eval/text/prose/northanger_abbey.txt"  # the default: comes with the project
@@ -16,8 +15,8 @@ SCENE_TEXT = "scene-text"
 
 
 @dataclass(frozen=True)
-class TextSettings(ArmSettings):
-    """What both have beside their arms."""
+class TextSettings(RunSettings):
+    """What both have beside their arms and folder."""
 
     device: str = "cpu"
     """What runs the models: cpu, cuda."""
@@ -29,7 +28,6 @@ class LanguageSettings(TextSettings):
     questions of lm-evaluation-harness, multiple choice and worked out in words. `--rate R` removes
     the share R of the bytes of the linear weights; everything that the code stores is counted."""
 
-    calibrate: CalibrateOption = None
     model: str = SMOLLM2
     """Folder or hub id of a dense Transformers language model, or smollm2-135m, which comes as a
     package."""
@@ -49,10 +47,6 @@ class LanguageSettings(TextSettings):
     piqa; a network is needed), or none."""
     limit: int = 60
     """Questions of each task, from the first; 0 asks all."""
-    output: Path | None = None
-    """Folder for the results; default: outputs/language-<time>."""
-    resume: bool = False
-    """Go on with the run in --output; scored windows and questions are kept."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,3 @@ class TextVqaSettings(TextSettings):
     """Type that the models compute in."""
     seed: int = 0
     """Seed of scene-text and of the bootstrap."""
-    output: Path | None = None
-    """Folder for the results; default: outputs/textvqa-<time>."""
-    resume: bool = False
-    """Go on with the run in --output; answers are kept."""

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,33 +10,19 @@ from rich.console import Console
 
 from einsort_vla.checkpoint import file_sha256
 from einsort_vla.cli.calibration import calibration_of
-from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.plan import InputStatistics
-from einsort_vla.results.arms import ArmFacts
-from einsort_vla.results.page import write_pages
-from einsort_vla.results.report import Report, write_report
-from einsort_vla.results.run import PAGE, RUN, read_run, write_run
-from einsort_vla.results.summary import print_report
+from einsort_vla.results.run import Run, read_run
 from eval.run.arms import DENSE, Copy, describe_arms, list_arms, make_copies, plan_copies
-from eval.run.output import alone_in, prepare_folder
-from eval.run.provenance import describe
+from eval.run.output import describe_run, publish, run_folder
 from eval.text.answering import Decoding, load_answering
-from eval.text.language_report import ROUNDED
+from eval.text.reader import PACKAGE as READER
+from eval.text.report import ROUNDED, TEXTVQA, textvqa_report
 from eval.text.settings import SMOLLM2, TextVqaSettings
 from eval.text.vqa_data import VqaQuestion
 from eval.text.vqa_prompts import prompt_for
-from eval.text.vqa_report import KIND, textvqa_report
 from eval.text.vqa_request import DTYPES, TextVqaRequest, check_request
-from eval.text.vqa_run import (
-    ANSWERS,
-    READ,
-    Asked,
-    answer_missing,
-    read_pictures,
-    watch_questions,
-)
+from eval.text.vqa_run import ANSWERS, READ, Asked, answer_missing, read_pictures, watch_questions
 
-READER = "rapidocr-onnxruntime"
 MODELS, STATISTICS = "models", "statistics.safetensors"
 Words = Mapping[str, tuple[str, ...]]
 
@@ -45,11 +30,7 @@ Words = Mapping[str, tuple[str, ...]]
 def main(settings: TextVqaSettings, console: Console) -> int:
     """Run the evaluation; 0 if every question was answered by every model."""
     request = check_request(settings, console)
-    output = prepare_folder("textvqa", settings.output, comparable(settings), settings.resume)
-    with alone_in(output):
-        if not (output / RUN).exists():
-            inputs, config = _inputs(request), comparable(settings)
-            write_run(output, describe(KIND, "eval/textvqa.py", settings.model, config, inputs))
+    with run_folder(TEXTVQA, settings, lambda _: _describe(request)) as output:
         for note in request.data.notes:
             console.print(note, highlight=False)
         return _evaluate(request, output, console)
@@ -69,36 +50,21 @@ def _evaluate(request: TextVqaRequest, output: Path, console: Console) -> int:
         copies = plan_copies(request.dense, request.settings, calibration)
     make_copies(request.dense, copies, output / MODELS, calibration, console)
     arms = list_arms(request.dense, copies, output / MODELS)
-    answers = answer_missing(
-        arms,
-        asked,
-        request.settings.batch,
-        lambda arm: load_answering(arm.folder, decoding),
-        output / ANSWERS,
-        console,
-    )
-    report = _report(request, describe_arms(copies, arms), answers, output)
-    write_report(report, output)
-    write_pages(report, output)
-    print_report(report, console)
-    console.print(f"Report: {output / PAGE}", highlight=False, soft_wrap=True)
-    return 0 if report.complete else INCOMPLETE
+    answers = answer_missing(arms, asked, decoding, output / ANSWERS, console)
+    rounded = (ROUNDED,) if request.settings.model == SMOLLM2 else ()
+    report = textvqa_report(
+        describe_arms(copies, arms), request.data.questions, answers, request.has_answers,
+        request.settings.seed, _protocol(request), (*request.data.notes, *rounded),
+        read_run(output),
+    )  # fmt: skip
+    return publish(report, output, console)
 
 
-def comparable(settings: TextVqaSettings) -> dict[str, Any]:
-    """The settings that decide results, as plain data."""
-    free = ("output", "resume")
-    return {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in asdict(settings).items()
-        if key not in free
-    }
-
-
-def _inputs(request: TextVqaRequest) -> dict[str, str]:
-    """SHA-256 of what decides the results."""
+def _describe(request: TextVqaRequest) -> Run:
+    settings = request.settings
     questions = {f"questions {path.name}": file_sha256(path) for path in request.data.files}
-    return {"model": request.dense.sha256, **questions}
+    inputs = {"model": request.dense.sha256, **questions}
+    return describe_run(TEXTVQA, "eval/textvqa.py", settings.model, settings, inputs)
 
 
 def _ask(request: TextVqaRequest, questions: Sequence[VqaQuestion], words: Words) -> list[Asked]:
@@ -118,8 +84,8 @@ def _decoding(request: TextVqaRequest, words: Words) -> Decoding:
         (each.prompt, Counter(each.question.answers).most_common(1)[0][0])
         for each in _ask(request, request.shots, words)
     )
-    dtype = DTYPES[settings.dtype]
-    return Decoding(settings.max_new_tokens, settings.device, dtype, shots)
+    dtype, batch = DTYPES[settings.dtype], settings.batch
+    return Decoding(settings.max_new_tokens, settings.device, dtype, shots, batch)
 
 
 def _calibrate(
@@ -127,8 +93,7 @@ def _calibrate(
 ) -> InputStatistics | None:
     """On training questions, kept in the output folder, or on what --calibrate names."""
     if not request.calibration:
-        source = None if request.n_calibration == 0 else request.settings.calibrate
-        return calibration_of(source, request.dense, console)
+        return calibration_of(request.source, request.dense, console)
     path = output / STATISTICS
     if not path.exists():
         model = load_answering(request.dense.folder, decoding)
@@ -137,37 +102,17 @@ def _calibrate(
     return InputStatistics.load(path)
 
 
-def _report(
-    request: TextVqaRequest,
-    arms: Sequence[ArmFacts],
-    answers: Mapping[str, Mapping[str, str]],
-    output: Path,
-) -> Report:
-    rounded = (ROUNDED,) if request.settings.model == SMOLLM2 else ()
-    return textvqa_report(
-        arms,
-        request.data.questions,
-        answers,
-        request.has_answers,
-        request.settings.seed,
-        _protocol(request),
-        (*request.data.notes, *rounded),
-        read_run(output),
-    )
-
-
 def _protocol(request: TextVqaRequest) -> dict[str, Any]:
     """All that decides the numbers."""
     settings = request.settings
-    sources = {"none": "none", "data": "of the data set", "read": "read from the pictures"}
-    if request.ocr == "read":
-        sources["read"] += f" by {READER} {metadata.version(READER)}"
+    tokens = {"none": "none", "data": "of the data set", "read": "read from the pictures"}
+    read_by = f" by {READER} {metadata.version(READER)}" if request.ocr == "read" else ""
     return {
         "model": settings.model,
         "data": request.data.name,
         "questions": len(request.data.questions),
         "prompt": settings.prompt,
-        "ocr_tokens": sources[request.ocr],
+        "ocr_tokens": tokens[request.ocr] + read_by,
         "worked_examples": len(request.shots),
         "decoding": f"greedy, up to {settings.max_new_tokens} tokens, batch {settings.batch}",
         "dtype": settings.dtype,

@@ -8,6 +8,8 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,9 @@ def load_json(path: Path, images: Path) -> QuestionSet:
     questions = []
     for number, record in enumerate(_records(path)):
         try:
-            questions.append(_from_record(record, _opener(folder / f"{record['image_id']}.jpg")))
+            questions.append(
+                _from_record(record, partial(_open, folder / f"{record['image_id']}.jpg"))
+            )
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{path}: record {number} is not of TextVQA's form ({error!r}); it needs image_id, "
@@ -93,7 +97,7 @@ def load_jsonl(path: Path, images: Path | None) -> QuestionSet:
             record = json.loads(line)
             text, ocr_tokens = read_prompt(record["text"])
             image_id = Path(record["image"]).stem
-            opener = _opener(images / record["image"]) if images else None
+            opener = partial(_open, images / record["image"]) if images else None
             question_id = str(record["question_id"])
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
@@ -141,25 +145,20 @@ def _from_hub(name: str, split: str, rows: Any) -> QuestionSet:
             f"{', '.join(rows.column_names)}."
         )
 
-    def opener(k: int) -> Callable[[], Image.Image]:
-        return lambda: rows[k]["image"].convert("RGB")
+    def picture(k: int) -> Image.Image:
+        return rows[k]["image"].convert("RGB")
 
     records = rows.remove_columns("image")
-    questions = [_from_record(record, opener(k)) for k, record in enumerate(records)]
+    questions = [_from_record(record, partial(picture, k)) for k, record in enumerate(records)]
     return QuestionSet(f"{name}, split {split}", _numbered(name, questions))
 
 
 def _from_record(record: dict[str, Any], open_image: Callable[[], Image.Image]) -> VqaQuestion:
+    question_id, image_id, text = (str(record[k]) for k in ("question_id", "image_id", "question"))
     answers = tuple(answer for answer in record.get("answers") or () if answer)
     tokens = record.get("ocr_tokens")
-    return VqaQuestion(
-        str(record["question_id"]),
-        str(record["image_id"]),
-        str(record["question"]),
-        answers,
-        None if tokens is None else tuple(tokens),
-        open_image,
-    )
+    tokens = None if tokens is None else tuple(tokens)
+    return VqaQuestion(question_id, image_id, text, answers, tokens, open_image)
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
@@ -177,10 +176,6 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from error
-
-
-def _opener(path: Path) -> Callable[[], Image.Image]:
-    return lambda: _open(path)
 
 
 def _open(path: Path) -> Image.Image:
@@ -205,15 +200,13 @@ def _numbered(source: object, questions: list[VqaQuestion]) -> tuple[VqaQuestion
     if not questions:
         raise UsageError(f"{source} has no questions.")
     counts = Counter(question.question_id for question in questions)
-    seen: Counter[str] = Counter()
-    unique = []
-    for question in questions:
-        seen[question.question_id] += 1
-        if counts[question.question_id] > 1:
-            number = seen[question.question_id]
-            question = replace(question, question_id=f"{question.question_id}#{number}")
-        unique.append(question)
-    return tuple(unique)
+    numbers = {question_id: count(1) for question_id, n in counts.items() if n > 1}
+    return tuple(
+        replace(question, question_id=f"{question.question_id}#{next(number)}")
+        if (number := numbers.get(question.question_id))
+        else question
+        for question in questions
+    )
 
 
 def _reason(error: Exception) -> str:

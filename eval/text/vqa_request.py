@@ -14,14 +14,7 @@ from eval.text.answering import sees
 from eval.text.models import check_device, find_model
 from eval.text.scene_text import N_TRAIN, load_scene_text
 from eval.text.settings import SCENE_TEXT, TextVqaSettings
-from eval.text.vqa_data import (
-    HUB_NAMES,
-    QuestionSet,
-    VqaQuestion,
-    load_hub,
-    load_json,
-    load_jsonl,
-)
+from eval.text.vqa_data import HUB_NAMES, QuestionSet, VqaQuestion, load_hub, load_json, load_jsonl
 from eval.text.vqa_prompts import prompt_for
 
 TEXTVQA = "textvqa"
@@ -41,11 +34,8 @@ class TextVqaRequest:
     data: QuestionSet
     has_answers: bool
     shots: tuple[VqaQuestion, ...]
-    calibration: tuple[VqaQuestion, ...]  # empty where --calibrate is no number
-
-    @property
-    def n_calibration(self) -> int | None:
-        return _number(self.settings.calibrate)
+    calibration: tuple[VqaQuestion, ...]  # to watch; empty where --calibrate is no number
+    source: str | None  # what --calibrate names where it is no number
 
 
 def check_request(settings: TextVqaSettings, console: Console) -> TextVqaRequest:
@@ -65,16 +55,16 @@ def check_request(settings: TextVqaSettings, console: Console) -> TextVqaRequest
     data = _load(settings, console)
     ocr = choose_ocr(settings.ocr, is_seeing, data)
     has_answers = _has_answers(settings, data, bool(copies))
-    training = _training(settings, max(n_shots, _number(settings.calibrate) or 0), console)
+    n_watched = _n_watched(settings)
+    training = _training(settings, max(n_shots, n_watched or 0), console)
     if training:  # they must have what the questions have
         choose_ocr(ocr, is_seeing, QuestionSet("the training questions", training))
     shots = _apart(training)[:n_shots]
     if len(shots) < n_shots or not all(question.answers for question in shots):
         raise UsageError(f"--shots {n_shots}: there are fewer training questions with an answer.")
-    n_calibration = _number(settings.calibrate) or 0
     return TextVqaRequest(
         settings, dense, tuple(copies), is_seeing, ocr, data, has_answers, shots,
-        training[:n_calibration],
+        training[: n_watched or 0], settings.calibrate if n_watched is None else None,
     )  # fmt: skip
 
 
@@ -109,7 +99,7 @@ def _check_numbers(settings: TextVqaSettings) -> None:
         raise UsageError(f"--limit {settings.limit} must be at least 1; leave it out for all.")
     if min(settings.batch, settings.max_new_tokens) < 1:
         raise UsageError("--batch and --max-new-tokens must be at least 1.")
-    if min(settings.seed, settings.shots or 0, _number(settings.calibrate) or 0) < 0:
+    if min(settings.seed, settings.shots or 0, _n_watched(settings) or 0) < 0:
         raise UsageError("--seed, --shots and --calibrate N must be at least 0.")
 
 
@@ -185,16 +175,13 @@ def _training(settings: TextVqaSettings, n: int, console: Console) -> tuple[VqaQ
 
 def _apart(questions: tuple[VqaQuestion, ...]) -> tuple[VqaQuestion, ...]:
     """The first of each picture, then the rest."""
-    seen: set[str] = set()
-    first, rest = [], []
-    for question in questions:
-        (rest if question.image_id in seen else first).append(question)
-        seen.add(question.image_id)
-    return (*first, *rest)
+    first = {question.image_id: question for question in reversed(questions)}
+    return tuple(sorted(questions, key=lambda each: first[each.image_id] is not each))
 
 
-def _number(text: str | None) -> int | None:
+def _n_watched(settings: TextVqaSettings) -> int | None:
+    """N of `--calibrate N`; None where it names a source, or nothing."""
     try:
-        return int(text or "")
+        return int(settings.calibrate or "")
     except ValueError:
         return None

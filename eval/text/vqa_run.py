@@ -1,6 +1,6 @@
 """Asks every model what it has not answered yet; whatever was read or answered is kept at once."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.plan import InputStatistics
 from einsort_vla.results.log import appending, read_lines
 from eval.run.arms import Arm
-from eval.text.answering import AnsweringModel
-from eval.text.counting import counting
+from eval.run.progress import counting
+from eval.text.answering import AnsweringModel, Decoding, load_answering
 from eval.text.reader import Reader
 from eval.text.vqa_data import VqaQuestion
 
@@ -66,12 +66,7 @@ def read_pictures(
 
 
 def answer_missing(
-    arms: Sequence[Arm],
-    asked: Sequence[Asked],
-    batch: int,
-    load: Callable[[Arm], AnsweringModel],
-    log: Path,
-    console: Console,
+    arms: Sequence[Arm], asked: Sequence[Asked], decoding: Decoding, log: Path, console: Console
 ) -> dict[str, dict[str, str]]:
     """All answers, by arm and question.
 
@@ -81,11 +76,13 @@ def answer_missing(
     found = read_answers(log)
     for arm in arms:
         done = found.setdefault(arm.name, {})
-        missing = [b for b in batches(asked, batch) if any(_id(each) not in done for each in b)]
+        missing = [
+            b for b in batches(asked, decoding.batch) if any(_id(each) not in done for each in b)
+        ]
         if not missing:
             continue
         with console.status(f"Loading {arm.name}"):
-            model = load(arm)
+            model = load_answering(arm.folder, decoding)
         counted = counting(f"batches answered by {arm.name}", ["batch"] * len(missing), console)
         with counted as step, appending(log) as write:
             for together in missing:

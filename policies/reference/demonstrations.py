@@ -5,9 +5,10 @@ states are never touched. The executed action is noisy and the label is the clea
 Laskey et al. 2017, arXiv:1703.09327), so that the data holds recoveries.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,25 +26,12 @@ TAKE_OVER_FROM, TAKE_OVER_WITHIN = 10, 0.43  # control steps; share of the step 
 MISSED_GAP_M = 0.006  # fingers closed on nothing
 LOST_DISTANCE_M = 0.09  # closing this far from the target cannot end well
 MISSES_BEFORE_TAKEOVER = 12  # control steps in a row
+DISPLACEMENT_M, UNDISPLACED_SHARE = 0.05, 0.15  # of scenes from the task's own placement
 
-
-@dataclass(frozen=True)
-class SceneSpread:
-    """How far scenes go from the task's own placement."""
-
-    displacement_m: float = 0.05
-    undisplaced_share: float = 0.15
-
-
-@dataclass(frozen=True)
-class ActionNoise:
-    """Disturbance of executed actions; labels stay clean."""
-
-    burst_probability: float = 0.03  # per step while reaching or carrying
-    burst_steps: tuple[int, int] = (3, 8)
-    burst_size: tuple[float, float] = (0.3, 1.0)
-    position_std: float = 0.1
-    rotation_std: float = 0.03
+# Disturbance of executed actions; labels stay clean.
+BURST_PROBABILITY = 0.03  # per step while reaching or carrying
+BURST_STEPS, BURST_SIZE = (3, 8), (0.3, 1.0)
+POSITION_STD, ROTATION_STD = 0.1, 0.03
 
 
 class Recorder:
@@ -51,50 +39,37 @@ class Recorder:
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
-        self.pictures: list[np.ndarray] = []
-        self.look_steps: list[int] = []
-        self.states: list[np.ndarray] = []
-        self.actions: list[np.ndarray] = []
-        self.places: list[np.ndarray] = []
+        self._columns: defaultdict[str, list[Any]] = defaultdict(list)
 
     def record(self, action: np.ndarray, attention: np.ndarray, look: bool) -> None:
-        s = self._simulator
+        simulator, columns = self._simulator, self._columns
         if look:
-            self.pictures.append(np.stack([s.render(c) for c in CAMERAS]))
-            self.look_steps.append(len(self.actions))
-        self.states.append(s.proprioception())
-        self.actions.append(action.astype(np.float32))
-        self.places.append(attention.ravel().astype(np.float32))
+            columns["pictures"].append(np.stack([simulator.render(c) for c in CAMERAS]))
+            columns["look_steps"].append(len(columns["actions"]))
+        columns["states"].append(simulator.proprioception())
+        columns["actions"].append(action.astype(np.float32))
+        columns["places"].append(attention.ravel().astype(np.float32))
 
     def save(self, path: Path) -> None:
         """Write atomically: pictures (n_looks, 2, H, W, 3) uint8, the rest per step."""
+        stacked: dict[str, Any] = {name: np.stack(values) for name, values in self._columns.items()}
         with atomic_file(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(
-                file,
-                pictures=np.stack(self.pictures),
-                look_steps=np.array(self.look_steps),
-                states=np.stack(self.states),
-                actions=np.stack(self.actions),
-                places=np.stack(self.places),
-                task=self._simulator.task.language,
-            )
+            np.savez_compressed(file, task=self._simulator.task.language, **stacked)
 
 
-def random_scene(simulator: Simulator, rng: np.random.Generator, spread: SceneSpread) -> None:
+def random_scene(simulator: Simulator, rng: np.random.Generator) -> None:
     """A fresh scene at rest; never one of the stored initial states."""
     simulator.reset(rng)
     simulator.settle()
-    if rng.random() >= spread.undisplaced_share:
-        simulator.displace(rng, spread.displacement_m)
+    if rng.random() >= UNDISPLACED_SHARE:
+        simulator.displace(rng, DISPLACEMENT_M)
     simulator.settle()
 
 
-def record_expert(
-    simulator: Simulator, recorder: Recorder, rng: np.random.Generator, noise: ActionNoise
-) -> bool:
+def record_expert(simulator: Simulator, recorder: Recorder, rng: np.random.Generator) -> bool:
     """Let the expert act from the present state; True if it succeeded within the step budget."""
     expert = make_expert(simulator)
-    disturb = _Disturbance(noise, rng)
+    disturb = _Disturbance(rng)
     after_success = 0
     for step in range(simulator.protocol.steps_for(simulator.task.suite)):
         action = expert.act()
@@ -137,34 +112,28 @@ def _misses_grasp(simulator: Simulator, action: np.ndarray, expert: Expert) -> b
 
 
 class _Disturbance:
-    def __init__(self, noise: ActionNoise, rng: np.random.Generator) -> None:
-        self._noise, self._rng = noise, rng
-        self._remaining, self._direction = 0, np.zeros(3)
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng, self._remaining, self._direction = rng, 0, np.zeros(3)
 
     def __call__(self, action: np.ndarray, phase: str) -> np.ndarray:
-        noise, rng = self._noise, self._rng
-        moving = phase in ("reach", "carry")
-        if not self._remaining and moving and rng.random() < noise.burst_probability:
-            self._remaining = int(rng.integers(*noise.burst_steps))
+        rng, moving = self._rng, phase in ("reach", "carry")
+        if not self._remaining and moving and rng.random() < BURST_PROBABILITY:
+            self._remaining = int(rng.integers(*BURST_STEPS))
             direction = rng.normal(size=3)
-            self._direction = direction * rng.uniform(*noise.burst_size) / np.linalg.norm(direction)
+            self._direction = direction * rng.uniform(*BURST_SIZE) / np.linalg.norm(direction)
         disturbed = action.copy()
         if self._remaining:
             self._remaining -= 1
             disturbed[:3] = 0.3 * disturbed[:3] + self._direction
-        disturbed[:3] += rng.normal(size=3) * noise.position_std
-        disturbed[3:6] += rng.normal(size=3) * noise.rotation_std
+        disturbed[:3] += rng.normal(size=3) * POSITION_STD
+        disturbed[3:6] += rng.normal(size=3) * ROTATION_STD
         return np.clip(disturbed, -1, 1)
 
 
 def collect_task(
-    suite: str,
-    task_id: int,
-    folder: Path,
-    n: int,
-    seed: int,
+    suite: str, task_id: int, folder: Path, n: int, seed: int,
     load_policy: Callable[[], Policy] | None = None,
-) -> str:
+) -> str:  # fmt: skip
     """Write demonstrations of one task; those already in the folder are kept. Returns a summary.
 
     Without a policy: `n` successful demonstrations of the expert alone. With one: `n` scenes in
@@ -207,12 +176,12 @@ def _finished(path: Path) -> str | None:
 def _record_scene(
     simulator: Simulator, policy: Policy | None, path: Path, rng: np.random.Generator
 ) -> str:
-    random_scene(simulator, rng, SceneSpread())
+    random_scene(simulator, rng)
     if policy is not None and let_policy_act(simulator, policy, rng):
         path.with_suffix(".solved").touch()
         return "solved"
     recorder = Recorder(simulator)
-    if record_expert(simulator, recorder, rng, ActionNoise()):
+    if record_expert(simulator, recorder, rng):
         recorder.save(path)
         return "recorded"
     path.with_suffix(".failed").touch()

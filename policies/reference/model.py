@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from einsort_vla.lerobot import quiet_lerobot
+from envs.environment import STATE_KEY
 from envs.libero.benchmark import load_task, n_tasks
+from envs.libero.observation import FEATURES
 
-CAMERA_KEYS = ("observation.images.image", "observation.images.image2")
 LANGUAGE_SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<fake_token_around_image>", "<image>",
             "<global-img>", "<end_of_utterance>")  # fmt: skip
@@ -146,18 +147,18 @@ def build_policy(vlm_folder: Path, shape: Shape) -> Any:
         n_action_steps=shape.n_action_steps,
         num_steps=shape.flow_steps,
         resize_imgs_with_padding=(shape.picture_px, shape.picture_px),
-        max_state_dim=8,
-        max_action_dim=7,
+        max_state_dim=FEATURES.state_size,
+        max_action_dim=FEATURES.action_size,
         tokenizer_max_length=shape.language_tokens,
         pad_language_to="max_length",
         freeze_vision_encoder=False,
         train_expert_only=False,
         expert_width_multiplier=shape.expert_width_multiplier,
         input_features={
-            **dict.fromkeys(CAMERA_KEYS, picture),
-            "observation.state": PolicyFeature(FeatureType.STATE, (8,)),
+            **dict.fromkeys(FEATURES.pictures, picture),
+            STATE_KEY: PolicyFeature(FeatureType.STATE, (FEATURES.state_size,)),
         },
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (7,))},
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (FEATURES.action_size,))},
     )
     with quiet_lerobot():
         policy = SmolVLAPolicy(config)

@@ -72,24 +72,15 @@ def flow_loss(
         inputs_embeds=[prefix, None],
         use_cache=True,
     )
+    cache.batch_repeat_interleave(n_draws)
     target = actions.repeat_interleave(n_draws, 0)
     noise = torch.randn_like(target)
     time = model.sample_time(len(target), target.device)
     weight = time[:, None, None]
     velocity = model.denoise_step(
         pad.repeat_interleave(n_draws, 0),
-        _repeat_cache(cache, n_draws),
+        cache,
         weight * noise + (1 - weight) * target,
         time,
     )
     return (noise - target - velocity).square()
-
-
-def _repeat_cache(cache: Any, n: int) -> Any:
-    from transformers import DynamicCache
-
-    repeated = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        keys, values = (t.repeat_interleave(n, 0) for t in (layer.keys, layer.values))
-        repeated.update(keys, values, index)
-    return repeated

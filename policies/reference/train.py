@@ -23,6 +23,7 @@ from policies.reference.model import Shape, build_policy, build_vlm_folder
 from policies.reference.objective import PlaceHead, flow_loss
 
 STATE_FILE = "train_state.pt"
+STATEFUL = ("policy", "head", "ema", "optimizer")  # of a trainer, kept in the file
 
 
 @dataclass(frozen=True)
@@ -62,41 +63,27 @@ def train(
             build_vlm_folder(work / BACKBONE_FOLDER, shape)
         else:
             shutil.copytree(start / BACKBONE_FOLDER, work / BACKBONE_FOLDER, dirs_exist_ok=True)
+    task = (work, shape, settings, start)
     if n_processes == 1:
-        _Trainer(work, shape, settings, 0, 1, start).run(until)
-        return
-    port = 29500 + os.getpid() % 1000
-    spawn(_worker, (work, shape, settings, until, n_processes, start, port), n_processes)
+        _Trainer(*task).run(until)
+    else:
+        address = f"tcp://127.0.0.1:{29500 + os.getpid() % 1000}"
+        spawn(_worker, (n_processes, address, until, task), n_processes)
 
 
-def _worker(
-    rank: int,
-    work: Path,
-    shape: Shape,
-    settings: TrainSettings,
-    until: int,
-    world: int,
-    start: Path | None,
-    port: int,
-) -> None:
+def _worker(rank: int, world: int, address: str, until: int, task: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
-    _Trainer(work, shape, settings, rank, world, start).run(until)
+    _Trainer(*task, rank=rank, world=world).run(until)
     dist.barrier()
     dist.destroy_process_group()
 
 
 class _Trainer:
     def __init__(
-        self,
-        work: Path,
-        shape: Shape,
-        settings: TrainSettings,
-        rank: int,
-        world: int,
-        start: Path | None,
-    ) -> None:
+        self, work: Path, shape: Shape, settings: TrainSettings, start: Path | None, rank: int = 0,
+        world: int = 1,
+    ) -> None:  # fmt: skip
         from transformers import AutoTokenizer
 
         self.work, self.settings, self.rank, self.world = work, settings, rank, world
@@ -174,14 +161,8 @@ class _Trainer:
             parameter.grad = part.view_as(parameter)
 
     def _save(self) -> None:
-        state = {
-            "policy": self.policy.state_dict(),
-            "head": self.head.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "statistics": self.statistics,
-            "step": self.step,
-        }
+        state = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        state |= {"statistics": self.statistics, "step": self.step}
         with atomic_file(self.work / STATE_FILE) as partial:
             torch.save(state, partial)
 
@@ -198,7 +179,7 @@ class _Trainer:
         if not file.exists():
             return
         state = torch.load(file, weights_only=True, map_location=self.device)
-        for name in ("policy", "head", "ema", "optimizer"):
+        for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         # Those of the first stage stay: weights are trained to them.
         self.statistics, self.step = state["statistics"], state["step"]
@@ -213,9 +194,8 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
     """Warm-up, then a cosine to `final_share`."""
     share = 0.5 * (1 + math.cos(math.pi * min(1.0, step / settings.steps)))
     warm = min(1.0, (step + 1) / settings.warmup_steps)
-    return (
-        settings.learning_rate * warm * (settings.final_share + (1 - settings.final_share) * share)
-    )
+    final = settings.final_share
+    return settings.learning_rate * warm * (final + (1 - final) * share)
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
@@ -227,11 +207,7 @@ def _optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> torch
 
 
 def export(
-    work: Path,
-    destination: Path,
-    shape: Shape,
-    start: Path | None = None,
-    start_share: float = 0.0,
+    work: Path, destination: Path, shape: Shape, start: Path | None = None, start_share: float = 0.0
 ) -> None:
     """Write the averaged weights as an ordinary LeRobot checkpoint folder, in bfloat16.
 
@@ -249,9 +225,9 @@ def export(
     # As given: a relative path lets LeRobot's own commands load the folder from that place.
     backbone = str(destination / BACKBONE_FOLDER)
     policy.config.vlm_model_name = backbone
-    pre, post = make_pre_post_processors(
-        _with_path(policy.config, work / BACKBONE_FOLDER), dataset_stats=state["statistics"]
-    )
+    located = copy.deepcopy(policy.config)
+    located.vlm_model_name = str(work / BACKBONE_FOLDER)
+    pre, post = make_pre_post_processors(located, dataset_stats=state["statistics"])
     steps: list[Any] = list(pre.steps)
     for step in steps:
         if isinstance(step, TokenizerProcessorStep):
@@ -266,9 +242,3 @@ def _mixed(weights: dict[str, Tensor], start: Path | None, share: float) -> dict
         return weights
     before = load_policy(str(start)).module.state_dict()
     return {name: weight.lerp(before[name].to(weight), share) for name, weight in weights.items()}
-
-
-def _with_path(config: Any, vlm: Path) -> Any:
-    located = copy.deepcopy(config)
-    located.vlm_model_name = str(vlm)
-    return located

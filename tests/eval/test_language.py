@@ -26,7 +26,6 @@ from eval.run.provenance import ROOT
 from eval.text import harness, models
 from eval.text.harness import Answer, load_tasks
 from eval.text.language_command import main
-from eval.text.language_report import language_report
 from eval.text.language_request import check_disjoint, check_request
 from eval.text.language_run import ANSWERS, WINDOWS
 from eval.text.perplexity import (
@@ -37,6 +36,7 @@ from eval.text.perplexity import (
     read_text,
     score_window,
 )
+from eval.text.report import language_report
 from eval.text.settings import LOCAL, PROSE, LanguageSettings
 from eval.text.tasks import make
 from tests.results.made_up_texts import make_text_run

@@ -14,12 +14,11 @@ import pytest
 from rich.console import Console
 
 from einsort_vla.errors import EinSortError, UsageError
-from einsort_vla.results import CLOSED_LOOP, write_run
 from einsort_vla.results.report import read_report
-from eval.closed_loop.description import comparable
+from einsort_vla.results.run import CLOSED_LOOP, write_run
 from eval.closed_loop.settings import ClosedLoopSettings
 from eval.libero import main
-from eval.run.output import alone_in
+from eval.run.output import alone_in, comparable
 from eval.run.provenance import describe
 
 ROOT = Path(__file__).parents[2]

@@ -5,8 +5,8 @@ import pytest
 
 from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.report import read_report, write_report
+from eval.text.report import mean_interval, textvqa_report
 from eval.text.vqa_data import VqaQuestion
-from eval.text.vqa_report import mean_interval, textvqa_report
 from tests.results.made_up_texts import make_text_run
 
 ARMS = (

@@ -12,9 +12,8 @@ from rich.console import Console
 from einsort_vla.errors import MissingDependency
 from einsort_vla.results.episode import EpisodeRecord, Scene, episode_name
 from einsort_vla.results.run import write_run
-from eval.closed_loop.followers import Followers
+from eval.closed_loop.followers import Followers, open_tracker
 from eval.closed_loop.recording import Recording
-from eval.closed_loop.tracking import open_tracker
 from eval.closed_loop.video import FRAMES, frames_path, save_frames
 from eval.run.arms import Arm, Variant
 from tests.results.made_up import make_run

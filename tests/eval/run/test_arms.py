@@ -6,20 +6,20 @@ from rich.console import Console
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.lerobot import action_chunks, load_policy, made_up_observations
 from eval.run.arms import list_arms, make_copies, plan_copies
-from eval.run.settings import ArmSettings
+from eval.run.settings import RunSettings
 
 
 def test_only_exact_codes_multiplied_as_dense_share_episodes(reference_policy, tmp_path):
     dense = DenseFolder(reference_policy)
     for backend, exact in (("decoded", ["leader 0.3"]), ("reference", [])):
-        copies = plan_copies(dense, ArmSettings(rate="0,0.3,0.5"))
+        copies = plan_copies(dense, RunSettings(rate="0,0.3,0.5"))
         arms = list_arms(dense, copies, tmp_path, backend=backend)
         assert [arm.name for arm in arms if arm.is_exact] == exact
 
 
 def test_an_exact_policy_answers_as_the_dense_one_does(reference_policy, tmp_path):
     dense, console = DenseFolder(reference_policy), Console(quiet=True)
-    make_copies(dense, plan_copies(dense, ArmSettings(rate="0.3")), tmp_path, None, console)
+    make_copies(dense, plan_copies(dense, RunSettings(rate="0.3")), tmp_path, None, console)
     policy = load_policy(str(reference_policy))
     seen = made_up_observations(dense.config["input_features"], policy.statistics, 2)
     made = load_policy(str(tmp_path / "leader-0.3"))
