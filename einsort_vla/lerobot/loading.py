@@ -46,8 +46,8 @@ def load_policy(path_or_hub_id: str, device: str = "cpu", backend: str = "decode
         return _wrap(module.to(device).eval(), folder)
 
 
-def resolve_folder(path_or_hub_id: str, revision: str | None = None) -> Path:
-    """The local folder of a checkpoint; a hub id is fetched, in its newest revision unless named.
+def resolve_folder(path_or_hub_id: str) -> Path:
+    """The local folder of a checkpoint; a hub id is fetched.
 
     Raises:
         CheckpointError: it is neither a folder here nor a model on the hub.
@@ -59,7 +59,7 @@ def resolve_folder(path_or_hub_id: str, revision: str | None = None) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(path_or_hub_id, revision=revision))
+        return Path(snapshot_download(path_or_hub_id))
     except Exception as error:
         raise CheckpointError(
             f"{path_or_hub_id!r} is neither a folder here nor a hub model that can be reached "

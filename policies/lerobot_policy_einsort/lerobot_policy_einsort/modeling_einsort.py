@@ -18,7 +18,6 @@ from einsort_vla.codec import CompressedTensor
 from einsort_vla.families import Family, family_of, without_base_models
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import load_, without_weights
-from einsort_vla.lerobot import resolve_folder
 from lerobot_policy_einsort import configuration_einsort
 
 
@@ -47,7 +46,7 @@ class EinsortPolicy:
         Raises:
             CheckpointError: the folder is missing, damaged or does not fit the policy.
         """
-        folder = resolve_folder(str(pretrained_name_or_path), revision)
+        folder = _local(pretrained_name_or_path, revision)
         config = config or PreTrainedConfig.from_pretrained(str(folder))
         family, content = family_of(config.type), read_folder(folder)
         config.pretrained_path = folder
@@ -71,6 +70,14 @@ def _with_names_of(policy: Any, family: Family, content: Checkpoint) -> Checkpoi
     dense = {n: value for n, value in stored.items() if isinstance(value, Tensor)}
     dropped = {n: value for n, value in stored.items() if isinstance(value, str)}
     return replace(content, coded=coded, dense=dense, dropped=dropped)
+
+
+def _local(path: str | Path, revision: str | None) -> Path:
+    if Path(path).is_dir():
+        return Path(path)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(str(path), revision=revision))
 
 
 def __getattr__(name: str) -> type[PreTrainedPolicy]:
