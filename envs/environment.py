@@ -10,9 +10,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-STATE_KEY = "observation.state"
-TASK_KEY = "task"
-
 LOOKS = 10_000  # more than any episode has
 
 

@@ -4,7 +4,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from einsort_vla.lerobot import Observation
+from einsort_vla.runtime.observation import Observation
 
 
 @runtime_checkable

@@ -10,10 +10,7 @@ from safetensors.numpy import save_file
 
 from einsort_vla.atomic import atomic_file
 from einsort_vla.errors import CheckpointError, importing
-
-TASK_KEY = "task"
-Observation = dict[str, Any]
-"""LeRobot's keys: observation.images.* (H, W, 3) uint8, observation.state (n,) float, task str."""
+from einsort_vla.runtime.observation import TASK_KEY, Observation
 
 MADE_UP_TASK = "pick up the object and place it in the basket"
 _DATASET_INFO = Path("meta") / "info.json"

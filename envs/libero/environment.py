@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from einsort_vla.errors import UsageError
-from envs.environment import STATE_KEY, TASK_KEY
+from einsort_vla.runtime.observation import STATE_KEY, TASK_KEY
 from envs.libero.benchmark import load_initial_states, load_task
 from envs.libero.observation import FEATURES, PICTURE_KEYS, observe
 from envs.libero.protocol import LiberoProtocol, load_protocol

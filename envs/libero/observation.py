@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from envs.environment import STATE_KEY, TASK_KEY, Features
+from einsort_vla.runtime.observation import STATE_KEY, TASK_KEY
+from envs.environment import Features
 from envs.libero.simulator import CAMERAS, Simulator
 
 PICTURE_KEYS = dict(

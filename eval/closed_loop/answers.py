@@ -12,15 +12,16 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from einsort_vla.lerobot import Observation
+from einsort_vla.runtime.observation import Observation
 from envs.environment import look_seed
 from eval.run.arms import Variant
-from policies.lerobot_adapter import LeRobotPolicy, load
-from policies.onnx_adapter import load_onnx
+
+if TYPE_CHECKING:  # torch, which a simulator's process does without
+    from policies.lerobot_adapter import LeRobotPolicy
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,17 @@ class Answerer:
         ms = 1000 * (time.perf_counter() - started)
         return [("chunk", chunk, ms) for chunk in chunks[: len(looks)]]
 
-    def _policy(self, variant: Variant) -> LeRobotPolicy:
+    def _policy(self, variant: Variant) -> "LeRobotPolicy":
         if variant not in self._policies:
             self._policies[variant] = load_variant(variant)
         return self._policies[variant]
 
 
-def load_variant(variant: Variant) -> LeRobotPolicy:
+def load_variant(variant: Variant) -> "LeRobotPolicy":
     """The policy of a variant, run by what the variant says."""
+    from policies.lerobot_adapter import load
+    from policies.onnx_adapter import load_onnx
+
     if variant.bundle is not None:
         return load_onnx(variant.path, variant.bundle)
     return load(variant.path, variant.device, variant.backend)

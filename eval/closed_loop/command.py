@@ -34,7 +34,8 @@ from eval.closed_loop.request import ClosedLoopRequest, check_request
 from eval.closed_loop.schedule import Schedule
 from eval.closed_loop.settings import ClosedLoopSettings
 from eval.closed_loop.worker import Station
-from eval.run.arms import Arm, Copy, describe_arms, list_arms, make_copies, plan_copies
+from eval.run.arms import Arm
+from eval.run.copies import Copy, describe_arms, list_arms, make_copies, plan_copies
 from eval.run.output import describe_run, publish, run_folder
 
 POLICIES = "policies"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from einsort_vla.errors import MissingDependency
-from einsort_vla.lerobot import Observation
+from einsort_vla.runtime.observation import Observation
 
 APPLICATION = "einsort-vla"
 LOOK = "look"  # the timeline

@@ -14,11 +14,12 @@ from einsort_vla.kernels import check_available
 from einsort_vla.lerobot import resolve_folder
 from einsort_vla.results.episode import Scene
 from einsort_vla.runtime import WHOLE_CHUNK
+from einsort_vla.runtime.observation import STATE_KEY
 from envs import benchmark_of
-from envs.environment import STATE_KEY, Benchmark, EpisodeProtocol
+from envs.environment import Benchmark, EpisodeProtocol
 from eval.closed_loop.recording import import_rerun
 from eval.closed_loop.settings import REFERENCE_POLICY, ClosedLoopSettings
-from eval.run.arms import check_arms
+from eval.run.copies import check_arms
 from eval.run.provenance import ROOT
 
 MAX_DELAY_MS = 5000.0

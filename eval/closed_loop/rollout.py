@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from einsort_vla.lerobot import Observation
 from einsort_vla.results.episode import EpisodeRecord, Outcome, Scene
+from einsort_vla.runtime.observation import Observation
 from envs.environment import Environment, scene_seed
 from eval.closed_loop.motion import MotionRecorder
 from policies.protocol import Policy

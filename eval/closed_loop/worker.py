@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from einsort_vla.lerobot import Observation
 from einsort_vla.results.episode import EpisodeRecord, episode_name
+from einsort_vla.runtime.observation import Observation
 from envs.environment import Benchmark, Environment, EpisodeProtocol, environment_for
 from eval.closed_loop.answers import AskedPolicy
 from eval.closed_loop.processes import end_with_parent

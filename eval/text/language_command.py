@@ -11,7 +11,7 @@ from einsort_vla.checkpoint import file_sha256
 from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.plan import InputStatistics
 from einsort_vla.results.run import Run, read_run
-from eval.run.arms import Copy, describe_arms, list_arms, make_copies, plan_copies
+from eval.run.copies import Copy, describe_arms, list_arms, make_copies, plan_copies
 from eval.run.output import describe_run, publish, run_folder
 from eval.text.language_request import LanguageRequest, check_request
 from eval.text.language_run import is_complete, run_missing

@@ -10,7 +10,7 @@ from rich.console import Console
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import UsageError
 from einsort_vla.plan import is_statistics
-from eval.run.arms import check_arms
+from eval.run.copies import check_arms
 from eval.text.harness import load_tasks
 from eval.text.language_run import Exam, check_model, load_tokenizer
 from eval.text.models import check_device, find_model

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import CheckpointError, UsageError
-from eval.run.arms import Copy, check_arms, plan_copies
+from eval.run.copies import Copy, check_arms, plan_copies
 from eval.text.answering import sees
 from eval.text.models import check_device, find_model
 from eval.text.scene_text import N_TRAIN, load_scene_text

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from einsort_vla.lerobot import quiet_lerobot
-from envs.environment import STATE_KEY
+from einsort_vla.runtime.observation import STATE_KEY
 from envs.libero.benchmark import load_task, n_tasks
 from envs.libero.observation import FEATURES
 

@@ -6,7 +6,8 @@ It has the cameras and sizes of the reference policy, so that the whole command 
 import numpy as np
 
 from einsort_vla.errors import UsageError
-from envs.environment import STATE_KEY, TASK_KEY, EpisodeProtocol, Features
+from einsort_vla.runtime.observation import STATE_KEY, TASK_KEY
+from envs.environment import EpisodeProtocol, Features
 
 FEATURES = Features(
     ("observation.images.image", "observation.images.image2"), state_size=8, action_size=7

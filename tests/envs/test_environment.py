@@ -14,7 +14,7 @@ import envs
 from einsort_vla.errors import UsageError
 from einsort_vla.lerobot import load_observations
 from einsort_vla.results.episode import Scene
-from envs.environment import STATE_KEY, TASK_KEY
+from einsort_vla.runtime.observation import STATE_KEY, TASK_KEY
 from eval.closed_loop.calibration import collect
 from eval.closed_loop.request import check_request, find_benchmark
 from eval.closed_loop.schedule import Job

@@ -8,7 +8,8 @@ import torch
 from gymnasium import spaces
 from lerobot.envs.utils import NEW_ROLLOUT_OPTION
 
-from envs.environment import STATE_KEY, look_seed, scene_seed
+from einsort_vla.runtime.observation import STATE_KEY
+from envs.environment import look_seed, scene_seed
 from envs.libero.environment import LiberoEnv
 from envs.libero.observation import PICTURE_KEYS
 

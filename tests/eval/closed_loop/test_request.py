@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from einsort_vla.errors import UsageError
 from eval.closed_loop.crew import check_memory, needed_bytes
 from eval.closed_loop.request import read_delays
-from eval.run.arms import read_rates
+from eval.run.copies import read_rates
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.lerobot import action_chunks, load_policy, made_up_observations
-from eval.run.arms import list_arms, make_copies, plan_copies
+from eval.run.copies import list_arms, make_copies, plan_copies
 from eval.run.settings import RunSettings
 
 

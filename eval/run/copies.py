@@ -1,0 +1,212 @@
+"""The compressed copies of a run: planned from its settings, made once, described for results."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from einsort_vla.checkpoint import (
+    DenseFolder,
+    compress_folder,
+    plan_candidates,
+    read_folder,
+    weight_files,
+)
+from einsort_vla.codec import Codec, decode
+from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.plan import InputStatistics, Plan, candidates_of, check_rate
+from einsort_vla.results.arms import ArmFacts
+from eval.run.arms import DENSE, Arm, Variant, arm_name
+from eval.run.settings import RunSettings
+
+BUNDLE_SUFFIX = ".onnx"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A compressed copy of a dense model: planned, and on disk once it has been made."""
+
+    codec: Codec
+    rate: float
+    plan: Plan
+
+    @property
+    def name(self) -> str:
+        return f"{self.codec} {self.rate:g}"
+
+    def path(self, folder: Path) -> Path:
+        """Its place among the copies of a run."""
+        return folder / self.name.replace(" ", "-")
+
+
+def check_arms(settings: RunSettings) -> tuple[tuple[Codec, ...], tuple[float, ...]]:
+    """The codecs, and the rates above 0.
+
+    Raises:
+        UsageError: one of them cannot be.
+    """
+    codecs = tuple(dict.fromkeys(map(Codec.parse, settings.codec.split(","))))
+    return codecs, tuple(rate for rate in read_rates(settings.rate) if rate)
+
+
+def read_rates(text: str) -> tuple[float, ...]:
+    """`0.5`, `0,0.25,0.5`, or a series: `0,0.1,...,0.9`.
+
+    Raises:
+        UsageError: the text is no such list, or a rate is outside its range.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    try:
+        rates = _series(parts) if "..." in parts else [float(part) for part in parts]
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(
+            f"--rate {text!r} cannot be read. Give a rate such as 0.5, a list such as 0,0.25,0.5, "
+            "or a series such as 0,0.1,...,0.9."
+        ) from None
+    for rate in rates:
+        check_rate(rate)
+    return tuple(dict.fromkeys(rates))
+
+
+def _series(parts: Sequence[str]) -> list[float]:
+    first, second, dots, last = parts
+    if dots != "...":
+        raise ValueError
+    step = float(second) - float(first)
+    n = round((float(last) - float(first)) / step)
+    if n < 1 or abs(float(first) + n * step - float(last)) > 1e-9:
+        raise ValueError
+    return [round(float(first) + k * step, 10) for k in range(n + 1)]
+
+
+def plan_copies(
+    dense: DenseFolder, settings: RunSettings, calibration: InputStatistics | None = None
+) -> list[Copy]:
+    """A copy for each codec and each rate above 0; weights are read once for all rates of a codec.
+
+    Raises:
+        UsageError: a rate that a code cannot reach, or a pattern that fits no matrix.
+    """
+    codecs, rates = check_arms(settings)
+    found = [candidates_of(dense, codec, *settings.patterns) for codec in codecs if rates]
+    return [
+        Copy(own.codec, rate, plan_candidates(dense, own, rate, calibration))
+        for own in found
+        for rate in rates
+    ]
+
+
+def list_arms(
+    dense: DenseFolder,
+    copies: Sequence[Copy],
+    folder: Path,
+    delays_ms: Sequence[float] = (0.0,),
+    backend: str = "decoded",
+    device: str = "cpu",
+    runtime: str = "torch",
+) -> list[Arm]:
+    """The dense model and each copy, which is or will be in `folder`, at every delay.
+
+    With the `runtime` "onnx", ONNX Runtime runs the copies' exports.
+    """
+    variants = {DENSE: Variant(str(dense.folder), device=device)}
+    for copy in copies:
+        path = copy.path(folder)
+        bundle = _bundle(path) if runtime == "onnx" else None
+        variants[copy.name] = Variant(str(path), backend, bundle, device)
+    # Another backend adds in another order, and then the results differ in their last bits.
+    is_decoded = backend == "decoded" and runtime == "torch"
+    exact = {copy.name for copy in copies if copy.plan.is_exact and is_decoded}
+    return [
+        Arm(
+            arm_name(name, delay_ms), variant, delay_ms,
+            None if name == DENSE else arm_name(DENSE, delay_ms), name in exact,
+        )
+        for delay_ms in delays_ms
+        for name, variant in variants.items()
+    ]  # fmt: skip
+
+
+def describe_arms(copies: Sequence[Copy], arms: Sequence[Arm]) -> list[ArmFacts]:
+    """What is said of each arm; `weight_bytes` are None until its model has been made."""
+    by_name = {copy.path(Path()).name: copy for copy in copies}
+    return [_describe(by_name.get(arm.folder.name), arm) for arm in arms]
+
+
+def _describe(copy: Copy | None, arm: Arm) -> ArmFacts:
+    facts = ArmFacts(
+        name=arm.name,
+        weight_bytes=weight_bytes(arm.folder) if arm.folder.exists() else None,
+        reference=arm.reference,
+        delay_ms=arm.delay_ms,
+        shares_episodes=arm.is_exact,
+    )
+    if copy is None:
+        return facts
+    return replace(
+        facts,
+        codec=str(copy.codec),
+        rate_requested=copy.rate,
+        rate_achieved=copy.plan.rate,
+        bits_per_weight=copy.plan.bits_per_weight,
+        core_kept_fraction=copy.plan.core_kept_fraction,
+        order_bits_per_weight=copy.plan.order_bits_per_weight,
+    )
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of the weight files of a model, dense or compressed."""
+    return sum(file.stat().st_size for file in weight_files(folder))
+
+
+def make_copies(
+    dense: DenseFolder,
+    copies: Sequence[Copy],
+    folder: Path,
+    calibration: InputStatistics | None,
+    console: Console,
+    runtime: str = "torch",
+) -> None:
+    """Write all copies, and exports for the `runtime` "onnx"; what is there is used again.
+
+    Raises:
+        CheckpointError: what an earlier start has made is of another code.
+    """
+    for k, copy in enumerate(copies):
+        path = copy.path(folder)
+        with console.status(f"Compressing to {copy.name} ({k + 1} of {len(copies)})"):
+            _compress_once(copy.plan, dense, path, calibration)
+        if runtime == "onnx":
+            with console.status(f"Exporting {copy.name} to ONNX"):
+                _export_once(path, _bundle(path))
+
+
+def _bundle(path: Path) -> Path:
+    return path.with_name(path.name + BUNDLE_SUFFIX)
+
+
+def _compress_once(
+    plan: Plan, dense: DenseFolder, destination: Path, statistics: InputStatistics | None
+) -> None:
+    if not destination.exists():
+        compress_folder(dense, destination, plan, statistics)
+        if plan.is_exact:
+            _check_exact(dense, destination)
+    elif read_folder(destination).plan != plan:
+        raise CheckpointError(f"{destination} holds another code than this run asks for.")
+
+
+def _check_exact(dense: DenseFolder, destination: Path) -> None:
+    """Such a copy is not run, as it does what the dense model does: it must be that one."""
+    for name, compressed in read_folder(destination).coded.items():
+        if not torch.equal(decode(compressed), dense.get(name).float()):
+            raise CheckpointError(f"{name} in {destination} is not what {dense.folder} holds.")
+
+
+def _export_once(source: Path, destination: Path) -> None:
+    from einsort_vla.export import GraphOptions, export_bundle, find_target
+
+    if not destination.exists():
+        export_bundle(source, destination, find_target("cpu"), GraphOptions())
