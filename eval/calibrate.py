@@ -11,18 +11,8 @@ from pathlib import Path
 if not __package__:  # run as a script: see eval/libero.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from rich.console import Console
-
 from einsort_vla.cli.run import run_command
 from eval.closed_loop.settings import CalibrationSettings
 
-
-def main(settings: CalibrationSettings, console: Console) -> int:
-    """Run what is missing; observations are on disk after every episode."""
-    from eval.closed_loop.calibration import calibrate  # torch and LeRobot: not for --help
-
-    return calibrate(settings, console)
-
-
 if __name__ == "__main__":
-    run_command(CalibrationSettings, main, "eval/calibrate.py")
+    run_command(CalibrationSettings, "eval.closed_loop.calibration:calibrate", "eval/calibrate.py")

@@ -6,18 +6,8 @@ from pathlib import Path
 if not __package__:  # run as a script: the root, not eval/, else `import libero` finds this file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from rich.console import Console
-
 from einsort_vla.cli.run import run_command
 from eval.closed_loop.settings import ClosedLoopSettings
 
-
-def main(settings: ClosedLoopSettings, console: Console) -> int:
-    """Run the evaluation; 0 if every episode ended in success or failure."""
-    from eval.closed_loop.command import evaluate  # torch and LeRobot: not for --help
-
-    return evaluate(settings, console)
-
-
 if __name__ == "__main__":
-    run_command(ClosedLoopSettings, main, "eval/libero.py")
+    run_command(ClosedLoopSettings, "eval.closed_loop.command:evaluate", "eval/libero.py")

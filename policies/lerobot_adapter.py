@@ -1,7 +1,6 @@
 """LeRobot policies behind the project's policy protocol."""
 
 import time
-from collections import deque
 
 import numpy as np
 
@@ -17,13 +16,11 @@ class LeRobotPolicy:
         self.loaded, self.module = loaded, loaded.module
         self.chunk_size, self.n_action_steps = loaded.chunk_size, loaded.n_action_steps
         self.layers = count_backends(loaded.module)
-        self._queue: deque[np.ndarray] = deque()
         self._seed = self._n_chunks = 0
         self.last_chunk_ms = 0.0
 
     def reset(self, seed: int) -> None:
         self.module.reset()
-        self._queue.clear()
         self._seed, self._n_chunks = seed, 0
 
     def predict_action_chunk(self, observation: Observation) -> np.ndarray:
@@ -37,11 +34,6 @@ class LeRobotPolicy:
         self.last_chunk_ms = 1000 * (time.perf_counter() - started)
         self._n_chunks += 1
         return chunk
-
-    def select_action(self, observation: Observation) -> np.ndarray:
-        if not self._queue:
-            self._queue.extend(self.predict_action_chunk(observation)[: self.n_action_steps])
-        return self._queue.popleft()
 
 
 def load(path_or_hub_id: str, device: str = "cpu", backend: str = "decoded") -> LeRobotPolicy:

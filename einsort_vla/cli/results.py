@@ -46,7 +46,7 @@ class Report:
             from einsort_vla.checkpoint.card import CARD, write_results
 
             write_results(self.card, text)
-            console.print(f"Model card: {self.card / CARD}", highlight=False, soft_wrap=True)
+            console.print(f"Model card: {self.card / CARD}", soft_wrap=True)
         return code
 
 
@@ -102,7 +102,7 @@ def _write_pages(folder: Path, sources: "Sources", console: Console) -> int:
         return _tell(run.report, folder, console)
     write_joined(sources, folder)
     print_joined(sources, console)
-    console.print(f"Report: {folder / PAGE}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {folder / PAGE}", soft_wrap=True)
     return INCOMPLETE if sources.unfinished else 0
 
 
@@ -121,5 +121,5 @@ def _tell(report: "Found", folder: Path, console: Console) -> int:
     from einsort_vla.results.summary import print_report
 
     print_report(report, console)
-    console.print(f"Report: {folder / PAGE}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {folder / PAGE}", soft_wrap=True)
     return 0 if report.complete else INCOMPLETE

@@ -1,5 +1,6 @@
 """What every command shares: parsing, one-line errors, exit codes."""
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -14,17 +15,21 @@ INCOMPLETE, MISUSE = 1, 2  # a stated gate failed or work is left; a request tha
 PIPE_WIDTH = 160  # columns of tables that go to a file or pipe
 
 
-def run_command(settings: Any, main: Callable[[Any, Any], int], name: str) -> None:
+def run_command(settings: Any, main: str | Callable[[Any, Any], int], name: str) -> None:
     """Parse the command line into `settings`, run `main(settings, console)`, exit.
 
+    As a text, `module:function`, it is imported after parsing: `--help` needs none of its imports.
     Exit code 0: done; 1: a stated gate failed or the run is incomplete; 2: misuse. An error a user
     can repair is printed as one message without a traceback.
     """
-    parsed = tyro.cli(settings, prog=name)
     width = None if sys.stdout.isatty() else PIPE_WIDTH
-    console = Console(width=width, highlight=False)
     try:
-        sys.exit(main(parsed, console))
+        parsed = tyro.cli(settings, prog=name)
+        run: Any = main
+        if isinstance(main, str):
+            module, _, function = main.partition(":")
+            run = getattr(importlib.import_module(module), function)
+        sys.exit(run(parsed, Console(width=width, highlight=False)))
     except EinSortError as error:
         kind = "Missing" if isinstance(error, MissingDependency) else "Error"
         print(f"{kind}: {error}", file=sys.stderr)

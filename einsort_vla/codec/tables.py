@@ -1,7 +1,7 @@
 """Look-up tables of the `leader` form: shipped constants and the companded grid.
 
 A table of window w = s + b holds 2^w slices of d magnitudes, for weights of unit variance. The
-shipped ones are made by `python -m einsort_vla.codec.lloyd`.
+shipped ones are made by `python -m benchmarks.make_tables`.
 """
 
 import functools

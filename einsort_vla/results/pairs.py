@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from einsort_vla.results.episode import EpisodeRecord
 from einsort_vla.results.measures import Estimate
 from einsort_vla.results.motion import METRICS, Metric, Motion
-from einsort_vla.results.statistics import N_RESAMPLES, Interval, PairCounts
+from einsort_vla.results.statistics import PairCounts, bootstrap_interval
 
 
 @dataclass(frozen=True)
@@ -97,20 +96,6 @@ def _compare(moved: Sequence[tuple[Motion, Motion]], metric: Metric) -> Estimate
     changes = values[:, 1] - values[:, 0]
     if not len(changes):
         return None
-    bounds = _mean_interval(changes)
+    bounds = bootstrap_interval((changes,))
     interval = (back(bounds[0]), back(bounds[1])) if bounds else None
     return Estimate.of(back(changes.mean()), interval, len(changes))
-
-
-def _mean_interval(values: np.ndarray) -> Interval | None:
-    """Percentile bootstrap of a mean."""
-    if len(values) < 2:
-        return None
-    found = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=N_RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(found.low), float(found.high)

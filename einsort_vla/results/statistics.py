@@ -5,9 +5,9 @@ are two-sided, of 95 % unless said otherwise. What is not defined, as with no tr
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from scipy.optimize import brentq
@@ -149,21 +149,38 @@ def mcnemar_p(counts: PairCounts) -> float | None:
     return float(binomtest(counts.only_arm, counts.discordant).pvalue)
 
 
-def clustered_bootstrap(task_pairs: Sequence[PairCounts], seed: int = 0) -> Interval | None:
+def bootstrap_interval(
+    data: Sequence[Any], statistic: Callable[..., Any] = np.mean, seed: int = 0
+) -> Interval | None:
+    """Percentile interval of a statistic of samples of one length, resampled together.
+
+    Args:
+        data: samples, (n,) each.
+        statistic: of the samples along `axis`.
+        seed: of the resampling.
+
+    Returns:
+        None for fewer than two.
+    """
+    if len(data[0]) < 2:
+        return None
+    found = bootstrap(
+        data, statistic, paired=len(data) > 1, n_resamples=N_RESAMPLES, method="percentile",
+        batch=200, rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return float(found.low), float(found.high)
+
+
+def ratio_of_sums(numbers: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
+    """For `bootstrap_interval`: all numbers over all that they were counted on."""
+    return numbers.sum(axis) / counts.sum(axis)
+
+
+def clustered_bootstrap(task_pairs: Sequence[PairCounts]) -> Interval | None:
     """Percentile interval of the difference with whole tasks resampled, as for other tasks alike.
 
     None for fewer than two tasks with pairs.
     """
     tasks = [task for task in task_pairs if task.n]
-    if len(tasks) < 2:
-        return None
     differences = [task.only_arm - task.only_reference for task in tasks]
-    found = bootstrap(
-        (differences, [task.n for task in tasks]),
-        lambda difference, n, axis: difference.sum(axis) / n.sum(axis),
-        paired=True,
-        n_resamples=N_RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    return bootstrap_interval((differences, [task.n for task in tasks]), ratio_of_sums)

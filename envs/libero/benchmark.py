@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from einsort_vla.errors import MissingDependency, UsageError, unknown_name
+from einsort_vla.errors import MissingDependency, UsageError, importing, unknown_name
 
 _GL_LIBRARY = {"osmesa": ("OSMesa", "libosmesa6"), "egl": ("EGL", "libegl1")}
 
@@ -47,13 +47,9 @@ def prepare_gl() -> None:
 @functools.cache
 def _suites() -> dict[str, Any]:
     prepare_gl()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            from libero.libero import benchmark
-    except ImportError as error:
-        raise MissingDependency(
-            f"LIBERO cannot be imported ({error}). Install it with: uv sync --extra libero"
-        ) from error
+    install = importing("LIBERO cannot be imported", "Install it with: uv sync --extra libero")
+    with install, contextlib.redirect_stdout(io.StringIO()):
+        from libero.libero import benchmark
     return benchmark.get_benchmark_dict()
 
 

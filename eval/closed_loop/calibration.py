@@ -67,7 +67,6 @@ def calibrate(settings: CalibrationSettings, console: Console) -> int:
         f"{settings.output / STATISTICS}: inputs of {len(names)} layers at {len(observations)} "
         f"looks of {len(files)} episodes. Use it: "
         f"eval/libero.py --rate 0.875 --calibrate {settings.output / STATISTICS}",
-        highlight=False,
         soft_wrap=True,
     )
     return 0

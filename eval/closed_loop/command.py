@@ -114,7 +114,6 @@ def _complete(
     if exact := [arm.name for arm in arms if arm.is_exact]:
         console.print(
             f"{', '.join(exact)}: the dense weights bit for bit; the dense arm's episodes count.",
-            highlight=False,
         )
     run, made = read_run(output), tuple(describe_arms(copies, arms))  # now with bytes
     assert run.design
@@ -144,7 +143,6 @@ def _advise(copies: Sequence[Copy], calibration: InputStatistics | None, console
             f"Note: {bits:.1f} bits a weight without --calibrate. On the reference policy, "
             f"calibration makes the difference below {CALIBRATE_BELOW_BITS} bits: "
             "python eval/calibrate.py --output DIR",
-            highlight=False,
         )
 
 

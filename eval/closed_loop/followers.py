@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 
 from rich.console import Console
 
-from einsort_vla.errors import MissingDependency
+from einsort_vla.errors import importing
 from einsort_vla.results.episode import EpisodeRecord
 from einsort_vla.results.pairs import match
 from einsort_vla.results.run import VIDEOS, read_run
@@ -69,7 +69,7 @@ class Followers:
         """Take one finished episode."""
         self._records.append(record)
         if record.error:
-            self._console.print(f"{record.key}: {record.error}", highlight=False)
+            self._console.print(f"{record.key}: {record.error}")
         n = Counter(each.arm for each in self._records)
         won = Counter(each.arm for each in self._records if each.is_success)
         self._step("episode", ", ".join(f"{arm} {won[arm]}/{n[arm]}" for arm in n))
@@ -111,7 +111,6 @@ class Followers:
                 self._decided.append(name)
                 self._console.print(
                     f"{name}: {verdict} after {len(pairs)} pairs; no further episodes of it.",
-                    highlight=False,
                 )
 
 
@@ -123,10 +122,6 @@ def open_tracker(name: str | None, output: Path) -> Tracker | None:
     """
     if name is None:
         return None
-    try:
+    with importing(f"--track {name} needs {name}", f"pip install 'einsort-vla[{name}]'"):
         module = importlib.import_module(name)
-    except ImportError as error:
-        raise MissingDependency(
-            f"--track {name} needs {name}: pip install 'einsort-vla[{name}]'"
-        ) from error
     return module.init(project=PROJECT, name=output.name, config=asdict(read_run(output)))

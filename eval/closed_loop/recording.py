@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from einsort_vla.errors import MissingDependency
+from einsort_vla.errors import importing
 from einsort_vla.runtime.observation import Observation
 
 APPLICATION = "einsort-vla"
@@ -48,8 +48,6 @@ def import_rerun() -> Any:
     Raises:
         MissingDependency: it is not installed.
     """
-    try:
+    with importing("--record needs rerun", "pip install 'einsort-vla[rerun]'"):
         import rerun
-    except ImportError as error:
-        raise MissingDependency("--record needs rerun: pip install 'einsort-vla[rerun]'") from error
     return rerun

@@ -69,7 +69,7 @@ def publish(report: Report, output: Path, console: Console) -> int:
     write_report(report, output)
     write_pages(report, output)
     print_report(report, console)
-    console.print(f"Report: {output / PAGE}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {output / PAGE}", soft_wrap=True)
     return 0 if report.complete else INCOMPLETE
 
 

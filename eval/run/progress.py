@@ -49,7 +49,7 @@ def counting(
             bar.update(task, advance=1, description=text)
             n_done = n_total - left.total()
             if not console.is_terminal and n_done % every == 0:
-                console.print(f"{n_done}/{n_total} {what}, {text}", highlight=False)
+                console.print(f"{n_done}/{n_total} {what}, {text}")
 
         yield step
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from einsort_vla.errors import CheckpointError, MissingDependency
+from einsort_vla.errors import CheckpointError, importing
 
 Shot = tuple[str, str]
 
@@ -184,12 +184,8 @@ def sees(folder: Path) -> bool:
         CheckpointError: the installed Transformers knows no such model that answers.
         MissingDependency: transformers is not installed.
     """
-    try:
+    with importing("transformers cannot be imported", "pip install 'einsort-vla[transformers]'"):
         import transformers
-    except ImportError as error:
-        raise MissingDependency(
-            f"transformers cannot be imported ({error}): pip install 'einsort-vla[transformers]'"
-        ) from error
     from transformers.models.auto import modeling_auto
 
     config = _load(transformers.AutoConfig, folder)

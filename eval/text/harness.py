@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
+from einsort_vla.errors import CheckpointError, UsageError, importing
 from eval.text.settings import LOCAL
 
 FOLDER = Path(__file__).parent / "tasks"
@@ -86,13 +86,9 @@ def load_tasks(names: Sequence[str]) -> list[Questions]:
 
 def _manager(with_own_only: bool) -> Any:
     """The harness's list of tasks; reading its 14,000 files takes it 15 s."""
-    try:
+    fix = "pip install 'einsort-vla[language]', or give --tasks none."
+    with importing("--tasks needs lm-evaluation-harness", fix):
         from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise MissingDependency(
-            f"--tasks needs lm-evaluation-harness ({error}): "
-            "pip install 'einsort-vla[language]', or give --tasks none."
-        ) from error
     return TaskManager(include_defaults=not with_own_only)
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
+from einsort_vla.errors import CheckpointError, UsageError, importing
 from einsort_vla.results.measures import Estimate
-from einsort_vla.results.statistics import N_RESAMPLES
+from einsort_vla.results.statistics import bootstrap_interval, ratio_of_sums
 from eval.run.provenance import ROOT
 from eval.text.settings import PROSE
 
@@ -75,12 +74,8 @@ def read_text(text: str) -> Text:
 
 
 def _from_hub(name: str, config: str | None, split: str, column: str) -> str:
-    try:
+    with importing("a hub data set needs `datasets`", "pip install 'einsort-vla[language]'"):
         from datasets import load_dataset
-    except ImportError as error:
-        raise MissingDependency(
-            f"a hub data set needs `datasets` ({error}): pip install 'einsort-vla[language]'"
-        ) from error
     try:
         rows: Any = load_dataset(name, config, split=split)
         return "\n\n".join(rows[column])
@@ -160,14 +155,6 @@ def perplexity_ratio(scores: Sequence[WindowScore], reference: Sequence[WindowSc
 def _exp_mean(sums: Sequence[float], scores: Sequence[WindowScore]) -> Estimate:
     n_tokens = [score.n_tokens for score in scores]
     value = float(np.exp(np.sum(sums) / np.sum(n_tokens)))
-    if len(sums) < 2:
-        return Estimate(value, None, None, sum(n_tokens))
-    found = bootstrap(
-        (sums, n_tokens),
-        lambda nll, n, axis: np.exp(nll.sum(axis) / n.sum(axis)),
-        paired=True,
-        n_resamples=N_RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Estimate(value, float(found.low), float(found.high), sum(n_tokens))
+    logarithms = bootstrap_interval((sums, n_tokens), ratio_of_sums)
+    bounds = logarithms and (float(np.exp(logarithms[0])), float(np.exp(logarithms[1])))
+    return Estimate.of(value, bounds, sum(n_tokens))

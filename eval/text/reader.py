@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from einsort_vla.errors import MissingDependency
+from einsort_vla.errors import importing
 
 PACKAGE = "rapidocr-onnxruntime"
 
@@ -21,14 +21,11 @@ class Reader:
     """
 
     def __init__(self, n_threads: int = 1) -> None:
-        try:
+        fix = (
+            f"pip install {PACKAGE}. Or give questions that have OCR tokens, or a model that sees."
+        )
+        with importing(f"pictures are read by {PACKAGE}, which cannot be imported", fix):
             from rapidocr_onnxruntime import RapidOCR
-        except ImportError as error:
-            raise MissingDependency(
-                f"pictures are read by {PACKAGE}, which cannot be imported ({error}): "
-                f"pip install {PACKAGE}. Or give questions that have OCR tokens, or a model that "
-                "sees."
-            ) from error
         self._engine: Any = RapidOCR(intra_op_num_threads=n_threads)
 
     def read(self, image: Image.Image) -> tuple[str, ...]:

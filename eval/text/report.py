@@ -7,13 +7,18 @@ from operator import eq
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.measures import Estimate, Measure
 from einsort_vla.results.report import Report
 from einsort_vla.results.run import Run
-from einsort_vla.results.statistics import N_RESAMPLES, PairCounts, tango, wilson
+from einsort_vla.results.statistics import (
+    N_RESAMPLES,
+    PairCounts,
+    bootstrap_interval,
+    tango,
+    wilson,
+)
 from einsort_vla.results.verdict import state
 from eval.run.arms import DENSE
 from eval.text.harness import Answer
@@ -166,13 +171,7 @@ def textvqa_report(
 def mean_interval(values: np.ndarray, seed: int) -> Estimate:
     """Mean of (n,) values with its bootstrap interval; of fewer than two, without."""
     mean = float(values.mean()) if len(values) else 0.0
-    if len(values) < 2:
-        return Estimate(mean, None, None, len(values))
-    rng = np.random.default_rng(seed)
-    found = bootstrap(
-        (values,), np.mean, n_resamples=N_RESAMPLES, method="percentile", batch=200, rng=rng
-    ).confidence_interval
-    return Estimate(mean, float(found.low), float(found.high), len(values))
+    return Estimate.of(mean, bootstrap_interval((values,), seed=seed), len(values))
 
 
 def _accuracy(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from einsort_vla.errors import MissingDependency
+from einsort_vla.errors import importing
 from eval.text.scene_signs import Look
 
 SIZE_PX = 640
@@ -123,12 +123,8 @@ def load_backgrounds() -> list[Background]:
     Raises:
         MissingDependency: scikit-learn, whose photographs are used, is not installed.
     """
-    try:
+    with importing("the photographs of scikit-learn are needed", "pip install scikit-learn"):
         import sklearn.datasets
-    except ImportError as error:
-        raise MissingDependency(
-            f"the photographs of scikit-learn are needed ({error}): pip install scikit-learn"
-        ) from error
     photographs = Path(sklearn.datasets.__file__).parent / "images"
     frames = [
         Background(f"{f.suite} task {f.task_id}, {f.camera}", _open(FOLDER / f.file_name), f.places)

@@ -33,7 +33,7 @@ def main(settings: TextVqaSettings, console: Console) -> int:
     request = check_request(settings, console)
     with run_folder(TEXTVQA, settings, lambda _: _describe(request)) as output:
         for note in request.data.notes:
-            console.print(note, highlight=False)
+            console.print(note)
         return _evaluate(request, output, console)
 
 

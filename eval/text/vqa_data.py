@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
+from einsort_vla.errors import CheckpointError, UsageError, importing
 from eval.text.vqa_prompts import read_prompt
 
 HUB_NAMES = ("lmms-lab/textvqa", "lmms-lab-encoder/textvqa")  # the same data under two owners
@@ -117,12 +117,8 @@ def load_hub(names: Iterable[str], split: str) -> QuestionSet:
         CheckpointError: none can be reached, all are gated, or the columns are others.
         MissingDependency: datasets is not installed.
     """
-    try:
+    with importing("datasets cannot be imported", "pip install datasets"):
         from datasets import load_dataset
-    except ImportError as error:
-        raise MissingDependency(
-            f"datasets cannot be imported ({error}): pip install datasets"
-        ) from error
     failures: dict[str, Exception] = {}
     for name in names:
         try:

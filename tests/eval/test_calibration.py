@@ -17,8 +17,8 @@ from einsort_vla.lerobot import (
     save_observations,
 )
 from einsort_vla.plan import InputStatistics
-from eval.calibrate import main
 from eval.closed_loop.calibration import STATISTICS, Recorder
+from eval.closed_loop.calibration import calibrate as main
 from eval.closed_loop.settings import CalibrationSettings
 
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from einsort_vla.errors import EinSortError, UsageError
 from einsort_vla.results.report import read_report
 from einsort_vla.results.run import CLOSED_LOOP, write_run
+from eval.closed_loop.command import evaluate as main
 from eval.closed_loop.settings import ClosedLoopSettings
-from eval.libero import main
 from eval.run.output import alone_in, comparable
 from eval.run.provenance import describe
 
@@ -41,7 +41,7 @@ def command(*arguments):
         ({"rate": "0.5", "episodes": 51}, "stores 50 initial states.* ask for 0 to 50"),
         ({"rate": "0.5", "episodes": 11, "first_state": 40}, "ask for 40 to 50"),
         ({"rate": "0.5", "episodes": 0}, "at least 1"),
-        ({"rate": "0.1,0.5,..."}, "no series such as"),
+        ({"rate": "0.1,0.5,..."}, "or a series such as"),
         ({"rate": "0.5", "codec": "leader,scaler"}, "Did you mean 'scalar'"),
         ({"rate": "0.5", "latency": "soon"}, "neither milliseconds nor a receipt"),
         ({"rate": "0.5", "protocol": "openpy"}, "Did you mean 'openpi'"),

@@ -27,8 +27,8 @@ from einsort_vla.results.page import command_of, page_text, write_pages
 from einsort_vla.results.report import Percentiles, read_report
 from einsort_vla.results.summary import print_report
 from einsort_vla.results.videos import MAX_BYTES, choose_films
-from eval.closed_loop.description import comparable
 from eval.closed_loop.settings import ClosedLoopSettings
+from eval.run.output import comparable
 from tests.results.made_up import change_design, make_records, make_run, write_run
 
 VOID = {"meta", "br", "link", "img", "input", "hr", "source"}

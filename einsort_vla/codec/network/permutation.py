@@ -20,11 +20,6 @@ DIGITS_AT_ONCE = 64  # Lehmer digits that share one whole number of bits
 _CHUNK = 512  # of the list that a Lehmer code is read into
 
 
-def permutation_bits(n: int) -> int:
-    """ceil(log2 n!): the least that tells one order of n entries from all others."""
-    return math.ceil(log2_factorial(n)) if n > 1 else 0
-
-
 def log2_factorial(n: int) -> float:
     """log2 n!, from the log-gamma function."""
     return math.lgamma(n + 1) / math.log(2)

@@ -1,6 +1,6 @@
 """Makes the shipped tables: annealed Lloyd iterations through the search, on Gaussian data.
 
-Run as `python -m einsort_vla.codec.lloyd`; seeds are fixed, test data are not training data. Tables
+Run as `python -m benchmarks.make_tables`; seeds are fixed, test data are not training data. Tables
 that are done are kept in the work file, so that an interrupted run goes on.
 """
 
