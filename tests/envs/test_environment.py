@@ -99,15 +99,16 @@ from rich.console import Console
 import envs
 envs.BENCHMARKS["point"] = "point"
 from eval import calibrate, libero
-assert "torch" not in sys.modules  # --help answers at once
 from eval.closed_loop import worker
 from eval.closed_loop.settings import ClosedLoopSettings
 
-assert not {"gymnasium", "lerobot"} & sys.modules.keys()  # LeRobot itself imports gymnasium
+# --help answers at once, and a simulator's process holds no more than it needs.
+assert not {"torch", "gymnasium", "lerobot", "scipy"} & sys.modules.keys()
+from eval.closed_loop.command import evaluate
 settings = ClosedLoopSettings(
     "0", suite="point_space", tasks="0", workers=1, output=Path(sys.argv[1])
 )
-assert libero.main(settings, Console()) == 0
+assert evaluate(settings, Console()) == 0
 """
 
 
