@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 import transformers
 
 from einsort_vla.checkpoint import read_folder
-from einsort_vla.codec import decode
+from einsort_vla.codec import Codec, decode
 from einsort_vla.errors import CheckpointError
 from einsort_vla.huggingface import EinSortConfig
 from einsort_vla.layers import CompressedLinear
@@ -113,6 +113,8 @@ def test_compressed_on_disk_and_loaded_by_transformers(build, tmp_path):
     linear = {n for n, m in model.named_modules() if type(m) is torch.nn.Linear}
     assert linear - coded.keys() == {"lm_head"}
     assert len(made.plan.tensors) == len(coded)
+    assert made.plan.codec == Codec("leader")  # as it was asked for, though all are rotated
+    assert all(layer.compressed.spec.rotated for layer in coded.values())
     for name, tensor in model.state_dict().items():
         if name.removesuffix(".weight") not in coded:
             assert torch.equal(loaded.state_dict()[name], tensor), name
