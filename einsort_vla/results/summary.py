@@ -76,7 +76,10 @@ def _new(corner: str, *headings: str) -> Drawn:
 
 def _backends(loop: ClosedLoop) -> Iterator[str]:
     """What computed the coded layers: one sentence for arms that agree."""
-    mixes = dict.fromkeys(tuple(arm.coded_layers.items()) for arm in loop.arms.values())
-    for mix in filter(None, mixes):
+    arms_by_mix: dict[tuple[tuple[str, int], ...], list[str]] = {}
+    for name, arm in loop.arms.items():
+        if mix := tuple(arm.coded_layers.items()):
+            arms_by_mix.setdefault(mix, []).append(name)
+    for mix, arms in arms_by_mix.items():
         told = wording.listed([f"{n} ran on the backend {name}" for name, n in mix])
-        yield f"Coded layers: {told}."
+        yield f"Coded layers of {wording.listed(arms)}: {told}."
