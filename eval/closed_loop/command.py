@@ -121,10 +121,10 @@ def _complete(
     write_run(output, run)
     done = _run(request, [arm for arm in arms if not arm.is_exact], output, console)
     report = build_report(run, read_episodes(output / LOG))
+    code = publish(report, output, console)
     for arm in arms:
         if arm.reference and not arm.delay_ms and report.complete:
             write_results(arm.folder, card_text(report, arm.name))
-    code = publish(report, output, console)
     return code if done else INCOMPLETE
 
 

@@ -132,7 +132,7 @@ def list_arms(
 def describe_arms(copies: Sequence[Copy], arms: Sequence[Arm]) -> list[ArmFacts]:
     """What is said of each arm; `weight_bytes` are None until its model has been made."""
     by_name = {copy.path(Path()).name: copy for copy in copies}
-    return [_describe(by_name.get(arm.folder.name), arm) for arm in arms]
+    return [_describe(by_name[arm.folder.name] if arm.reference else None, arm) for arm in arms]
 
 
 def _describe(copy: Copy | None, arm: Arm) -> ArmFacts:

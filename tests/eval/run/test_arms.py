@@ -5,7 +5,7 @@ from rich.console import Console
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.lerobot import action_chunks, load_policy, made_up_observations
-from eval.run.copies import list_arms, make_copies, plan_copies
+from eval.run.copies import describe_arms, list_arms, make_copies, plan_copies
 from eval.run.settings import RunSettings
 
 
@@ -24,3 +24,10 @@ def test_an_exact_policy_answers_as_the_dense_one_does(reference_policy, tmp_pat
     seen = made_up_observations(dense.config["input_features"], policy.statistics, 2)
     made = load_policy(str(tmp_path / "leader-0.3"))
     assert np.array_equal(action_chunks(policy, seen), action_chunks(made, seen))
+
+
+def test_a_dense_folder_named_like_a_copy_stays_dense(tiny_policy_folder, tmp_path):
+    dense = DenseFolder(tiny_policy_folder.rename(tmp_path / "leader-0.5"))
+    copies = plan_copies(dense, RunSettings(rate="0.5"))
+    facts = describe_arms(copies, list_arms(dense, copies, tmp_path / "copies"))
+    assert [(arm.codec, arm.rate_requested) for arm in facts] == [(None, 0.0), ("leader", 0.5)]
