@@ -1,4 +1,7 @@
-"""Files and folders that are whole or not there, whatever stops the writer."""
+"""Files and folders that are whole or not there, whatever stops the writer.
+
+A writer that is killed leaves what it had under a hidden name, `.NAME.XXXXXXXX.partial`, beside it.
+"""
 
 import os
 import secrets
@@ -8,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from einsort_vla.errors import CheckpointError, EinSortError
+
+PARTIAL = ".partial"  # the end of a name that is not finished
 
 
 def check_new(path: Path) -> None:
@@ -71,7 +76,7 @@ def resumable_folder(path: Path) -> Iterator[Path]:
         CheckpointError: `path` exists already, before or after.
     """
     check_new(path)
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(path.name + PARTIAL)
     partial.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
@@ -83,7 +88,7 @@ def resumable_folder(path: Path) -> Iterator[Path]:
 
 def _beside(path: Path) -> Path:
     """No other writer has the same name."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
 
 
 def _take_place(folder: Path, path: Path) -> None:
@@ -101,5 +106,8 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some disks keep the names in folders by themselves, and refuse
+            raise
     finally:
         os.close(descriptor)

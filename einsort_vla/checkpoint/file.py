@@ -45,10 +45,13 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     dense = {name: (t.dtype, tuple(t.shape)) for name, t in checkpoint.dense.items()}
     with atomic_file(path) as partial:
         writer = FileWriter(partial, layout(checkpoint.plan, dense), metadata(checkpoint))
-        for name, compressed in checkpoint.coded.items():
-            writer.write(parts_by_name(name, compressed))
-        writer.write(checkpoint.dense)
-        writer.finish()
+        try:
+            for name, compressed in checkpoint.coded.items():
+                writer.write(parts_by_name(name, compressed))
+            writer.write(checkpoint.dense)
+            writer.finish()
+        finally:
+            writer.discard()
 
 
 def layout(plan: Plan, dense: Layout) -> Layout:

@@ -73,6 +73,10 @@ class FileWriter:
             raise _no_room(self._path, error) from error
         self.done |= tensors.keys()
 
+    def discard(self) -> None:
+        """Drop the journal: the file will not be gone on with."""
+        self._journal.unlink(missing_ok=True)
+
     def finish(self) -> None:
         """Check that nothing is missing, and drop the journal.
 

@@ -7,6 +7,7 @@ import cv2
 import imageio.v2 as imageio
 import numpy as np
 
+from einsort_vla.atomic import atomic_file
 from einsort_vla.results.episode import Scene, episode_name
 
 LABEL_HEIGHT_PX = 16
@@ -22,7 +23,8 @@ def frames_path(folder: Path, name: str) -> Path:
 def save_frames(path: Path, frames: list[np.ndarray]) -> None:
     """(H, W, 3) uint8 each."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, frames=np.stack(frames))
+    with atomic_file(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, frames=np.stack(frames))
 
 
 def film_scene(folder: Path, scene: Scene, reference: str, arm: str, fps: float) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from einsort_vla.atomic import PARTIAL
 from einsort_vla.checkpoint import file_sha256
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import UsageError
@@ -88,7 +89,7 @@ def _prepare(output: Path, config: Mapping[str, Any], resume: bool) -> None:
         return
     if resume:
         raise UsageError(f"there is no run to resume in {output}.")
-    if output.exists() and any(output.iterdir()):
+    if output.exists() and any(path.suffix != PARTIAL for path in output.iterdir()):
         raise UsageError(f"{output} is not empty and holds no run. Use another --output.")
     output.mkdir(parents=True, exist_ok=True)
 
