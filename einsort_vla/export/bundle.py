@@ -16,7 +16,7 @@ import torch
 import einsort_vla
 from einsort_vla.atomic import atomic_folder, check_new
 from einsort_vla.checkpoint import WEIGHTS, file_sha256, is_compressed, read_config, read_folder
-from einsort_vla.codec import Leader
+from einsort_vla.checkpoint.source import policy_type
 from einsort_vla.errors import UsageError
 from einsort_vla.export.graphs import write_graphs
 from einsort_vla.export.linear import OPERATORS
@@ -79,7 +79,7 @@ def export_bundle(
     """
     check_new(out)
     config = read_config(source)
-    export, plan = export_of(config.get("type", "of Transformers")), _plan_facts(source, config)
+    export, plan = export_of(policy_type(source, config)), _plan_facts(source, config)
     precision = None if target.capability is None else _precision(options, export, config["type"])
     with atomic_folder(out) as partial:
         (partial / GRAPHS).mkdir()
@@ -178,10 +178,10 @@ def _plan_facts(source: Path, config: dict[str, Any]) -> dict[str, Any]:
     if not is_compressed(config):
         raise UsageError(f"{source} is not compressed. First: einsort-vla compress {source} DIR")
     content = read_folder(source)
-    if content.plan.codec.form != Leader.form:
+    if content.plan.codec.form not in OPERATORS:
         raise UsageError(
-            f"{source} is in the form {content.plan.codec.form!r}; kernels compute on `leader` "
-            "only. Compress with --codec leader."
+            f"{source} is in the form {content.plan.codec.form!r}, which is not exported. "
+            f"Compress with --codec {' or '.join(OPERATORS)}."
         )
     other = [n for n, c in content.coded.items() if c.spec.form not in OPERATORS]
     return {

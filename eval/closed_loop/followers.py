@@ -1,6 +1,5 @@
 """What follows a run as its episodes end: progress, videos, trackers, and the end of an arm."""
 
-import importlib
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -10,11 +9,11 @@ from typing import Any, Protocol, Self
 
 from rich.console import Console
 
-from einsort_vla.errors import importing
 from einsort_vla.results.episode import EpisodeRecord
 from einsort_vla.results.pairs import match
 from einsort_vla.results.run import VIDEOS, read_run
 from einsort_vla.results.sequential import decided
+from eval.closed_loop.recording import import_tracker
 from eval.closed_loop.request import ClosedLoopRequest
 from eval.closed_loop.video import FRAMES, film_scene
 from eval.run.arms import Arm
@@ -122,6 +121,5 @@ def open_tracker(name: str | None, output: Path) -> Tracker | None:
     """
     if name is None:
         return None
-    with importing(f"--track {name} needs {name}", f"pip install 'einsort-vla[{name}]'"):
-        module = importlib.import_module(name)
-    return module.init(project=PROJECT, name=output.name, config=asdict(read_run(output)))
+    tracker = import_tracker(name)
+    return tracker.init(project=PROJECT, name=output.name, config=asdict(read_run(output)))

@@ -23,7 +23,7 @@ from eval.run.provenance import ROOT
 
 try:
     import ray
-    from ray.exceptions import RayActorError
+    from ray.exceptions import RayError
 except ImportError as error:
     raise MissingDependency(
         "--ray needs Ray on every machine: pip install 'einsort-vla[ray]'"
@@ -100,7 +100,8 @@ class RayCrew(Crew):
         job = self._jobs.pop(worker)
         try:
             return [Ended(job, ray.get(done))]
-        except RayActorError as error:
+        except RayError as error:  # a dead worker, a lost object, a full disk: a new one may do
+            ray.kill(self._actors[worker])
             del self._actors[worker], self._tasks[worker]
             return [Ended(job, None, f"its worker died twice ({error})")]
 

@@ -1,5 +1,6 @@
 """Episodes as rerun recordings: what the policy saw, and what it answered."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,13 @@ def import_rerun() -> Any:
     with importing("--record needs rerun", "pip install 'einsort-vla[rerun]'"):
         import rerun
     return rerun
+
+
+def import_tracker(name: str) -> Any:
+    """The library of an experiment tracker.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    with importing(f"--track {name} needs {name}", f"pip install 'einsort-vla[{name}]'"):
+        return importlib.import_module(name)

@@ -17,7 +17,7 @@ from einsort_vla.runtime import WHOLE_CHUNK
 from einsort_vla.runtime.observation import STATE_KEY
 from envs import benchmark_of
 from envs.environment import Benchmark, EpisodeProtocol
-from eval.closed_loop.recording import import_rerun
+from eval.closed_loop.recording import import_rerun, import_tracker
 from eval.closed_loop.settings import REFERENCE_POLICY, ClosedLoopSettings
 from eval.run.copies import check_arms
 from eval.run.provenance import ROOT
@@ -48,6 +48,8 @@ def check_request(settings: ClosedLoopSettings) -> ClosedLoopRequest:
     _check_numbers(settings)
     if settings.record:
         import_rerun()
+    if settings.track:
+        import_tracker(settings.track)
     benchmark = find_benchmark(settings.suite)
     check_displacement(settings.displace, benchmark)
     protocol = benchmark.load_protocol(settings.protocol)

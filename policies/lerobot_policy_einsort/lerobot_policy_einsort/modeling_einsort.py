@@ -15,6 +15,7 @@ from torch import Tensor
 
 from einsort_vla.checkpoint import Checkpoint, read_folder
 from einsort_vla.codec import CompressedTensor
+from einsort_vla.errors import CheckpointError
 from einsort_vla.families import Family, family_of, without_base_models
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import load_, without_weights
@@ -77,7 +78,13 @@ def _local(path: str | Path, revision: str | None) -> Path:
         return Path(path)
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(str(path), revision=revision))
+    try:
+        return Path(snapshot_download(str(path), revision=revision))
+    except Exception as error:  # whatever the hub's client raises
+        raise CheckpointError(
+            f"{path} is neither a folder here nor a hub model that can be reached "
+            f"({type(error).__name__})."
+        ) from error
 
 
 def __getattr__(name: str) -> type[PreTrainedPolicy]:
