@@ -2,7 +2,7 @@
 
 from einsort_vla.codec.codec import Codec, spec_from_dict
 from einsort_vla.codec.dense import Dense
-from einsort_vla.codec.interface import CompressedTensor, decode, encode, n_bits
+from einsort_vla.codec.interface import CompressedTensor, decode, encode
 from einsort_vla.codec.leader import Leader
 from einsort_vla.codec.local import Local
 from einsort_vla.codec.lossless import Lossless
@@ -24,6 +24,5 @@ __all__ = [
     "Shape",
     "decode",
     "encode",
-    "n_bits",
     "spec_from_dict",
 ]

@@ -1,4 +1,4 @@
-"""A coded matrix; encode, decode and n_bits for every form."""
+"""A coded matrix; encode and decode for every form."""
 
 import math
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def encode(weight: Tensor, spec: CodecSpec, hessian: Tensor | None = None) -> Co
             outputs is made small rather than that of the weights. The stored bits are the same.
 
     Returns:
-        Parts of `n_bits(spec, weight.shape)` bits, on the CPU.
+        Parts of `spec.n_bits(weight.shape)` bits, on the CPU.
 
     Raises:
         ShapeError: the weight is not a matrix, or is empty, or the Hessian does not fit it.
@@ -72,8 +72,3 @@ def decode(compressed: CompressedTensor) -> Tensor:
     """The coded matrix, (out_features, in_features) float32, on the device of its parts."""
     device = next(iter(compressed.parts.values())).device
     return compressed.spec.decode(compressed.parts, compressed.shape).to(device).contiguous()
-
-
-def n_bits(spec: CodecSpec, shape: Shape) -> int:
-    """Exactly the bits that `encode` stores for a matrix of that shape."""
-    return spec.n_bits(shape)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from einsort_vla.codec import Codec, CodecSpec, Dense, Shape, n_bits
+from einsort_vla.codec import Codec, CodecSpec, Dense, Shape
 from einsort_vla.errors import UsageError
 
 
@@ -102,7 +102,7 @@ def options(
 
 def planned(spec: CodecSpec, shape: Shape, distortion: float) -> PlannedTensor:
     """One matrix's code with its bits."""
-    return PlannedTensor(spec, shape, n_bits(spec, shape), distortion)
+    return PlannedTensor(spec, shape, spec.n_bits(shape), distortion)
 
 
 def _matched(names: Collection[str], patterns: Sequence[str]) -> set[str]:

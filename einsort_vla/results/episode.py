@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from einsort_vla.results.log import as_lines, read_lines
 from einsort_vla.results.motion import Motion
@@ -56,10 +56,6 @@ class EpisodeRecord:
     def is_success(self) -> bool:
         return self.outcome == "success"
 
-    def as_dict(self) -> dict[str, Any]:
-        """As plain data, a line of the log."""
-        return asdict(self)
-
 
 def read_episodes(log: Path) -> list[EpisodeRecord]:
     """Episodes of a log in the order they ended, of each key the last.
@@ -80,4 +76,4 @@ def read_episodes(log: Path) -> list[EpisodeRecord]:
 
 def write_episodes(log: Path, records: Iterable[EpisodeRecord]) -> None:
     """A new log of these episodes."""
-    log.write_text(as_lines(record.as_dict() for record in records), encoding="utf-8")
+    log.write_text(as_lines(asdict(record) for record in records), encoding="utf-8")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from einsort_vla.codec import Leader, Scalar, decode, encode, n_bits
+from einsort_vla.codec import Leader, Scalar, decode, encode
 from einsort_vla.codec.feedback import DAMPING, code_with_feedback
 
 SPECS = [Scalar(3), Scalar(3, group=32, grid="asymmetric"), Leader(d=2, b=2, s=6), Leader(1, 5, 0)]
@@ -60,7 +60,7 @@ def _textbook(weight: Tensor, hessian: Tensor, group: int) -> tuple[Tensor, list
 def test_outputs_come_closer_at_the_same_bits(spec):
     weight, hessian = _problem(64, 96, seed=1)
     plain, fed = encode(weight, spec), encode(weight, spec, hessian)
-    assert fed.stored_bits == plain.stored_bits == n_bits(spec, (64, 96))
+    assert fed.stored_bits == plain.stored_bits == spec.n_bits((64, 96))
     assert _output_error(weight, decode(fed), hessian) < 0.5 * _output_error(
         weight, decode(plain), hessian
     )

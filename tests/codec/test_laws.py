@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.codec import Codec, CompressedTensor, Leader, Scalar, decode, encode, n_bits
+from einsort_vla.codec import Codec, CompressedTensor, Leader, Scalar, decode, encode
 
 GROUPED = [
     Scalar(bits, group, grid, clip)
@@ -28,7 +28,7 @@ SPECS = [*Codec("leader").menu(), *Codec("scalar").menu(), *GROUPED, Scalar(4, 6
 def test_stored_bits_are_exactly_n_bits_for_any_shape_and_dtype(rows, columns, spec, dtype, seed):
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).to(dtype)
     compressed = encode(weight, spec)
-    assert compressed.stored_bits == n_bits(spec, (rows, columns))
+    assert compressed.stored_bits == spec.n_bits((rows, columns))
     found = {name: (part.dtype, tuple(part.shape)) for name, part in compressed.parts.items()}
     assert found == spec.layout((rows, columns))
     decoded = decode(compressed)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.codec import Local, decode, encode, n_bits
+from einsort_vla.codec import Local, decode, encode
 from einsort_vla.errors import ShapeError, UsageError
 from einsort_vla.kernels import BackendChoice, make_backend
 
@@ -14,12 +14,12 @@ from einsort_vla.kernels import BackendChoice, make_backend
     ("operators", "percent"), [(2, 50.0), (3, 18.75), (4, 6.25), (5, 1.953125)]
 )
 def test_ratios_are_as_published(operators, percent):
-    assert 100 * n_bits(Local(operators), (4096, 4096)) / (16 * 4096**2) == percent
+    assert 100 * Local(operators).n_bits((4096, 4096)) / (16 * 4096**2) == percent
 
 
 def test_padding_is_counted():
     """Llama-2-7B's 4096 x 11008 at 4 operators keeps 9.3 %, not 6.25 %."""
-    kept = n_bits(Local(4), (11008, 4096)) / (16 * 11008 * 4096)
+    kept = Local(4).n_bits((11008, 4096)) / (16 * 11008 * 4096)
     assert kept == pytest.approx(0.0625 * 16384 / 11008)
 
 
@@ -33,7 +33,7 @@ def test_the_fit_is_least_squares_and_runs_without_the_matrix(rows, columns, ope
     weight = torch.randn(rows, columns, generator=generator)
     spec = Local(operators)
     compressed = encode(weight, spec)
-    assert compressed.stored_bits == n_bits(spec, (rows, columns))
+    assert compressed.stored_bits == spec.n_bits((rows, columns))
     operators_found = compressed.parts["operators"].double()
     best = _brute_force(weight.double(), spec)
     error = (spec.decode(compressed.parts, (rows, columns)) - weight).square().sum()

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.codec import Lossless, decode, encode, n_bits
+from einsort_vla.codec import Lossless, decode, encode
 from einsort_vla.errors import NumericsError
 
 
@@ -25,13 +25,13 @@ def test_every_finite_bit_pattern_comes_back(rows, columns, spread, seed):
     compressed = encode(weight, spec)
     found = decode(compressed).bfloat16()
     assert torch.equal(found.view(torch.int16), weight.view(torch.int16))
-    assert compressed.stored_bits == n_bits(spec, (rows, columns))
+    assert compressed.stored_bits == spec.n_bits((rows, columns))
 
 
 def test_a_third_of_gaussian_weights_is_saved():
     weight = torch.randn(512, 512, generator=torch.Generator().manual_seed(0)).bfloat16()
     (spec,) = Lossless.menu(weight)
-    assert n_bits(spec, (512, 512)) < 0.68 * 16 * weight.numel()
+    assert spec.n_bits((512, 512)) < 0.68 * 16 * weight.numel()
 
 
 def test_what_bfloat16_cannot_hold_is_not_offered_and_refused():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.codec import Network, decode, encode, n_bits
+from einsort_vla.codec import Network, decode, encode
 from einsort_vla.codec.feedback import DAMPING
 from einsort_vla.codec.network import gauge, permutation
 from einsort_vla.codec.network.order import Order
@@ -133,7 +133,7 @@ def test_bits_are_exact_for_any_shape(
     )  # fmt: skip
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
     compressed = encode(weight, spec, torch.eye(columns) * 2)
-    assert compressed.stored_bits == n_bits(spec, (rows, columns))
+    assert compressed.stored_bits == spec.n_bits((rows, columns))
     found = {name: (part.dtype, tuple(part.shape)) for name, part in compressed.parts.items()}
     assert found == spec.layout((rows, columns))
     assert 8 * len(compressed.parts["order"]) == spec.order_bits((rows, columns))[storage]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.codec import Codec, n_bits
+from einsort_vla.codec import Codec
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.plan import Candidates, Plan, allocate, options
 
@@ -35,7 +35,7 @@ def candidates(shapes, form="leader"):
 def test_the_rate_is_met_and_all_bits_are_counted(shapes, rate, form):
     plan = plan_shapes(shapes, rate, form)
     assert plan.rate >= rate
-    assert plan.n_bits == sum(n_bits(t.spec, t.shape) for t in plan.tensors.values())
+    assert plan.n_bits == sum(t.spec.n_bits(t.shape) for t in plan.tensors.values())
     assert plan.n_weights == sum(map(math.prod, shapes.values()))
     assert Plan.from_dict(plan.as_dict()) == plan
 
