@@ -126,6 +126,23 @@ class DenseFolder:
                 )
 
 
+def fetch_from_hub(hub_id: str, revision: str | None = None) -> Path:
+    """The local folder of a model on the hub.
+
+    Raises:
+        CheckpointError: it cannot be reached, or there is none of that name.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(hub_id, revision=revision))
+    except Exception as error:  # whatever the hub's client raises
+        raise CheckpointError(
+            f"{hub_id!r} is neither a folder here nor a hub model that can be reached "
+            f"({type(error).__name__})."
+        ) from error
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a policy folder, as plain data.
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from einsort_vla.checkpoint import DenseFolder, is_compressed, read_config
+from einsort_vla.checkpoint.source import fetch_from_hub
 from einsort_vla.errors import CheckpointError, MissingDependency, importing
 from einsort_vla.families import BACKBONE_FOLDER, FAMILIES, Family
 from einsort_vla.lerobot.policy import LoadedPolicy
@@ -56,15 +57,7 @@ def resolve_folder(path_or_hub_id: str) -> Path:
     looks_like_hub_id = path_or_hub_id.count("/") == 1 and path_or_hub_id[0] not in "./~"
     if folder.exists() or not looks_like_hub_id:
         return folder
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(path_or_hub_id))
-    except Exception as error:
-        raise CheckpointError(
-            f"{path_or_hub_id!r} is neither a folder here nor a hub model that can be reached "
-            f"({type(error).__name__})."
-        ) from error
+    return fetch_from_hub(path_or_hub_id)
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
 from einsort_vla.checkpoint import Checkpoint, read_folder
+from einsort_vla.checkpoint.source import fetch_from_hub
 from einsort_vla.codec import CompressedTensor
-from einsort_vla.errors import CheckpointError
 from einsort_vla.families import Family, family_of, without_base_models
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import load_, without_weights
@@ -47,7 +47,9 @@ class EinsortPolicy:
         Raises:
             CheckpointError: the folder is missing, damaged or does not fit the policy.
         """
-        folder = _local(pretrained_name_or_path, revision)
+        folder = Path(pretrained_name_or_path)
+        if not folder.is_dir():
+            folder = fetch_from_hub(str(pretrained_name_or_path), revision)
         config = config or PreTrainedConfig.from_pretrained(str(folder))
         family, content = family_of(config.type), read_folder(folder)
         config.pretrained_path = folder
@@ -71,20 +73,6 @@ def _with_names_of(policy: Any, family: Family, content: Checkpoint) -> Checkpoi
     dense = {n: value for n, value in stored.items() if isinstance(value, Tensor)}
     dropped = {n: value for n, value in stored.items() if isinstance(value, str)}
     return replace(content, coded=coded, dense=dense, dropped=dropped)
-
-
-def _local(path: str | Path, revision: str | None) -> Path:
-    if Path(path).is_dir():
-        return Path(path)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(path), revision=revision))
-    except Exception as error:  # whatever the hub's client raises
-        raise CheckpointError(
-            f"{path} is neither a folder here nor a hub model that can be reached "
-            f"({type(error).__name__})."
-        ) from error
 
 
 def __getattr__(name: str) -> type[PreTrainedPolicy]:
