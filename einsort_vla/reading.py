@@ -46,8 +46,7 @@ def read_text(path: Path, limit: int = MAX_JSON) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(limit + 1)
-        if content.startswith(_LFS):
-            raise _pointer(path)
+        check_fetched(path, content)
         if len(content) > limit:
             raise CheckpointError(f"{path} has more than {limit} bytes; such a file is not read.")
         return content.decode()
@@ -75,18 +74,13 @@ def read_object(path: Path, fix: str = "") -> dict[str, Any]:
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no plain file, or stands for one.
+    """Refuse what is no plain file.
 
     Raises:
-        CheckpointError: it is missing, a folder, a pipe or a device, or a pointer of Git LFS; or it
-            cannot be read.
+        CheckpointError: it is missing, a folder, a pipe or a device.
     """
     try:
         if path.is_file():
-            with path.open("rb") as file:
-                is_pointer = file.read(len(_LFS)) == _LFS
-            if is_pointer:
-                raise _pointer(path)
             return
         is_there, is_folder, is_link = path.exists(), path.is_dir(), path.is_symlink()
     except OSError as error:
@@ -116,10 +110,16 @@ def is_inside(name: str) -> bool:
     )
 
 
-def _pointer(path: Path) -> CheckpointError:
-    return CheckpointError(
-        f"{path} is a Git-LFS pointer: the file itself was not fetched. Run: git lfs pull"
-    )
+def check_fetched(path: Path, start: bytes) -> None:
+    """Refuse a file that begins as a pointer of Git LFS does.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    if start.startswith(_LFS):
+        raise CheckpointError(
+            f"{path} is a Git-LFS pointer: the file itself was not fetched. Run: git lfs pull"
+        )
 
 
 def parse_json[T](text: str | bytes, kind: type[T], source: str, fix: str = "") -> T:

@@ -16,7 +16,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from einsort_vla.errors import CheckpointError
-from einsort_vla.reading import MAX_JSON, check_file, is_name, parse_json
+from einsort_vla.reading import MAX_JSON, check_fetched, check_file, is_name, parse_json
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -106,7 +106,10 @@ def open_tensors(path: Path) -> TensorFile:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            n_header = _n_header(path, file.read(8), size)
+            start = file.read(64)
+            check_fetched(path, start)
+            n_header = _n_header(path, start[:8], size)
+            file.seek(8)
             text = file.read(n_header)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
