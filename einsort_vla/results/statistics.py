@@ -6,20 +6,20 @@ are two-sided, of 95 % unless said otherwise. What is not defined, as with no tr
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import binomtest, bootstrap, norm
 
+from einsort_vla.results.record import Record
+
 Interval = tuple[float, float]
 N_RESAMPLES = 5000
 BRACKET = 1e-12  # how near the ends of its range the root of Tango's interval is looked for
 
 
-@dataclass(frozen=True)
-class PairCounts:
+class PairCounts(Record, frozen=True):
     """Successes of two arms over the same episodes."""
 
     both: int

@@ -1,12 +1,13 @@
 """A process with one simulator, that runs the episodes it is given."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from einsort_vla.results.episode import EpisodeRecord, episode_name
 from einsort_vla.runtime.observation import Observation

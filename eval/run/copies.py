@@ -1,10 +1,11 @@
 """The compressed copies of a run: planned from its settings, made once, described for results."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from msgspec.structs import replace
 from rich.console import Console
 
 from einsort_vla.checkpoint import (

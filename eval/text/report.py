@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from operator import eq
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.measures import Estimate, Measure
@@ -31,6 +31,9 @@ ROUNDED = (
     "SmolLM2-135M-Instruct comes rounded to 4 bits in groups of 32 weights. Codes with such groups "
     "give its weights back without error, which says nothing about them; `leader` has one scale a "
     "row and no groups."
+)
+NO_PERPLEXITY = (
+    "{arm} has no perplexity: what it says of the text is NaN, or too improbable for a number."
 )
 OVER_WINDOWS = "Bootstrap over windows, percentiles."
 OVER_QUESTIONS = "Wilson's interval of each arm, Tango's of the paired difference."
@@ -70,28 +73,41 @@ def language_report(
         protocol, notes, run: as in `Report`.
     """
     names = [arm.name for arm in arms]
-    measures = [] if not windows else [_perplexity(names, windows)]
+    by_arm = _by_arm(names, windows)
+    of_text = _perplexity(by_arm)
+    unmeasured = [arm for arm, own in by_arm.items() if own and arm not in of_text.arms]
+    notes = [*notes, *(NO_PERPLEXITY.format(arm=arm) for arm in unmeasured)]
+    measures = [of_text] if of_text.arms else []
     scores = dict.fromkeys((answer.task, answer.score) for answer in answers)
     measures += [_task_accuracy(names, task, score, answers) for task, score in scores]
     return _text_report(LANGUAGE, arms, measures, is_complete, protocol, notes, run)
 
 
-def _perplexity(arms: Sequence[str], windows: Sequence[WindowScore]) -> Measure:
-    by_arm: dict[str, list[WindowScore]] = {arm: [] for arm in arms}
-    for score in sorted(windows, key=lambda score: score.window):
-        by_arm[score.arm].append(score)
+def _by_arm(arms: Sequence[str], windows: Sequence[WindowScore]) -> dict[str, list[WindowScore]]:
+    """In the order of the text."""
+    in_order = sorted(windows, key=lambda score: score.window)
+    return {arm: [score for score in in_order if score.arm == arm] for arm in arms}
+
+
+def _perplexity(by_arm: Mapping[str, Sequence[WindowScore]]) -> Measure:
     dense = {score.window: score for score in by_arm[DENSE]}
-    paired = {}
-    for arm in arms[1:]:
-        both = [score for score in by_arm[arm] if score.window in dense]
-        if both:
-            paired[arm] = perplexity_ratio(both, [dense[score.window] for score in both])
+    both = {
+        arm: [score for score in scores if score.window in dense]
+        for arm, scores in by_arm.items()
+        if arm != DENSE
+    }
+    paired = {
+        arm: perplexity_ratio(scores, [dense[score.window] for score in scores])
+        for arm, scores in both.items()
+        if scores
+    }
+    found = {arm: perplexity(scores) for arm, scores in by_arm.items() if scores}
     return Measure(
         name="perplexity",
         better="lower",
         counted="tokens",
-        arms={arm: perplexity(scores) for arm, scores in by_arm.items() if scores},
-        paired=paired,
+        arms={arm: each for arm, each in found.items() if each},
+        paired={arm: each for arm, each in paired.items() if each},
         paired_as="ratio",
         interval=OVER_WINDOWS,
     )
@@ -102,7 +118,7 @@ def _task_accuracy(
 ) -> Measure:
     right: dict[str, dict[int, bool]] = {arm: {} for arm in arms}
     for answer in answers:
-        if (answer.task, answer.score) == (task, score):
+        if (answer.task, answer.score) == (task, score) and answer.arm in right:
             right[answer.arm][answer.question] = answer.is_right
     pairs = {arm: _count_pairs(right[arm], right[DENSE]) for arm in arms[1:]}
     return Measure(
