@@ -192,7 +192,8 @@ def _known_equal(pair: PairedEpisodes, margin: float) -> PairedEpisodes:
     """Of an arm that is its reference bit for bit: there is no difference to estimate."""
     names = ("newcombe95", "tango95", "clustered95", "always_valid95")
     judged = NonInferiority(margin, "non-inferior", lower_bound=0.0, n_needed=None)
-    return replace(pair, noninferiority=judged, **dict.fromkeys(names, (0.0, 0.0)))
+    motion = {key: Estimate.of(m.value, (m.value, m.value), m.n) for key, m in pair.motion.items()}
+    return replace(pair, noninferiority=judged, motion=motion, **dict.fromkeys(names, (0.0, 0.0)))
 
 
 def _divergence(records: Sequence[EpisodeRecord], reference: str, arm: str) -> Estimate | None:

@@ -92,7 +92,9 @@ class _Probe:
             for name, other in self._others.items():
                 other.reset(self._policy.seed)
                 answer = other.chunk_at(observation, self._n_looks)
-                self._distances[name].append(float(np.linalg.norm(answer - chunk)) / norm)
+                distance = float(np.linalg.norm(answer - chunk)) / norm
+                if np.isfinite(distance):  # its own episodes are errors
+                    self._distances[name].append(distance)
         self._n_looks += 1
 
     def result(self) -> dict[str, float]:

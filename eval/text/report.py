@@ -14,6 +14,7 @@ from einsort_vla.results.report import Report
 from einsort_vla.results.run import Run
 from einsort_vla.results.statistics import (
     N_RESAMPLES,
+    Interval,
     PairCounts,
     bootstrap_interval,
     tango,
@@ -47,7 +48,10 @@ FAMOUS = (
     "models with each other; it does not say how good one is."
 )
 AnswersByArm = Mapping[str, Mapping[str, str]]  # arm to question to answer
-BOOTSTRAP = f"Bootstrap over questions, percentiles of {N_RESAMPLES} resamples."
+BOOTSTRAP = (
+    f"Bootstrap over questions, percentiles of {N_RESAMPLES} resamples; where all scores are "
+    "alike, Clopper and Pearson's bound on how many of all questions differ."
+)
 ONLY_AGREEMENT = (
     "There are no answers of people, so nothing is said of how good the models are. The numbers "
     "say how often a compressed model answers as the dense one does, after normalisation."
@@ -184,10 +188,10 @@ def textvqa_report(
     return _text_report(TEXTVQA, arms, measures, is_complete, protocol, notes, run)
 
 
-def mean_interval(values: np.ndarray, seed: int) -> Estimate:
-    """Mean of (n,) values with its bootstrap interval; of fewer than two, without."""
+def mean_interval(values: np.ndarray, seed: int, limits: Interval) -> Estimate:
+    """Mean of (n,) values in `limits` with its bootstrap interval; of fewer than two, without."""
     mean = float(values.mean()) if len(values) else 0.0
-    return Estimate.of(mean, bootstrap_interval((values,), seed=seed), len(values))
+    return Estimate.of(mean, bootstrap_interval((values,), seed=seed, limits=limits), len(values))
 
 
 def _accuracy(
@@ -201,9 +205,11 @@ def _accuracy(
         name="accuracy",
         better="higher",
         counted="questions",
-        arms={arm: mean_interval(found, seed) for arm, found in scores.items()},
+        arms={arm: mean_interval(found, seed, (0, 1)) for arm, found in scores.items()},
         paired={
-            arm: mean_interval(scores[arm] - scores[DENSE], seed) for arm in arms if arm != DENSE
+            arm: mean_interval(scores[arm] - scores[DENSE], seed, (-1, 1))
+            for arm in arms
+            if arm != DENSE
         },
         paired_as="difference",
         interval=BOOTSTRAP,
