@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from msgspec import to_builtins
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -30,7 +31,7 @@ from einsort_vla.checkpoint import file_sha256
 from einsort_vla.cli.run import run_command
 from einsort_vla.codec import Network
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
-from einsort_vla.results.log import appending, read_lines
+from einsort_vla.results.log import appending, read_log
 from eval.run.provenance import describe
 from eval.text.models import SMOLLM2, find_model
 from eval.text.perplexity import PROSE, read_text
@@ -78,7 +79,7 @@ def main(settings: Settings, console: Console) -> int:
         "scored_tokens": SCORED,
     }
     inputs = {"model": dense.sha256} | ({"text": file_sha256(text.path)} if text.path else {})
-    run = asdict(describe("kv", "benchmarks/bench_kv.py", settings.model, config, inputs))
+    run = to_builtins(describe("kv", "benchmarks/bench_kv.py", settings.model, config, inputs))
     rows = read_rows(settings.json, run)
     model = AutoModelForCausalLM.from_pretrained(dense.folder, dtype=torch.float32).eval()
     layers, _ = prefill(model, segments[:, :PREFIX])
@@ -158,7 +159,7 @@ def read_rows(path: Path | None, run: dict[str, Any]) -> list[dict[str, Any]]:
             write(run)
         return []
     try:
-        earlier, *rows = read_lines(path)
+        earlier, *rows = read_log(path, dict[str, Any])
         if earlier["config"] != run["config"] or earlier["inputs_sha256"] != run["inputs_sha256"]:
             raise UsageError(f"{path} holds another run; nothing was written. Name another file.")
         return [{"arm": row["arm"], "nll": row["nll"], **row} for row in rows]

@@ -1,8 +1,11 @@
 """Arms: what an evaluation says of each policy or model that it compares."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
+
+from einsort_vla.results.record import Name, Record, Share
 
 DENSE_BITS = 16.0  # a weight, in bfloat16
 
@@ -21,20 +24,19 @@ class Code(NamedTuple):
 DENSE = Code()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArmFacts:
+class ArmFacts(Record, frozen=True, kw_only=True):
     """One policy or model at one delay, dense or compressed."""
 
-    name: str  # in all results
+    name: Name  # in all results
     codec: str | None = None  # its canonical text; None of the dense arm
-    rate_requested: float = 0.0
+    rate_requested: Share = 0.0
     rate_achieved: float | None = None  # None of the dense arm
-    bits_per_weight: float = DENSE_BITS
+    bits_per_weight: Annotated[float, Meta(gt=0, le=64)] = DENSE_BITS
     core_kept_fraction: float | None = None  # what the EinSort paper counts, where it applies
-    order_bits_per_weight: Mapping[str, float] = field(default_factory=dict)
+    order_bits_per_weight: Mapping[str, float] = {}
     weight_bytes: int | None = None  # of this arm's weight files; None until they are made
     reference: str | None = None  # the dense arm it is compared with
-    delay_ms: float = 0.0  # imposed on each answer of the policy
+    delay_ms: Annotated[float, Meta(ge=0)] = 0.0  # imposed on each answer of the policy
     shares_episodes: bool = False  # its weights are the reference's bit for bit: it is not run
 
     @property

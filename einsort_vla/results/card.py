@@ -1,7 +1,9 @@
 """report.md: results as Markdown, of a run, a folder of runs, or one compressed checkpoint."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from einsort_vla.errors import UsageError
 from einsort_vla.results import wording

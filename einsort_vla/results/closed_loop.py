@@ -2,10 +2,10 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.episode import EpisodeRecord, read_episodes
@@ -134,11 +134,12 @@ def _is_complete(
 def _arm(arm: ArmFacts, planned: int, records: Sequence[EpisodeRecord]) -> ArmEpisodes:
     own = [record for record in records if record.arm == arm.name]
     counted = [record for record in own if record.outcome != "error"]
+    wall_s = [record.wall_s for record in counted if record.wall_s is not None]
     return ArmEpisodes(
         planned=planned,
         tally=_tally(own),
         latency_ms=_percentiles([ms for record in counted for ms in record.latency_ms]),
-        median_episode_s=statistics.median(r.wall_s for r in counted) if counted else None,
+        median_episode_s=statistics.median(wall_s) if wall_s else None,
         coded_layers=counted[-1].layers if counted else {},
         motion=_medians([record.motion for record in counted if record.motion]),
         per_suite={
@@ -191,7 +192,8 @@ def _known_equal(pair: PairedEpisodes, margin: float) -> PairedEpisodes:
     """Of an arm that is its reference bit for bit: there is no difference to estimate."""
     names = ("newcombe95", "tango95", "clustered95", "always_valid95")
     judged = NonInferiority(margin, "non-inferior", lower_bound=0.0, n_needed=None)
-    return replace(pair, noninferiority=judged, **dict.fromkeys(names, (0.0, 0.0)))
+    motion = {key: Estimate.of(m.value, (m.value, m.value), m.n) for key, m in pair.motion.items()}
+    return replace(pair, noninferiority=judged, motion=motion, **dict.fromkeys(names, (0.0, 0.0)))
 
 
 def _divergence(records: Sequence[EpisodeRecord], reference: str, arm: str) -> Estimate | None:

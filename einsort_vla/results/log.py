@@ -2,30 +2,64 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-Record = Mapping[str, Any]
+import msgspec
+
+from einsort_vla.reading import parse_json
+
 Write = Callable[..., None]
+FIX = (
+    "If a newer version of einsort-vla wrote it, read it with that one. Else take the line out: "
+    "--resume runs again what it held."
+)
 
 
-def read_lines(log: Path) -> Iterator[dict[str, Any]]:
-    """The records of a log, none if there is no such file; a line that was cut short is left out.
+def read_log[T](log: Path, kind: type[T]) -> Iterator[T]:
+    """The records of a log, none if there is no such file; a last line cut short is left out.
+
+    A figure that is NaN or infinite is left out of its line: it counts as not measured.
 
     Raises:
-        UnicodeDecodeError: it is no text.
+        CheckpointError: another line is no such record; the message has its number.
     """
     if not log.exists():
         return
-    for line in log.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)
+    with log.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip() and (line.endswith(b"\n") or _is_whole(line)):
+                yield _record(line, kind, f"{log}, line {number},")
 
 
-def as_lines(records: Iterable[Record]) -> str:
-    """One line each."""
-    return "".join(json.dumps(record) + "\n" for record in records)
+def _record[T](line: bytes, kind: type[T], source: str) -> T:
+    try:
+        return msgspec.json.decode(line, type=kind)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):  # or it has NaN, which is no JSON
+        with contextlib.suppress(ValueError, RecursionError):
+            line = json.dumps(measured(json.loads(line))).encode()
+        return parse_json(line, kind, source, FIX)
+
+
+def measured(value: Any) -> Any:
+    """Plain data without its numbers that are NaN or infinite."""
+    if isinstance(value, dict):
+        return {key: measured(inner) for key, inner in value.items() if _is_measured(inner)}
+    if isinstance(value, list):
+        return [measured(inner) for inner in value if _is_measured(inner)]
+    return value
+
+
+def _is_measured(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def as_lines(records: Iterable[Any]) -> str:
+    """One line each, without figures that are NaN or infinite."""
+    plain = (measured(msgspec.to_builtins(record)) for record in records)
+    return "".join(json.dumps(each, allow_nan=False) + "\n" for each in plain)
 
 
 @contextlib.contextmanager
@@ -43,7 +77,7 @@ def appending(log: Path) -> Iterator[Write]:
         else:
             file.truncate(len(content) - len(last))
 
-        def write(*records: Record) -> None:
+        def write(*records: Any) -> None:
             file.write(as_lines(records).encode())
             file.flush()
 
@@ -54,6 +88,6 @@ def _is_whole(line: bytes) -> bool:
     """Whether only the end of the line is missing."""
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True

@@ -1,14 +1,16 @@
 """Measures: numbers of every arm with their intervals, whatever an evaluation measured."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec.structs import replace
+
+from einsort_vla.results.record import Margin, Record
 
 PairedAs = Literal["difference", "ratio"]
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(Record, frozen=True):
     """A number with its 95 % interval; None where none can be given."""
 
     value: float
@@ -25,8 +27,7 @@ class Estimate:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
-@dataclass(frozen=True)
-class Measure:
+class Measure(Record, frozen=True):
     """One number of every arm, and how the compressed ones compare with the dense one."""
 
     name: str  # "success", "accuracy", "perplexity"
@@ -37,8 +38,8 @@ class Measure:
     paired_as: PairedAs
     interval: str  # how the intervals were made, a sentence
     unit: str = ""  # "%" for shares that are shown in percent
-    margin: float | None = None  # loss up to which an arm counts as not inferior
-    errors: Mapping[str, int] = field(default_factory=dict)  # that count in no `n`, by arm
+    margin: Margin | None = None  # loss up to which an arm counts as not inferior
+    errors: Mapping[str, int] = {}  # that count in no `n`, by arm
 
     def only(self, arms: tuple[str, ...]) -> "Measure":
         """The same of some arms."""
@@ -46,4 +47,4 @@ class Measure:
             key: {arm: value for arm, value in getattr(self, key).items() if arm in arms}
             for key in ("arms", "paired", "errors")
         }
-        return Measure(**{**vars(self), **kept})
+        return replace(self, **kept)

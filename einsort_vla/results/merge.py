@@ -2,10 +2,13 @@
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+from msgspec.structs import replace
+
+from einsort_vla.atomic import atomic_folder
 from einsort_vla.errors import UsageError
 from einsort_vla.results.closed_loop import make_report
 from einsort_vla.results.episode import EpisodeKey, EpisodeRecord, read_episodes, write_episodes
@@ -22,21 +25,41 @@ def merge_runs(folders: Sequence[Path], output: Path) -> Report:
     """Write a new run folder with all episodes and videos of these, and return its report.
 
     Raises:
-        UsageError: they are not of one evaluation, or one episode ended differently in two.
-        CheckpointError: one is no run folder.
+        UsageError: there is none, one is named twice, `output` lies in one, they are not of one
+            evaluation, or one episode ended differently in two.
+        CheckpointError: one is no run folder, or `output` exists.
     """
-    runs = {folder: read_run(folder) for folder in folders}
-    joined = join_runs(runs)
+    _check_places(folders, output)
+    joined = join_runs({folder: read_run(folder) for folder in folders})
     records = join_episodes({folder: read_episodes(folder / LOG) for folder in folders})
-    output.mkdir(parents=True)
-    write_run(output, joined)
-    write_episodes(output / LOG, records)
-    for folder in folders:
-        if (folder / VIDEOS).is_dir():
-            shutil.copytree(folder / VIDEOS, output / VIDEOS, dirs_exist_ok=True)
-    report = make_report(output)
-    write_pages(report, output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(output) as partial:
+        write_run(partial, joined)
+        write_episodes(partial / LOG, records)
+        for folder in folders:
+            _copy_videos(folder / VIDEOS, partial / VIDEOS)
+        report = make_report(partial)
+        write_pages(report, partial)
     return report
+
+
+def _check_places(folders: Sequence[Path], output: Path) -> None:
+    places = [folder.resolve() for folder in folders]
+    if not places:
+        raise UsageError("there is nothing to merge. Name two run folders or more.")
+    for k, (folder, place) in enumerate(zip(folders, places, strict=True)):
+        if place in places[:k]:
+            raise UsageError(f"{folder} is named twice. Name each run folder once.")
+        if output.resolve().is_relative_to(place):
+            raise UsageError(f"--output {output} lies in the run {folder}. Name another place.")
+
+
+def _copy_videos(videos: Path, destination: Path) -> None:
+    """Files alone: a link in another's folder may lead anywhere."""
+    for file in sorted(videos.glob("*.mp4")):
+        if file.is_file() and not file.is_symlink():
+            destination.mkdir(exist_ok=True)
+            shutil.copyfile(file, destination / file.name)
 
 
 def join_runs(runs: Mapping[Path, Run]) -> Run:
@@ -65,7 +88,7 @@ def join_runs(runs: Mapping[Path, Run]) -> Run:
 
 def _compared(run: Run, design: Design) -> dict[str, Any]:
     """What shards have in common, with arms under their names."""
-    content, designed = asdict(run), asdict(design)
+    content, designed = to_builtins(run), to_builtins(design)
     return {
         **{key: content[key] for key in SAME},
         **{key: designed[key] for key in SAME_DESIGN},

@@ -1,5 +1,6 @@
 """How the arm moves in an episode: every metric of it, each registered here and nowhere else."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -69,10 +70,12 @@ def metric(
 
 
 def motion_of(steps: Steps) -> Motion | None:
-    """All metrics of an episode; None without a step."""
+    """All metrics of an episode that are finite numbers; None without a step."""
     if not len(steps.actions):
         return None
-    return {key: float(each.compute(steps)) for key, each in METRICS.items()}
+    with np.errstate(all="ignore"):
+        found = {key: float(each.compute(steps)) for key, each in METRICS.items()}
+    return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
 @metric("path_m", "Path", "length of the hand's path in the episode", "ratio")

@@ -1,11 +1,11 @@
 """Is an arm worse than its reference by no more than a margin?"""
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 from scipy.stats import beta, norm
 
+from einsort_vla.results.record import Record
 from einsort_vla.results.statistics import PairCounts, score_variance, tango
 
 Verdict = Literal["non-inferior", "inferior", "undecided"]
@@ -13,8 +13,7 @@ ONE_SIDED_ERROR, POWER = 0.025, 0.8  # the error is that of one end of a 95 % in
 RARE = 0.05  # error of the bound on the discordance where none was seen
 
 
-@dataclass(frozen=True)
-class NonInferiority:
+class NonInferiority(Record, frozen=True):
     """A verdict at one margin; all but `n_needed` in units of the success rate."""
 
     margin: float

@@ -4,11 +4,13 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from einsort_vla.results import wording
 from einsort_vla.results.card import card_text, joined_text
@@ -16,7 +18,7 @@ from einsort_vla.results.changes import motion_changes
 from einsort_vla.results.columns import Table, report_table
 from einsort_vla.results.curve import Figure, colours_of, figures_of
 from einsort_vla.results.joined import groups_of, joined_report, timings_of
-from einsort_vla.results.reading import write_record
+from einsort_vla.results.record import write_record
 from einsort_vla.results.report import Report
 from einsort_vla.results.run import CARD, PAGE, REPORT, Run
 from einsort_vla.results.sources import Sources
@@ -144,7 +146,7 @@ def indented(value: Any) -> str:
 
 def as_facts(value: Any) -> Any:
     """A mapping, or a record as one."""
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    return asdict(value) if isinstance(value, Struct) else value
 
 
 def plain(value: Any) -> str:

@@ -73,8 +73,8 @@ def compare_motion(pairs: Sequence[Pair]) -> dict[str, Estimate]:
     """How else the arm moved where both succeeded, with 95 % intervals over the pairs.
 
     By metric the ratio of the geometric means, or the difference of the means of what can be 0, arm
-    against reference; without an interval for fewer than two pairs. A metric that no pair has is
-    left out.
+    against reference; without an interval for fewer than two pairs, or where all changes are alike.
+    A metric that no pair has, or that is too large for a number, is left out.
     """
     moved = [
         (pair.reference.motion, pair.arm.motion)
@@ -94,8 +94,11 @@ def _compare(moved: Sequence[tuple[Motion, Motion]], metric: Metric) -> Estimate
     if metric.compared == "ratio":
         values, back = np.log(values[(values > 0).all(axis=1)]), math.exp
     changes = values[:, 1] - values[:, 0]
-    if not len(changes):
+    if not len(changes) or not np.isfinite(changes).all():
         return None
     bounds = bootstrap_interval((changes,))
-    interval = (back(bounds[0]), back(bounds[1])) if bounds else None
-    return Estimate.of(back(changes.mean()), interval, len(changes))
+    try:
+        interval = (back(bounds[0]), back(bounds[1])) if bounds else None
+        return Estimate.of(back(changes.mean()), interval, len(changes))
+    except OverflowError:
+        return None

@@ -1,16 +1,17 @@
 """report.json: all that is printed or drawn of a run, whatever it measured."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
+
+from msgspec.structs import replace
 
 from einsort_vla.errors import unknown_name
 from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.measures import Estimate, Measure
 from einsort_vla.results.motion import Motion
 from einsort_vla.results.noninferiority import NonInferiority
-from einsort_vla.results.reading import read_record, write_record
+from einsort_vla.results.record import Record, read_record, write_record
 from einsort_vla.results.run import REPORT, Run
 from einsort_vla.results.statistics import Interval, PairCounts
 
@@ -18,8 +19,7 @@ KINDS = {"closed_loop": "Robot in closed loop", "textvqa": "Text in pictures",
          "language": "Language"}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Tally:
+class Tally(Record, frozen=True):
     """Finished episodes; one that ended in an error is neither a success nor a failure."""
 
     episodes: int
@@ -27,8 +27,7 @@ class Tally:
     errors: int
 
 
-@dataclass(frozen=True)
-class Percentiles:
+class Percentiles(Record, frozen=True):
     """Of milliseconds that a chunk of actions took."""
 
     p50: float
@@ -37,8 +36,7 @@ class Percentiles:
     n: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArmEpisodes:
+class ArmEpisodes(Record, frozen=True, kw_only=True):
     """The episodes of one arm."""
 
     planned: int
@@ -50,8 +48,7 @@ class ArmEpisodes:
     per_suite: Mapping[str, Tally]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairedEpisodes:
+class PairedEpisodes(Record, frozen=True, kw_only=True):
     """A compressed arm beside its dense arm, in scenes that both finished."""
 
     reference: str
@@ -67,8 +64,7 @@ class PairedEpisodes:
     divergence: Estimate | None  # of actions at what the dense arm saw
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskResult:
+class TaskResult(Record, frozen=True, kw_only=True):
     """One task, by arm."""
 
     suite: str
@@ -77,8 +73,7 @@ class TaskResult:
     arms: Mapping[str, Tally]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClosedLoop:
+class ClosedLoop(Record, frozen=True, kw_only=True):
     """What a run with episodes found beside its success."""
 
     arms: Mapping[str, ArmEpisodes]
@@ -86,8 +81,7 @@ class ClosedLoop:
     tasks: tuple[TaskResult, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Record, frozen=True, kw_only=True):
     """What a run found."""
 
     SCHEMA: ClassVar[int] = 3

@@ -1,21 +1,19 @@
 """run.json: what a run says of itself before it has found anything."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from einsort_vla.errors import CheckpointError
 from einsort_vla.results.arms import ArmFacts
-from einsort_vla.results.reading import read_record, write_record
+from einsort_vla.results.record import Margin, Record, read_record, write_record
 
 CLOSED_LOOP = "closed_loop"
 RUN, LOG, VIDEOS = "run.json", "episodes.jsonl", "videos"  # what a run writes
 REPORT, PAGE, CARD = "report.json", "report.html", "report.md"  # what is made of it
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scenes:
+class Scenes(Record, frozen=True, kw_only=True):
     """Where the episodes of a run start."""
 
     initial_states: str  # "stored"
@@ -24,8 +22,7 @@ class Scenes:
     seed: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
+class Task(Record, frozen=True, kw_only=True):
     """One task, and which of its initial states are run."""
 
     suite: str
@@ -39,8 +36,7 @@ class Task:
         return self.suite, self.task_id
 
 
-@dataclass(frozen=True, kw_only=True)
-class Design:
+class Design(Record, frozen=True, kw_only=True):
     """What a closed-loop run compares, on what, and how it is judged."""
 
     environment: str  # as a person calls it
@@ -48,7 +44,7 @@ class Design:
     scenes: Scenes
     tasks: tuple[Task, ...]
     arms: tuple[ArmFacts, ...]
-    margin: float  # of the success rate, that a compressed arm may lose
+    margin: Margin  # of the success rate, that a compressed arm may lose
     sequential: bool  # an arm ends as soon as it is decided
 
     @property
@@ -57,8 +53,7 @@ class Design:
         return ", ".join(dict.fromkeys(task.suite for task in self.tasks))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(Record, frozen=True, kw_only=True):
     """What was run, with which settings and versions, on what."""
 
     SCHEMA: ClassVar[int] = 1

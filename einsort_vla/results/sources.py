@@ -1,22 +1,25 @@
 """What lies in a folder of results: closed-loop runs, text evaluations, receipts of `bench`."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
 
 from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.reading import as_record, read_json
 from einsort_vla.results.arms import ArmFacts, Code
 from einsort_vla.results.closed_loop import build_report
 from einsort_vla.results.episode import EpisodeRecord, read_episodes
-from einsort_vla.results.reading import read_json, record_from
 from einsort_vla.results.report import KINDS, Percentiles, Report, read_report
 from einsort_vla.results.run import CLOSED_LOOP, LOG, REPORT, RUN, Run, read_run
 
 MANIFEST, WEIGHTS = "einsort_manifest.json", "model.safetensors"  # of a compressed policy
 RECEIPTS = "engines/bench-*.json"  # in a bundle
 BUNDLE = "manifest.json"
+MEASURE = "Measure again."
 
 
 @dataclass(frozen=True)
@@ -66,16 +69,23 @@ class Source:
         return self.weights.get(str(code).replace(" ", "-"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Exported:
+class _Manifest(Struct, frozen=True):
+    """What is read of that of a compressed policy."""
+
+    files: Mapping[str, str] = {}
+
+
+class Exported(Struct, frozen=True, kw_only=True):
     """What a receipt says was timed; all None where it does not say."""
 
     weights_sha256: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Receipt:
-    """What `einsort-vla bench`, or the program in a bundle, measured on a device."""
+class Receipt(Struct, frozen=True, kw_only=True):
+    """What `einsort-vla bench`, or the program in a bundle, measured on a device.
+
+    A device may write more than is read here.
+    """
 
     latency_ms: Mapping[str, Percentiles]  # of each part, and of a whole chunk
     runtime: str | None = None
@@ -186,15 +196,15 @@ def read_source(folder: Path) -> Source:
 def _kind_of_report(folder: Path) -> str | None:
     """The kind that a folder's report.json says it is, where that is one of `KINDS`."""
     try:
-        kind = json.loads((folder / REPORT).read_text(encoding="utf-8"))["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
+        kind = read_json(folder / REPORT, dict[str, Any]).get("kind")
+    except CheckpointError:
         return None
     return kind if kind in KINDS else None
 
 
 def _weights(folder: Path) -> dict[str, str]:
     """By the folders' names, as manifests have it: the weights themselves may be gigabytes."""
-    files = {path.parent.name: read_json(path).get("files", {})
+    files = {path.parent.name: read_json(path, _Manifest).files
              for path in sorted(folder.glob(f"*/*/{MANIFEST}"))}  # fmt: skip
     return {copy: found[WEIGHTS] for copy, found in files.items() if WEIGHTS in found}
 
@@ -212,20 +222,23 @@ def _model(run: Run) -> Model:
 def _receipts(path: Path, top: Path) -> Iterator[Bench]:
     """A file that is one, or those of a bundle and of bundles in a folder."""
     if path.is_file():
-        if path.suffix == ".json" and "latency_ms" in (content := read_json(path)):
+        if path.suffix == ".json" and "latency_ms" in (content := _content(path)):
             yield _bench(path, path.name, content, content.get("source", {}))
         return
     for file in sorted(path.rglob(RECEIPTS)):
-        content = read_json(file)
+        content = _content(file)
         if "latency_ms" not in content:
-            raise CheckpointError(f"{file} is no receipt of `einsort-vla bench`; measure again.")
+            raise CheckpointError(f"{file} is no receipt of `einsort-vla bench`. {MEASURE}")
         manifest = file.parents[1] / BUNDLE
-        exported = read_json(manifest) if manifest.is_file() else {}
+        exported = _content(manifest) if manifest.is_file() else {}
         source = content.get("source") or exported.get("source", {})
         yield _bench(file, file.relative_to(top).as_posix(), content, source)
 
 
 def _bench(file: Path, name: str, content: object, source: object) -> Bench:
-    """A device may write more than is read here."""
-    exported = record_from(Exported, source, file, ignore_unknown=True)
-    return Bench(name, exported, record_from(Receipt, content, file, ignore_unknown=True))
+    exported = as_record(source, Exported, f"{file}, source,", MEASURE)
+    return Bench(name, exported, as_record(content, Receipt, str(file), MEASURE))
+
+
+def _content(file: Path) -> dict[str, Any]:
+    return read_json(file, dict[str, Any], MEASURE)

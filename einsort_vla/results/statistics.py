@@ -6,20 +6,23 @@ are two-sided, of 95 % unless said otherwise. What is not defined, as with no tr
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+from msgspec.structs import astuple
 from scipy.optimize import brentq
 from scipy.stats import binomtest, bootstrap, norm
 
+from einsort_vla.results.record import Record
+
 Interval = tuple[float, float]
 N_RESAMPLES = 5000
+ONE_TAIL = 0.025  # error of one end of a 95 % interval
+ALIKE = 1e-9  # numbers nearer than that, relative or absolute, differ by rounding alone
 BRACKET = 1e-12  # how near the ends of its range the root of Tango's interval is looked for
 
 
-@dataclass(frozen=True)
-class PairCounts:
+class PairCounts(Record, frozen=True):
     """Successes of two arms over the same episodes."""
 
     both: int
@@ -150,25 +153,48 @@ def mcnemar_p(counts: PairCounts) -> float | None:
 
 
 def bootstrap_interval(
-    data: Sequence[Any], statistic: Callable[..., Any] = np.mean, seed: int = 0
+    data: Sequence[Any],
+    statistic: Callable[..., Any] = np.mean,
+    seed: int = 0,
+    limits: Interval | None = None,
 ) -> Interval | None:
     """Percentile interval of a statistic of samples of one length, resampled together.
 
+    Samples that are all alike resample to themselves: the percentiles then have no width, however
+    few the samples are, and say nothing. `alike_interval` takes their place.
+
     Args:
         data: samples, (n,) each.
-        statistic: of the samples along `axis`.
+        statistic: a mean of the samples along `axis`.
         seed: of the resampling.
+        limits: that each sample lies in by its nature; None where it has none.
 
     Returns:
-        None for fewer than two.
+        None for fewer than two, and for samples that are all alike and have no limits.
     """
-    if len(data[0]) < 2:
+    n = len(data[0])
+    if n < 2:
         return None
     found = bootstrap(
         data, statistic, paired=len(data) > 1, n_resamples=N_RESAMPLES, method="percentile",
         batch=200, rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
+    low, high = float(found.low), float(found.high)
+    if math.isclose(low, high, rel_tol=ALIKE, abs_tol=ALIKE):
+        return limits and alike_interval(low, n, limits)
+    return low, high
+
+
+def alike_interval(value: float, n: int, limits: Interval) -> Interval:
+    """Interval of the mean of a bounded number of which `n` samples were all `value`.
+
+    At most the share 1 - 0.025^(1/n) of all samples differs from `value`: the exact bound of
+    Clopper and Pearson 1934, Biometrika 26:404-413, for none seen in n. Those that differ lie at
+    most at the limits. For scores of 0 and 1 it is their interval of a proportion.
+    """
+    differing = 1 - ONE_TAIL ** (1 / n)
+    low, high = limits
+    return value - differing * (value - low), value + differing * (high - value)
 
 
 def ratio_of_sums(numbers: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -179,8 +205,13 @@ def ratio_of_sums(numbers: np.ndarray, counts: np.ndarray, axis: int = -1) -> np
 def clustered_bootstrap(task_pairs: Sequence[PairCounts]) -> Interval | None:
     """Percentile interval of the difference with whole tasks resampled, as for other tasks alike.
 
-    None for fewer than two tasks with pairs.
+    Where all tasks have the same difference, whole tasks say no more than their pairs, and Tango's
+    interval over all pairs is given. None for fewer than two tasks with pairs.
     """
     tasks = [task for task in task_pairs if task.n]
     differences = [task.only_arm - task.only_reference for task in tasks]
-    return bootstrap_interval((differences, [task.n for task in tasks]), ratio_of_sums)
+    if len(tasks) < 2:
+        return None
+    found = bootstrap_interval((differences, [task.n for task in tasks]), ratio_of_sums)
+    totals = np.sum([astuple(task) for task in tasks], axis=0).tolist()
+    return found or tango(PairCounts(*totals))

@@ -6,7 +6,7 @@ import secrets
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -68,7 +68,7 @@ class Crew(ABC):
                     record = ended.record or schedule.lose(ended.job, ended.reason)
                     if record is None:
                         continue  # it is run once more
-                    write(asdict(record))
+                    write(record)
                     on_record(record)
                     for arm in stopped():
                         schedule.drop(arm)

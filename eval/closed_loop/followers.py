@@ -3,10 +3,10 @@
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from msgspec import to_builtins
 from rich.console import Console
 
 from einsort_vla.results.episode import EpisodeRecord
@@ -122,4 +122,4 @@ def open_tracker(name: str | None, output: Path) -> Tracker | None:
     if name is None:
         return None
     tracker = import_tracker(name)
-    return tracker.init(project=PROJECT, name=output.name, config=asdict(read_run(output)))
+    return tracker.init(project=PROJECT, name=output.name, config=to_builtins(read_run(output)))

@@ -1,17 +1,19 @@
 """What an evaluation is asked to do; every request that cannot work is refused here."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.codec import Codec
-from einsort_vla.errors import UsageError
+from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.families import export_of
 from einsort_vla.kernels import check_available
 from einsort_vla.lerobot import resolve_folder
+from einsort_vla.reading import read_json
 from einsort_vla.results.episode import Scene
 from einsort_vla.runtime import WHOLE_CHUNK
 from einsort_vla.runtime.observation import STATE_KEY
@@ -19,10 +21,11 @@ from envs import benchmark_of
 from envs.environment import Benchmark, EpisodeProtocol
 from eval.closed_loop.recording import import_rerun, import_tracker
 from eval.closed_loop.settings import REFERENCE_POLICY, ClosedLoopSettings
-from eval.run.copies import check_arms
+from eval.run.copies import check_arms, shown
 from eval.run.provenance import ROOT
 
 MAX_DELAY_MS = 5000.0
+MIN_MARGIN = 1e-4  # a hundredth of a point
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,16 @@ def check_request(settings: ClosedLoopSettings) -> ClosedLoopRequest:
     return ClosedLoopRequest(settings, delays_ms, benchmark, protocol, tuple(scenes), dense)
 
 
+class _Median(Struct, frozen=True):
+    p50: float
+
+
+class _Receipt(Struct, frozen=True):
+    """What is read here of a receipt of `einsort-vla bench`."""
+
+    latency_ms: Mapping[str, _Median]
+
+
 def read_delays(text: str) -> tuple[float, ...]:
     """Milliseconds, or receipts of `einsort-vla bench`, separated by commas.
 
@@ -75,18 +88,17 @@ def read_delays(text: str) -> tuple[float, ...]:
             delay = _receipt_ms(Path(part))
         if not 0 <= delay <= MAX_DELAY_MS:
             raise UsageError(f"--latency {part} is outside 0 to {MAX_DELAY_MS:g} ms.")
-        delays.append(delay)
+        delays.append(shown(delay))
     return tuple(dict.fromkeys(delays))
 
 
 def _receipt_ms(path: Path) -> float:
     try:
-        latency = json.loads(path.read_text(encoding="utf-8"))["latency_ms"]
-        return float(latency[WHOLE_CHUNK]["p50"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return read_json(path, _Receipt).latency_ms[WHOLE_CHUNK].p50
+    except (CheckpointError, KeyError) as error:
         raise UsageError(
             f"--latency {path} is neither milliseconds nor a receipt of `einsort-vla bench` "
-            f"({type(error).__name__}: {error})."
+            f"({error})."
         ) from None
 
 
@@ -95,8 +107,10 @@ def _check_numbers(settings: ClosedLoopSettings) -> None:
         raise UsageError("--episodes, --workers and --batch must be at least 1.")
     if min(settings.seed, settings.first_state) < 0:
         raise UsageError("--seed and --first-state must be at least 0.")
-    if not 0 < settings.margin < 1:
-        raise UsageError(f"--margin {settings.margin} is outside (0, 1); 0.02 is two points.")
+    if not MIN_MARGIN <= settings.margin < 1:
+        raise UsageError(
+            f"--margin {settings.margin} is outside [{MIN_MARGIN}, 1); 0.02 is two points."
+        )
     if settings.ray and (settings.video or settings.record or settings.runtime == "onnx"):
         raise UsageError(
             "--ray runs PyTorch without --video and --record: files stay on their machine."
@@ -152,7 +166,7 @@ def _list_scenes(settings: ClosedLoopSettings, benchmark: Benchmark[Any]) -> lis
 
 
 def list_tasks(suites: str, tasks: str, benchmark: Benchmark[Any]) -> list[tuple[str, int]]:
-    """The suites and numbers of the tasks that `--suite` and `--tasks` mean.
+    """The suites and numbers of the tasks that `--suite` and `--tasks` mean, each once.
 
     Raises:
         UsageError: a suite or a task does not exist, or the text is no list of numbers.
@@ -169,7 +183,7 @@ def list_tasks(suites: str, tasks: str, benchmark: Benchmark[Any]) -> list[tuple
         for task_id in numbers:
             benchmark.sentence(suite, task_id)  # refuses an unknown task
             found.append((suite, task_id))
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _check_runtime(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from einsort_vla.errors import NumericsError
 from einsort_vla.results.episode import EpisodeRecord, Outcome, Scene
 from einsort_vla.runtime.observation import Observation
 from envs.environment import Environment, scene_seed
@@ -118,6 +119,7 @@ class _Episode:
         if self._watch.on_frame:
             self._watch.on_frame(self._env.render())
         chunk = self._policy.predict_action_chunk(observation)
+        _check_finite(chunk, len(self.chunk_ms))
         self.chunk_ms.append(round(self._policy.last_chunk_ms, 2))
         if self._watch.on_look:
             self._watch.on_look(observation, chunk)
@@ -131,3 +133,12 @@ class _Episode:
         assert self.motion is not None
         self.motion.add(action, self._env.hand_position(), is_seam)
         return ends
+
+
+def _check_finite(chunk: np.ndarray, n_looks: int) -> None:
+    """A simulator would take such actions for any others, and the episode for a failure."""
+    if n_bad := np.count_nonzero(~np.isfinite(chunk)):
+        raise NumericsError(
+            f"at look {n_looks} the policy answered with {n_bad} of {chunk.size} numbers NaN or "
+            "infinite. Check its weights and the statistics of its actions."
+        )

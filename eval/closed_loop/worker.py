@@ -1,12 +1,13 @@
 """A process with one simulator, that runs the episodes it is given."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from einsort_vla.results.episode import EpisodeRecord, episode_name
 from einsort_vla.runtime.observation import Observation
@@ -91,7 +92,9 @@ class _Probe:
             for name, other in self._others.items():
                 other.reset(self._policy.seed)
                 answer = other.chunk_at(observation, self._n_looks)
-                self._distances[name].append(float(np.linalg.norm(answer - chunk)) / norm)
+                distance = float(np.linalg.norm(answer - chunk)) / norm
+                if np.isfinite(distance):  # its own episodes are errors
+                    self._distances[name].append(distance)
         self._n_looks += 1
 
     def result(self) -> dict[str, float]:

@@ -1,10 +1,11 @@
 """The compressed copies of a run: planned from its settings, made once, described for results."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from msgspec.structs import replace
 from rich.console import Console
 
 from einsort_vla.checkpoint import (
@@ -22,6 +23,7 @@ from eval.run.arms import DENSE, Arm, Variant, arm_name
 from eval.run.settings import RunSettings
 
 BUNDLE_SUFFIX = ".onnx"
+MOST_RATES = 1000  # of a series
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,19 @@ def read_rates(text: str) -> tuple[float, ...]:
     parts = [part.strip() for part in text.split(",")]
     try:
         rates = _series(parts) if "..." in parts else [float(part) for part in parts]
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, OverflowError, ZeroDivisionError):
         raise UsageError(
             f"--rate {text!r} cannot be read. Give a rate such as 0.5, a list such as 0,0.25,0.5, "
             "or a series such as 0,0.1,...,0.9."
         ) from None
     for rate in rates:
         check_rate(rate)
-    return tuple(dict.fromkeys(rates))
+    return tuple(dict.fromkeys(map(shown, rates)))
+
+
+def shown(number: float) -> float:
+    """A rate or delay as it is in names: two that share a name are one."""
+    return float(f"{number:g}")
 
 
 def _series(parts: Sequence[str]) -> list[float]:
@@ -76,7 +83,7 @@ def _series(parts: Sequence[str]) -> list[float]:
         raise ValueError
     step = float(second) - float(first)
     n = round((float(last) - float(first)) / step)
-    if n < 1 or abs(float(first) + n * step - float(last)) > 1e-9:
+    if not 1 <= n <= MOST_RATES or abs(float(first) + n * step - float(last)) > 1e-9:
         raise ValueError
     return [round(float(first) + k * step, 10) for k in range(n + 1)]
 

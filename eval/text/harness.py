@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from einsort_vla.errors import CheckpointError, UsageError, importing
+from einsort_vla.results.record import Record
 from eval.text.settings import LOCAL
 
 FOLDER = Path(__file__).parent / "tasks"
@@ -22,8 +23,7 @@ BATCH = 8  # requests at once
 SEED = 1234  # of worked examples: the harness's own default
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Record, frozen=True):
     """One score of one question; a line of answers.jsonl."""
 
     arm: str

@@ -1,7 +1,7 @@
 """Runs what is missing of a language evaluation, one piece after another, each kept at once."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from einsort_vla import huggingface  # noqa: F401  (so that Transformers can load compressed models)
 from einsort_vla.checkpoint import read_config
 from einsort_vla.errors import CheckpointError, UsageError
-from einsort_vla.results.log import appending, read_lines
+from einsort_vla.results.log import appending, read_log
 from eval.run.arms import Arm
 from eval.run.progress import counting
 from eval.text.harness import Answer, Examinee, Questions, quiet
@@ -75,8 +75,8 @@ def run_missing(
     arms: Sequence[Arm], exam: Exam, tokenizer: Any, folder: Path, device: str, console: Console
 ) -> tuple[list[WindowScore], list[Answer]]:
     """Score what the logs of a run folder do not have yet; all scores and answers."""
-    scores = [WindowScore(**line) for line in read_lines(folder / WINDOWS)]
-    answers = [Answer(**line) for line in read_lines(folder / ANSWERS)]
+    scores = list(read_log(folder / WINDOWS, WindowScore))
+    answers = list(read_log(folder / ANSWERS, Answer))
     missing = {arm.name: _missing(arm.name, exam, scores, answers) for arm in arms}
     kinds = [kind for pieces in missing.values() for kind, _ in pieces]
     with (
@@ -93,14 +93,14 @@ def run_missing(
                 if kind == WINDOWS:
                     (k,) = numbers
                     nll = score_window(model, exam.windows[k])
-                    scores.append(WindowScore(arm.name, k, nll, exam.windows[k].n_scored))
-                    keep_scores(asdict(scores[-1]))
+                    scores.append(WindowScore(arm.name, k, exam.windows[k].n_scored, nll))
+                    keep_scores(scores[-1])
                 else:
                     examinee = examinee or Examinee(arm.name, model, tokenizer)
                     (task,) = (task for task in exam.tasks if task.name == kind)
                     given = examinee.ask(task, numbers)
                     answers += given
-                    keep_answers(*map(asdict, given))
+                    keep_answers(*given)
                 step(kind)
             del model, examinee
     return scores, answers

@@ -1,17 +1,20 @@
 """Perplexity of a text: windows of tokens, the negative log-likelihood of each, paired ratios."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from msgspec import Meta
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from einsort_vla.errors import CheckpointError, UsageError, importing
 from einsort_vla.results.measures import Estimate
+from einsort_vla.results.record import Record
 from einsort_vla.results.statistics import bootstrap_interval, ratio_of_sums
 from eval.run.provenance import ROOT
 from eval.text.settings import PROSE
@@ -36,14 +39,13 @@ class Window:
     n_scored: int  # its last tokens, which no window before has scored
 
 
-@dataclass(frozen=True)
-class WindowScore:
+class WindowScore(Record, frozen=True):
     """What one model made of one window; a line of windows.jsonl."""
 
     arm: str
     window: int  # its number, from 0
-    nll: float  # sum of -ln p over the scored tokens
-    n_tokens: int  # scored
+    n_tokens: Annotated[int, Meta(ge=1)]  # scored
+    nll: float | None = None  # sum of -ln p over the scored tokens; None if NaN or infinite
 
 
 def read_text(text: str) -> Text:
@@ -127,34 +129,52 @@ def cut(
 
 
 @torch.inference_mode()
-def score_window(model: Any, window: Window) -> float:
-    """Sum of -ln p over the scored tokens of a window, p of a causal language model."""
+def score_window(model: Any, window: Window) -> float | None:
+    """Sum of -ln p over the scored tokens of a window, p of a causal language model.
+
+    None where it is NaN or infinite, as of a model that gives a token no probability.
+    """
     ids = window.ids.to(model.device)
     logits = model(input_ids=ids[None], use_cache=False).logits[0]  # (window, n_vocabulary)
     before = logits[-window.n_scored - 1 : -1].float()
     losses = cross_entropy(before, ids[-window.n_scored :], reduction="none")
-    return float(losses.double().sum())
+    nll = float(losses.double().sum())
+    return nll if math.isfinite(nll) else None
 
 
-def perplexity(scores: Sequence[WindowScore]) -> Estimate:
-    """exp of the mean -ln p a token, with a bootstrap interval over windows."""
+def perplexity(scores: Sequence[WindowScore]) -> Estimate | None:
+    """exp of the mean -ln p a token, with a bootstrap interval over windows.
+
+    None where a window has no finite score, or where it is too large for a number.
+    """
     return _exp_mean([score.nll for score in scores], scores)
 
 
-def perplexity_ratio(scores: Sequence[WindowScore], reference: Sequence[WindowScore]) -> Estimate:
-    """Perplexity over that of a reference on the same windows, in the same order.
+def perplexity_ratio(
+    scores: Sequence[WindowScore], reference: Sequence[WindowScore]
+) -> Estimate | None:
+    """Perplexity over that of a reference on the same windows, in the same order; None as there.
 
     The interval resamples windows, both models' scores of a window together: what is hard for both
     cancels.
     """
     assert [s.window for s in scores] == [r.window for r in reference]
     pairs = zip(scores, reference, strict=True)
-    return _exp_mean([score.nll - other.nll for score, other in pairs], scores)
+    changes = [
+        None if score.nll is None or other.nll is None else score.nll - other.nll
+        for score, other in pairs
+    ]
+    return _exp_mean(changes, scores)
 
 
-def _exp_mean(sums: Sequence[float], scores: Sequence[WindowScore]) -> Estimate:
+def _exp_mean(sums: Sequence[float | None], scores: Sequence[WindowScore]) -> Estimate | None:
     n_tokens = [score.n_tokens for score in scores]
-    value = float(np.exp(np.sum(sums) / np.sum(n_tokens)))
-    logarithms = bootstrap_interval((sums, n_tokens), ratio_of_sums)
-    bounds = logarithms and (float(np.exp(logarithms[0])), float(np.exp(logarithms[1])))
-    return Estimate.of(value, bounds, sum(n_tokens))
+    known = [each for each in sums if each is not None]
+    if len(known) < len(sums):
+        return None
+    logarithms = bootstrap_interval((known, n_tokens), ratio_of_sums)
+    with np.errstate(over="ignore"):
+        value, *bounds = np.exp([np.sum(known) / np.sum(n_tokens), *(logarithms or ())]).tolist()
+    if not all(map(math.isfinite, (value, *bounds))):
+        return None
+    return Estimate.of(value, tuple(bounds) or None, sum(n_tokens))

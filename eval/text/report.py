@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from operator import eq
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.measures import Estimate, Measure
@@ -14,6 +14,7 @@ from einsort_vla.results.report import Report
 from einsort_vla.results.run import Run
 from einsort_vla.results.statistics import (
     N_RESAMPLES,
+    Interval,
     PairCounts,
     bootstrap_interval,
     tango,
@@ -32,6 +33,9 @@ ROUNDED = (
     "give its weights back without error, which says nothing about them; `leader` has one scale a "
     "row and no groups."
 )
+NO_PERPLEXITY = (
+    "{arm} has no perplexity: what it says of the text is NaN, or too improbable for a number."
+)
 OVER_WINDOWS = "Bootstrap over windows, percentiles."
 OVER_QUESTIONS = "Wilson's interval of each arm, Tango's of the paired difference."
 SMALL = (
@@ -44,7 +48,10 @@ FAMOUS = (
     "models with each other; it does not say how good one is."
 )
 AnswersByArm = Mapping[str, Mapping[str, str]]  # arm to question to answer
-BOOTSTRAP = f"Bootstrap over questions, percentiles of {N_RESAMPLES} resamples."
+BOOTSTRAP = (
+    f"Bootstrap over questions, percentiles of {N_RESAMPLES} resamples; where all scores are "
+    "alike, Clopper and Pearson's bound on how many of all questions differ."
+)
 ONLY_AGREEMENT = (
     "There are no answers of people, so nothing is said of how good the models are. The numbers "
     "say how often a compressed model answers as the dense one does, after normalisation."
@@ -70,28 +77,41 @@ def language_report(
         protocol, notes, run: as in `Report`.
     """
     names = [arm.name for arm in arms]
-    measures = [] if not windows else [_perplexity(names, windows)]
+    by_arm = _by_arm(names, windows)
+    of_text = _perplexity(by_arm)
+    unmeasured = [arm for arm, own in by_arm.items() if own and arm not in of_text.arms]
+    notes = [*notes, *(NO_PERPLEXITY.format(arm=arm) for arm in unmeasured)]
+    measures = [of_text] if of_text.arms else []
     scores = dict.fromkeys((answer.task, answer.score) for answer in answers)
     measures += [_task_accuracy(names, task, score, answers) for task, score in scores]
     return _text_report(LANGUAGE, arms, measures, is_complete, protocol, notes, run)
 
 
-def _perplexity(arms: Sequence[str], windows: Sequence[WindowScore]) -> Measure:
-    by_arm: dict[str, list[WindowScore]] = {arm: [] for arm in arms}
-    for score in sorted(windows, key=lambda score: score.window):
-        by_arm[score.arm].append(score)
+def _by_arm(arms: Sequence[str], windows: Sequence[WindowScore]) -> dict[str, list[WindowScore]]:
+    """In the order of the text."""
+    in_order = sorted(windows, key=lambda score: score.window)
+    return {arm: [score for score in in_order if score.arm == arm] for arm in arms}
+
+
+def _perplexity(by_arm: Mapping[str, Sequence[WindowScore]]) -> Measure:
     dense = {score.window: score for score in by_arm[DENSE]}
-    paired = {}
-    for arm in arms[1:]:
-        both = [score for score in by_arm[arm] if score.window in dense]
-        if both:
-            paired[arm] = perplexity_ratio(both, [dense[score.window] for score in both])
+    both = {
+        arm: [score for score in scores if score.window in dense]
+        for arm, scores in by_arm.items()
+        if arm != DENSE
+    }
+    paired = {
+        arm: perplexity_ratio(scores, [dense[score.window] for score in scores])
+        for arm, scores in both.items()
+        if scores
+    }
+    found = {arm: perplexity(scores) for arm, scores in by_arm.items() if scores}
     return Measure(
         name="perplexity",
         better="lower",
         counted="tokens",
-        arms={arm: perplexity(scores) for arm, scores in by_arm.items() if scores},
-        paired=paired,
+        arms={arm: each for arm, each in found.items() if each},
+        paired={arm: each for arm, each in paired.items() if each},
         paired_as="ratio",
         interval=OVER_WINDOWS,
     )
@@ -102,7 +122,7 @@ def _task_accuracy(
 ) -> Measure:
     right: dict[str, dict[int, bool]] = {arm: {} for arm in arms}
     for answer in answers:
-        if (answer.task, answer.score) == (task, score):
+        if (answer.task, answer.score) == (task, score) and answer.arm in right:
             right[answer.arm][answer.question] = answer.is_right
     pairs = {arm: _count_pairs(right[arm], right[DENSE]) for arm in arms[1:]}
     return Measure(
@@ -168,10 +188,10 @@ def textvqa_report(
     return _text_report(TEXTVQA, arms, measures, is_complete, protocol, notes, run)
 
 
-def mean_interval(values: np.ndarray, seed: int) -> Estimate:
-    """Mean of (n,) values with its bootstrap interval; of fewer than two, without."""
+def mean_interval(values: np.ndarray, seed: int, limits: Interval) -> Estimate:
+    """Mean of (n,) values in `limits` with its bootstrap interval; of fewer than two, without."""
     mean = float(values.mean()) if len(values) else 0.0
-    return Estimate.of(mean, bootstrap_interval((values,), seed=seed), len(values))
+    return Estimate.of(mean, bootstrap_interval((values,), seed=seed, limits=limits), len(values))
 
 
 def _accuracy(
@@ -185,9 +205,11 @@ def _accuracy(
         name="accuracy",
         better="higher",
         counted="questions",
-        arms={arm: mean_interval(found, seed) for arm, found in scores.items()},
+        arms={arm: mean_interval(found, seed, (0, 1)) for arm, found in scores.items()},
         paired={
-            arm: mean_interval(scores[arm] - scores[DENSE], seed) for arm in arms if arm != DENSE
+            arm: mean_interval(scores[arm] - scores[DENSE], seed, (-1, 1))
+            for arm in arms
+            if arm != DENSE
         },
         paired_as="difference",
         interval=BOOTSTRAP,

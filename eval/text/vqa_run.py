@@ -1,7 +1,7 @@
 """Asks every model what it has not answered yet; whatever was read or answered is kept at once."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from rich.console import Console
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.plan import InputStatistics
-from einsort_vla.results.log import appending, read_lines
+from einsort_vla.results.log import appending, read_log
+from einsort_vla.results.record import Record
 from eval.run.arms import Arm
 from eval.run.progress import counting
 from eval.text.answering import AnsweringModel, Decoding, load_answering
@@ -28,8 +29,7 @@ class Asked:
     prompt: str
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Record, frozen=True):
     """A line of answers.jsonl."""
 
     question_id: str
@@ -38,10 +38,17 @@ class Answer:
     answer: str
 
 
+class PictureWords(Record, frozen=True):
+    """What is written in a picture; a line of ocr.jsonl."""
+
+    image_id: str
+    tokens: tuple[str, ...]
+
+
 def read_answers(log: Path) -> dict[str, dict[str, str]]:
     """Arm to question to answer."""
     found: dict[str, dict[str, str]] = {}
-    for answer in (Answer(**line) for line in read_lines(log)):
+    for answer in read_log(log, Answer):
         found.setdefault(answer.arm, {})[answer.question_id] = answer.answer
     return found
 
@@ -50,7 +57,7 @@ def read_pictures(
     questions: Sequence[VqaQuestion], log: Path, console: Console
 ) -> Mapping[str, tuple[str, ...]]:
     """Picture to the words in it; those that the log has already are not read again."""
-    found = {line["image_id"]: tuple(line["tokens"]) for line in read_lines(log)}
+    found = {each.image_id: each.tokens for each in read_log(log, PictureWords)}
     missing = {q.image_id: q for q in questions if q.image_id not in found}
     if not missing:
         return found
@@ -60,7 +67,7 @@ def read_pictures(
         for image_id, question in missing.items():
             assert question.open_image is not None
             found[image_id] = reader.read(question.open_image())
-            write({"image_id": image_id, "tokens": found[image_id]})
+            write(PictureWords(image_id, found[image_id]))
             step("picture")
     return found
 
@@ -88,7 +95,7 @@ def answer_missing(
             for together in missing:
                 for answer in _answer(model, together, arm.name):
                     done[answer.question_id] = answer.answer
-                    write(asdict(answer))
+                    write(answer)
                 step("batch")
     return found
 

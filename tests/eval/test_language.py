@@ -142,7 +142,7 @@ def test_perplexity_is_that_of_token_by_token(model, stride, first):
 
 def test_a_model_against_itself_has_ratio_one():
     rng = np.random.default_rng(0)
-    scores = [WindowScore("dense", k, rng.uniform(50, 90), 31) for k in range(20)]
+    scores = [WindowScore("dense", k, 31, rng.uniform(50, 90)) for k in range(20)]
     ratio = perplexity_ratio(scores, scores)
     assert (ratio.value, ratio.low, ratio.high, ratio.n) == (1, 1, 1, 620)
 
@@ -152,8 +152,8 @@ def test_the_interval_of_a_ratio_holds_it_95_times_in_100():
     rng, n_held = np.random.default_rng(0), 0
     for _ in range(100):
         common, gap = rng.normal(1500, 100, 40), rng.normal(10, 5, 40)
-        dense = [WindowScore("dense", k, x, 500) for k, x in enumerate(common)]
-        coded = [WindowScore("coded", k, x, 500) for k, x in enumerate(common + gap)]
+        dense = [WindowScore("dense", k, 500, x) for k, x in enumerate(common)]
+        coded = [WindowScore("coded", k, 500, x) for k, x in enumerate(common + gap)]
         found = perplexity_ratio(coded, dense)
         n_held += found.low <= math.exp(10 / 500) <= found.high
     assert 88 <= n_held <= 99

@@ -5,11 +5,11 @@ No robot moved: outcomes are drawn with a fixed seed, the compressed arms worse 
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from einsort_vla.results import run as run_files
 from einsort_vla.results.arms import ArmFacts

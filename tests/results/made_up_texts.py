@@ -5,9 +5,10 @@ at pages: `python tests/results/made_up_texts.py DIR`. No model read or wrote an
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.measures import Estimate, Measure

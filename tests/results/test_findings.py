@@ -4,9 +4,9 @@ import io
 import re
 import shutil
 import subprocess
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from einsort_vla.cli.results import Report

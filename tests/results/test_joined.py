@@ -4,9 +4,9 @@ import io
 import json
 import re
 import shutil
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from einsort_vla.cli.results import Report
@@ -216,9 +216,13 @@ def _foreign(folder):
     (folder / "models" / "report.json").write_text('{"score": 1}')
 
 
-def _other_schema(folder):
+def _newer(folder, schema=7):
     path = write_text_run(folder / "run", make_report()) / "report.json"
-    path.write_text(path.read_text().replace('"schema": 3', '"schema": 7'))
+    path.write_text(path.read_text().replace('"schema": 3', f'"schema": {schema}'))
+
+
+def _older(folder):
+    _newer(folder, schema=2)
 
 
 def _damaged(folder):
@@ -248,15 +252,25 @@ def _strange_number(folder):
     [
         (_empty, "holds no results: no folder in it has a run.json or report.json"),
         (_unknown_kind, "is a run of an unknown kind, 'poetry'; known are closed_loop, textvqa"),
-        (_foreign, "models/report.json has schema None; this version reads 3"),
-        (_other_schema, "report.json has schema 7; this version reads 3. Run the evaluation again"),
-        (_damaged, "report.json cannot be read as JSON"),
+        (_foreign, "models/report.json has no schema; this version reads 3"),
+        (
+            _newer,
+            "a newer version of einsort-vla (its schema is 7; this version reads 3). Use that",
+        ),
+        (
+            _older,
+            "an older version of einsort-vla (its schema is 2; this version reads 3). Run the",
+        ),
+        (_damaged, "report.json is damaged: Input data was truncated. Run the evaluation again."),
         (_no_receipt, "bench-tensorrt.json is no receipt of `einsort-vla bench`"),
         (_log_alone, "has no run.json"),
-        (_strange_run, "run.json: the field kind is missing. Run the evaluation again."),
+        (
+            _strange_run,
+            "run.json is damaged: Object missing required field `kind`. Run the evaluation again.",
+        ),
         (
             _strange_number,
-            "report.json: the field measures[0].arms.dense.n is '60000', not of type int.",
+            "report.json is damaged: Expected `int`, got `str` - at `$.measures[0].arms[...].n`.",
         ),
     ],
 )
@@ -288,5 +302,7 @@ def test_text_from_outside_is_escaped(tmp_path):
 def test_an_unreadable_receipt_is_named(tmp_path):
     _empty(tmp_path / "top")
     (tmp_path / "top" / "orin.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"orin.json cannot be read as JSON"):
+    with pytest.raises(
+        CheckpointError, match=r"orin.json is damaged: Input data was truncated. Measure"
+    ):
         run_report(tmp_path / "top")

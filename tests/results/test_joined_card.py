@@ -2,15 +2,15 @@
 
 import io
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from einsort_vla.checkpoint import file_sha256, write_results
 from einsort_vla.cli.results import Report
 from einsort_vla.errors import CheckpointError, UsageError
-from einsort_vla.results.reading import write_record
+from einsort_vla.results.record import write_record
 from einsort_vla.results.run import read_run
 from tests.compressing import compress
 from tests.results.made_up import make_records, make_run, write_run

@@ -1,8 +1,17 @@
 """A log of JSON lines keeps what is whole, wherever a kill has cut it."""
 
+import re
+from typing import Any
+
 import pytest
 
-from einsort_vla.results.log import appending, read_lines
+from einsort_vla.errors import CheckpointError
+from einsort_vla.results.closed_loop import make_report
+from einsort_vla.results.episode import read_episodes
+from einsort_vla.results.log import appending, read_log
+from einsort_vla.results.merge import merge_runs
+from einsort_vla.results.record import Record
+from tests.results.made_up import make_records, make_run, write_run
 
 RECORDS = [{"name": "é\u2028", "n": k, "value": 0.1 * k} for k in range(3)]
 
@@ -10,13 +19,59 @@ RECORDS = [{"name": "é\u2028", "n": k, "value": 0.1 * k} for k in range(3)]
 @pytest.mark.parametrize("n_lost", [0, 1, 2, 30])
 def test_a_log_goes_on_after_a_cut_line(tmp_path, n_lost):
     log = tmp_path / "log.jsonl"
-    assert list(read_lines(log)) == []
+    assert list(read_log(log, dict[str, Any])) == []
     with appending(log) as write:
         write(*RECORDS[:2])
-        assert list(read_lines(log)) == RECORDS[:2]  # kept while it is still open
+        assert list(read_log(log, dict[str, Any])) == RECORDS[:2]  # kept while it is still open
     log.write_bytes(log.read_bytes()[: len(log.read_bytes()) - n_lost])
     with appending(log) as write:
         write(RECORDS[2])
     whole = RECORDS[:2] if n_lost < 2 else RECORDS[:1]  # without its line's end it is whole, too
-    assert list(read_lines(log)) == [*whole, RECORDS[2]]
+    assert list(read_log(log, dict[str, Any])) == [*whole, RECORDS[2]]
     assert log.read_text().count("\n") == len(whole) + 1  # nothing is left of what was cut
+
+
+@pytest.mark.parametrize("figure", ["NaN", "-Infinity", "1e999"])
+def test_figures_that_are_no_numbers_count_as_not_measured(tmp_path, figure):
+    run = make_run(n_states=3, rates=[0.5], delays=[0.0])
+    folder = write_run(tmp_path / "run", run, make_records(run))
+    log = folder / "episodes.jsonl"
+    first, *others = log.read_text().splitlines(keepends=True)
+    names = ("path_m", "gripper_toggles", "wall_s", "leader 0.5")
+    for name in names:
+        first = re.sub(rf'("{name}"): [\d.e-]+', rf"\1: {figure}", first)
+    log.write_text("".join([first, *others]))
+    assert first.count(figure) == len(names)
+    record = read_episodes(log)[0]
+    assert (record.wall_s, record.divergence) == (None, {})
+    assert "path_m" not in record.motion
+    assert "jerk_m_s3" in record.motion
+    whole = merge_runs([folder], tmp_path / "whole")
+    assert whole.closed_loop.arms == make_report(folder).closed_loop.arms
+    assert figure not in (tmp_path / "whole" / "episodes.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("garbage", "line 2, is damaged: JSON is malformed"),
+        ('{"n": 1', "line 2, is damaged: Input data was truncated"),
+        ('"\\ud800"', "line 2, is damaged: Input data was truncated"),
+        ("\xff", "line 2, is damaged"),
+        ("[" * 100_000, "line 2, is damaged"),
+        ('{"n": 1, "speed": 2}', "line 2, is damaged: .* unknown field `speed`.*a newer version"),
+        ('{"n": NaN}', "line 2, is damaged: .*missing required field `n`"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(tmp_path, line, message):
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(f'{{"n": 1}}\n{line}\n{{"n": 3}}\n'.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=message) as found:
+        list(read_log(log, Count))
+    assert len(str(found.value)) < 400
+    log.write_bytes(f'{{"n": 1}}\n\n{{"n": 3}}\n{line[:-1]}'.encode("latin-1"))  # cut by a kill
+    assert list(read_log(log, Count)) == [Count(1), Count(3)]
+
+
+class Count(Record, frozen=True):
+    n: int

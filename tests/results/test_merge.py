@@ -1,12 +1,12 @@
 """Shards of one evaluation make the whole; what does not belong together is refused."""
 
 import io
-from dataclasses import replace
 
 import pytest
 import tyro
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from rich.console import Console
 
 from einsort_vla.cli.commands import COMMANDS

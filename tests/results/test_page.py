@@ -5,12 +5,12 @@ import re
 import shlex
 import shutil
 import subprocess
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import tyro
+from msgspec.structs import replace
 from rich.console import Console
 
 from einsort_vla.cli.results import Report

@@ -1,9 +1,9 @@
 """report.json of made-up episodes: counts, pairs, completeness, verdicts; and the screen."""
 
 import io
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from einsort_vla.errors import CheckpointError

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from scipy.stats import chi2
+from scipy.stats import binomtest, chi2
 
 from einsort_vla.results.statistics import (
     PairCounts,
+    bootstrap_interval,
     clustered_bootstrap,
     mcnemar_p,
     newcombe,
@@ -128,10 +129,22 @@ def test_mcnemar_counts_the_ways_that_are_no_likelier(counts):
 def test_resampling_tasks_is_wider_where_tasks_differ():
     alike = clustered_bootstrap([PairCounts(18, 2, 0, 0)] * 10)
     apart = clustered_bootstrap([PairCounts(16, 4, 0, 0), PairCounts(20, 0, 0, 0)] * 5)
-    assert alike == pytest.approx((-0.1, -0.1))
+    assert alike == tango(PairCounts(180, 20, 0, 0))  # whose resamples are all the same
     assert apart[0] < -0.14
     assert apart[1] > -0.06
     assert clustered_bootstrap([PairCounts(18, 2, 0, 0), PairCounts(0, 0, 0, 0)]) is None
+
+
+@pytest.mark.parametrize("n", [2, 7, 100])
+def test_scores_that_are_all_alike_have_an_interval_with_a_width(n):
+    exact = binomtest(n, n).proportion_ci(method="exact")
+    assert bootstrap_interval((np.ones(n),), limits=(0, 1)) == pytest.approx((exact.low, 1))
+    low, high = bootstrap_interval((np.full(n, 0.3),), limits=(0, 1))
+    assert (0.3 - low) / 0.3 == pytest.approx((high - 0.3) / 0.7)  # the same share differs
+    assert bootstrap_interval((np.zeros(n),), limits=(-1, 1)) == pytest.approx(
+        (exact.low - 1, 1 - exact.low)
+    )
+    assert bootstrap_interval((np.full(n, 0.3),)) is None  # nothing bounds what differs
 
 
 def test_no_trials_give_nothing():

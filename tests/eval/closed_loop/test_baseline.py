@@ -1,10 +1,10 @@
 """Dense episodes move between runs only where nothing that decides them has changed."""
 
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import UsageError

@@ -1,6 +1,7 @@
 """What the command line asks for, as data."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from einsort_vla.errors import UsageError
 from eval.closed_loop.crew import check_memory, needed_bytes
-from eval.closed_loop.request import read_delays
+from eval.closed_loop.request import list_tasks, read_delays
 from eval.run.copies import read_rates
 
 
@@ -17,6 +18,7 @@ from eval.run.copies import read_rates
     [
         ("0.5", (0.5,)),
         ("0, 0.25,0.5,0.5", (0, 0.25, 0.5)),
+        ("0.3,0.30000001", (0.3,)),  # their arms would have one name
         ("0,0.1,...,0.9", (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
         ("0.8,0.75,...,0.6", (0.8, 0.75, 0.7, 0.65, 0.6)),
     ],
@@ -26,7 +28,18 @@ def test_rates_are_a_number_a_list_or_a_series(text, rates):
 
 
 @pytest.mark.parametrize(
-    "text", ["half", "", "0,0.1,...", "0,0,...,1", "0,0.1,...,0.95", "0,0.2,...,-0.2", "0.1,...,1"]
+    "text",
+    [
+        "half",
+        "",
+        "0,0.1,...",
+        "0,0,...,1",
+        "0,0.1,...,0.95",
+        "0,0.2,...,-0.2",
+        "0,1e-9,...,0.9",
+        "0,0.1,...,inf",
+        "0.1,...,1",
+    ],
 )
 def test_other_texts_are_no_rates(text):
     with pytest.raises(UsageError, match="a list such as"):
@@ -34,7 +47,7 @@ def test_other_texts_are_no_rates(text):
 
 
 def test_delays_are_milliseconds_or_receipts(tmp_path):
-    assert read_delays("0,50,100,50") == (0, 50, 100)
+    assert read_delays("0,50,100,50,1e2") == (0, 50, 100)
     receipt = tmp_path / "bench.json"
     receipt.write_text(json.dumps({"latency_ms": {"whole chunk": {"p50": 37.5}}}))
     assert read_delays(f"0,{receipt}") == (0, 37.5)
@@ -42,6 +55,16 @@ def test_delays_are_milliseconds_or_receipts(tmp_path):
         read_delays("-1")
     with pytest.raises(UsageError, match="neither milliseconds nor a receipt"):
         read_delays(str(tmp_path / "none.json"))
+    receipt.write_text(json.dumps({"latency_ms": {"whole chunk": {"p50": "fast"}}}))
+    with pytest.raises(UsageError, match=r"Expected `float`, got `str` - at .*p50"):
+        read_delays(str(receipt))
+
+
+def test_a_task_or_suite_that_is_named_twice_is_run_once():
+    benchmark = SimpleNamespace(n_tasks=lambda suite: 4, sentence=lambda suite, task_id: "go")
+    assert list_tasks("a_1,a_2,a_1", "3,0,3,03", benchmark) == [
+        ("a_1", 3), ("a_1", 0), ("a_2", 3), ("a_2", 0)
+    ]  # fmt: skip
 
 
 @given(n=st.integers(1, 64), policy_gb=st.floats(0.03, 8))

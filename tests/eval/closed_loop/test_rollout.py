@@ -100,3 +100,20 @@ def test_an_exception_is_an_error_and_no_failure():
     assert (record.outcome, record.steps) == ("error", 0)
     assert record.error.startswith("ZeroDivisionError")
     assert record.motion is None
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_an_answer_that_is_no_number_is_an_error_and_no_failure(number):
+    world, script = World(9, False), Script()
+    answer = script.predict_action_chunk
+
+    def spoiled(observation):
+        chunk = answer(observation)
+        chunk[-1, :2] = number if len(script.looks) == 2 else 0
+        return chunk
+
+    script.predict_action_chunk = spoiled
+    record = run_episode(world, script, Scene("s", 0, 0, 0), "dense")
+    assert (record.outcome, record.steps) == ("error", EXECUTED)
+    assert "at look 1 the policy answered with 2 of 56 numbers NaN or infinite" in record.error
+    assert np.isfinite(world.told).all()
