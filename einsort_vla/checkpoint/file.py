@@ -33,6 +33,7 @@ class Checkpoint:
     dropped: dict[str, str] = field(default_factory=dict)  # name to why it is not needed
     source_sha256: str = ""  # of the dense weights
     is_calibrated: bool = False  # coded so that outputs stay close, not weights
+    has_fingerprints: bool = True  # what Transformers' save_pretrained wrote has none
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
@@ -94,7 +95,7 @@ def read(path: Path) -> Checkpoint:
         plan = _read_plan(path, details)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     coded = {
-        name: _take(path, tensors, name, planned.spec, planned.shape)
+        name: take(path, tensors, name, planned.spec, planned.shape)
         for name, planned in plan.tensors.items()
     }
     dropped, is_calibrated = (json.loads(details[key]) for key in ("dropped", "calibrated"))
@@ -127,10 +128,14 @@ def _read_plan(path: Path, details: dict[str, str]) -> Plan:
     return plan
 
 
-def _take(
+def take(
     path: Path, tensors: dict[str, Tensor], name: str, spec: CodecSpec, shape: Shape
 ) -> CompressedTensor:
-    """Move the parts of one matrix out of `tensors`, checked against the plan."""
+    """Move the parts of one matrix out of `tensors`, checked against the plan.
+
+    Raises:
+        CheckpointError: a part is missing, has another size or type, or is not finite.
+    """
     parts: dict[str, Tensor] = {}
     for part, expected in spec.layout(shape).items():
         key = f"{name}_{part}"

@@ -17,6 +17,7 @@ from einsort_vla.checkpoint import manifest
 from einsort_vla.checkpoint.card import CARD, model_card
 from einsort_vla.checkpoint.file import Checkpoint
 from einsort_vla.checkpoint.processors import carry_tokenizer
+from einsort_vla.checkpoint.saved import read_saved, was_saved
 from einsort_vla.checkpoint.source import (
     CONFIG,
     INDEX,
@@ -26,6 +27,7 @@ from einsort_vla.checkpoint.source import (
     DenseFolder,
     StoredTensor,
     is_compressed,
+    is_lerobot,
     policy_type,
     read_config,
 )
@@ -126,6 +128,8 @@ def compress_folder(
 def read_folder(folder: Path) -> Checkpoint:
     """The compressed weights of a policy folder, whose files are checked against its manifest.
 
+    What Transformers' `save_pretrained` wrote has no manifest, and is checked without one.
+
     Raises:
         CheckpointError: the folder holds no compressed policy, or a file of it was changed.
     """
@@ -135,6 +139,8 @@ def read_folder(folder: Path) -> Checkpoint:
             f"{folder} holds a dense policy of type {policy_type(folder, config)!r}. "
             f"Compress it first: einsort-vla compress {folder} DIR --rate 0.5"
         )
+    if not is_lerobot(config) and not manifest.exists(folder) and was_saved(folder):
+        return read_saved(folder, config)
     manifest.check(folder)
     return checkpoint_file.read(folder / WEIGHTS)
 

@@ -17,6 +17,11 @@ def write(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def exists(folder: Path) -> bool:
+    """Whether a folder has a manifest."""
+    return (folder / MANIFEST).is_file()
+
+
 def check(folder: Path) -> dict[str, str]:
     """Check every file against the manifest; files that it does not name are let be.
 

@@ -12,7 +12,12 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from einsort_vla.checkpoint.transformers_layers import TransformersFamily, linear_weights
+from einsort_vla.checkpoint.not_dense import check_dense, check_no_adapter
+from einsort_vla.checkpoint.transformers_layers import (
+    LinearWeight,
+    TransformersFamily,
+    linear_weights,
+)
 from einsort_vla.codec import Shape
 from einsort_vla.errors import CheckpointError
 from einsort_vla.families import TYPE_PREFIX, Family, family_of
@@ -52,9 +57,10 @@ class DenseFolder:
                 f"{folder} is already compressed ({method}); give the dense policy instead."
             )
         self.files = weight_files(folder)
-        self.tensors = {name: stored for file in self.files for name, stored in _read_header(file)}
+        self.tensors = {name: stored for file in self.files for name, stored in read_header(file)}
         if (folder / INDEX).is_file() and len(self.files) > 1:
             self._check_index(_read_json(folder / INDEX)["weight_map"])
+        check_dense(folder, {name: (own.dtype, own.shape) for name, own in self.tensors.items()})
 
     @property
     def is_lerobot(self) -> bool:
@@ -71,25 +77,47 @@ class DenseFolder:
         """
         if self.is_lerobot:
             return family_of(self.policy_type)
-        return TransformersFamily(self.in_model)
+        return TransformersFamily(self._linear)
 
-    @cached_property
+    @property
     def in_model(self) -> dict[str, str]:
         """Of a Transformers model: stored name to name in it of the weights that are compressible.
 
         Raises:
-            CheckpointError: a model that the installed Transformers does not know.
+            CheckpointError: a model that the installed Transformers does not know, or of which
+                nothing is compressible.
         """
-        return linear_weights(self.folder, self.tensors)
+        return {name: weight.in_model for name, weight in self._linear.items()}
+
+    @cached_property
+    def _linear(self) -> dict[str, LinearWeight]:
+        shapes = {name: stored.shape for name, stored in self.tensors.items()}
+        return linear_weights(self.folder, self.config, shapes)
 
     @property
     def matrices(self) -> dict[str, Shape]:
-        """Name to (out_features, in_features) of all compressible ones."""
-        return {
+        """Name to (out_features, in_features) of all compressible ones.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        return self._matrices
+
+    @cached_property
+    def _matrices(self) -> dict[str, Shape]:
+        if not self.is_lerobot:
+            return {name: weight.shape for name, weight in self._linear.items()}
+        found = {
             name: (stored.shape[0], stored.shape[1])
             for name, stored in self.tensors.items()
             if self.family.dense_reason(name, stored.shape) is None
         }
+        if not found:
+            raise CheckpointError(
+                f"{self.folder} has nothing to code: none of its {len(self.tensors)} tensors is "
+                f"the weight of a linear layer that a {self.policy_type!r} policy uses."
+            )
+        return found
 
     @property
     def has_outlying_inputs(self) -> bool:
@@ -102,13 +130,17 @@ class DenseFolder:
         return sum(file.stat().st_size for file in self.files)
 
     def get(self, name: str) -> Tensor:
-        """One tensor, in memory of its own only while it is used.
+        """One tensor, in memory of its own only while it is used; matrices as `matrices` has them.
 
         Raises:
             CheckpointError: its file is damaged or truncated.
         """
         with open_weights(self.tensors[name].file) as file:
-            return file.get_tensor(name)
+            tensor = file.get_tensor(name)
+        is_flipped = (
+            not self.is_lerobot and name in self._linear and self._linear[name].is_transposed
+        )
+        return tensor.t().contiguous() if is_flipped else tensor
 
     @cached_property  # gigabytes are read once, however many ask
     def sha256(self) -> str:
@@ -153,6 +185,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"the policy folder {folder} does not exist.")
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; a policy is a folder with a {CONFIG}.")
+    check_no_adapter(folder)
     has_weights = (folder / WEIGHTS).is_file() or (folder / INDEX).is_file()
     for name, is_there in ((CONFIG, (folder / CONFIG).is_file()), (WEIGHTS, has_weights)):
         if not is_there:
@@ -234,7 +267,12 @@ def open_weights(path: Path) -> Iterator[Any]:
         raise CheckpointError(f"{path} is damaged or truncated: {error}") from error
 
 
-def _read_header(path: Path) -> list[tuple[str, StoredTensor]]:
+def read_header(path: Path) -> list[tuple[str, StoredTensor]]:
+    """The names of a weight file's tensors, and what they are.
+
+    Raises:
+        CheckpointError: it is missing, damaged or truncated.
+    """
     with open_weights(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return [

@@ -33,6 +33,12 @@ class Plan:
         return sum(math.prod(t.shape) for t in self.tensors.values())
 
     @property
+    def n_coded(self) -> int:
+        """Weights that are not kept dense."""
+        coded = (t for t in self.tensors.values() if not isinstance(t.spec, Dense))
+        return sum(math.prod(t.shape) for t in coded)
+
+    @property
     def n_bits(self) -> int:
         return sum(t.bits for t in self.tensors.values())
 
