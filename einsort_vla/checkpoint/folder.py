@@ -32,7 +32,7 @@ from einsort_vla.checkpoint.source import (
     read_config,
 )
 from einsort_vla.checkpoint.writer import DTYPES, FileWriter
-from einsort_vla.codec import Codec, CompressedTensor, Shape, encode
+from einsort_vla.codec import Codec, CompressedTensor, Dense, Shape, encode
 from einsort_vla.errors import CheckpointError, EinSortError
 from einsort_vla.families import TYPE_PREFIX
 from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, candidates_of, check_rate
@@ -47,6 +47,18 @@ class CompressionSummary:
     plan: Plan
     dense_bytes: int  # of the source's weight files
     compressed_bytes: int
+    n_weights: int  # of the source, in all tensors
+    unseen: Sequence[str] = ()  # matrices whose layers the calibration did not see at work
+
+    @property
+    def share_coded(self) -> float:
+        """Of all weights; the others were stored as they were."""
+        return self.plan.n_coded / self.n_weights
+
+    @property
+    def share_saved(self) -> float:
+        """Of the bytes of the whole weight file."""
+        return 1 - self.compressed_bytes / self.dense_bytes
 
 
 def plan_folder(
@@ -108,19 +120,20 @@ def compress_folder(
         destination: the folder to make.
         plan: from `plan_folder` of that policy.
         statistics: the layers' inputs; with them, errors are fed back so that outputs stay close.
+            A layer that did not run, or on zeros alone, is coded as without them.
         on_progress: called with weights coded and weights in all.
 
     Raises:
-        CheckpointError: the destination exists, the disk is full, or the plan or the statistics are
-            those of another policy.
+        CheckpointError: the destination exists, the disk is full, the plan or the statistics are
+            those of another policy, or the statistics saw none of the layers at work.
         NumericsError: a weight is not finite.
     """
     _check_plan(plan, dense.matrices)
-    if statistics:
-        statistics.check_source(dense.sha256)
+    unseen = _unseen(plan, statistics, dense) if statistics else []
     with resumable_folder(destination) as partial:
         _write_weights(dense, plan, statistics, partial / WEIGHTS, on_progress)
-        summary = CompressionSummary(plan, dense.n_bytes, (partial / WEIGHTS).stat().st_size)
+        sizes = dense.n_bytes, (partial / WEIGHTS).stat().st_size
+        summary = CompressionSummary(plan, *sizes, dense.n_weights, unseen)
         _write_beside(dense, summary, partial)
     return summary
 
@@ -173,6 +186,19 @@ def _check_plan(plan: Plan, shapes: Mapping[str, Shape]) -> None:
         )
 
 
+def _unseen(plan: Plan, statistics: InputStatistics, dense: DenseFolder) -> list[str]:
+    """The matrices to code whose layers had no inputs but zeros."""
+    statistics.check_source(dense.sha256)
+    coded = [name for name, planned in plan.tensors.items() if not isinstance(planned.spec, Dense)]
+    unseen = [name for name in coded if not statistics.saw(name)]
+    if unseen and len(unseen) == len(coded):
+        raise CheckpointError(
+            f"the calibration saw none of the {len(coded)} layers to code at work, such as "
+            f"{unseen[0]}: it was made for another part of the policy."
+        )
+    return unseen
+
+
 def _write_weights(
     dense: DenseFolder,
     plan: Plan,
@@ -210,7 +236,7 @@ def _write_coded(
 ) -> None:
     def encode_one(name: str) -> CompressedTensor:
         try:
-            hessian = statistics.hessian(name) if statistics else None
+            hessian = statistics.hessian(name) if statistics and statistics.saw(name) else None
             return encode(dense.get(name), plan.tensors[name].spec, hessian)
         except EinSortError as error:
             raise type(error)(f"{name}: {error}") from error

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,6 +126,11 @@ class DenseFolder:
         return not self.is_lerobot
 
     @property
+    def n_weights(self) -> int:
+        """Numbers in its weight files, of all tensors."""
+        return sum(math.prod(stored.shape) for stored in self.tensors.values())
+
+    @property
     def n_bytes(self) -> int:
         """Of the weight files."""
         return sum(file.stat().st_size for file in self.files)
@@ -190,7 +196,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     for name, is_there in ((CONFIG, (folder / CONFIG).is_file()), (WEIGHTS, has_weights)):
         if not is_there:
             found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-            raise CheckpointError(f"{folder} is not a policy: no {name} in it (found: {found}).")
+            fix = "" if name == CONFIG else " save_pretrained writes it; other kinds are not read."
+            raise CheckpointError(
+                f"{folder} is not a policy: no {name} in it (found: {found}).{fix}"
+            )
     config = _read_json(folder / CONFIG)
     policy_type(folder, config)
     return config

@@ -200,7 +200,8 @@ def skeleton(folder: Path, config: Mapping[str, Any], n_stored: int) -> Any:
             f"weight files hold {n_stored} tensors: they belong to different models."
         ) from error
     except Exception as error:  # whatever an unknown or damaged config raises
-        raise _cannot_build(folder, str(error)) from error
+        own_code = " Code that comes with a model is never run." if "auto_map" in config else ""
+        raise _cannot_build(folder, f"{' '.join(str(error).split())}{own_code}") from error
 
 
 def _cannot_build(folder: Path, why: str) -> CheckpointError:
