@@ -25,17 +25,17 @@ from einsort_vla.checkpoint.source import (
     QUANTIZATION,
     WEIGHTS,
     DenseFolder,
-    StoredTensor,
     is_compressed,
     is_lerobot,
     policy_type,
     read_config,
 )
-from einsort_vla.checkpoint.writer import DTYPES, FileWriter
+from einsort_vla.checkpoint.writer import FileWriter
 from einsort_vla.codec import Codec, CompressedTensor, Dense, Shape, encode
 from einsort_vla.errors import CheckpointError, EinSortError
 from einsort_vla.families import TYPE_PREFIX
 from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, candidates_of, check_rate
+from einsort_vla.tensors import DTYPES, StoredTensor
 
 MATRICES_AT_ONCE = 4  # with feedback; each takes up to four times its float32 size of memory
 
@@ -216,7 +216,7 @@ def _write_weights(
     details = checkpoint_file.metadata(about)
     writer = FileWriter(path, checkpoint_file.layout(plan, remainder), details)
     for name in remainder.keys() - writer.done:
-        writer.write({name: dense.get(name)})
+        writer.write({name: checkpoint_file.finite(name, dense.get(name))})
     _write_coded(dense, plan, statistics, writer, on_progress)
     writer.finish()
 

@@ -7,24 +7,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from einsort_vla.checkpoint.file import FORMAT, Checkpoint, layout, take
-from einsort_vla.checkpoint.source import (
-    QUANTIZATION,
-    StoredTensor,
-    open_weights,
-    read_header,
-    weight_files,
+from einsort_vla.checkpoint.file import (
+    FORMAT,
+    Checkpoint,
+    check_layout,
+    finite,
+    layout,
+    read_coded,
 )
+from einsort_vla.checkpoint.source import QUANTIZATION, weight_files
 from einsort_vla.checkpoint.transformers_layers import names_in_model, skeleton
-from einsort_vla.checkpoint.writer import NAMES
 from einsort_vla.errors import CheckpointError
 from einsort_vla.plan import Plan
+from einsort_vla.tensors import StoredTensor, TensorFile, open_tensors
 
 
 def was_saved(folder: Path) -> bool:
     """Whether Transformers wrote the weights of a compressed folder, not `compress`."""
-    with open_weights(weight_files(folder)[0]) as file:
-        return (file.metadata() or {}).get("format") != FORMAT
+    return open_tensors(weight_files(folder)[0]).metadata.get("format") != FORMAT
 
 
 def read_saved(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
@@ -39,26 +39,23 @@ def read_saved(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
             size or type than the plan says.
     """
     method = config[QUANTIZATION]
-    if not isinstance(method.get("plan"), Mapping):
+    if "plan" not in method:
         raise CheckpointError(f"{folder / 'config.json'} has no plan in its {QUANTIZATION}.")
     plan = Plan.from_dict(method["plan"])
-    files = weight_files(folder)
-    stored = [name for file in files for name, _ in read_header(file)]
-    names = dict(zip(stored, stored, strict=True))
+    stored = _stored(weight_files(folder))
+    names = {name: name for name in stored}
     if missing := layout(plan, {}).keys() - names.keys():  # the files have names of their own
         model = skeleton(folder, config, len(stored))
-        names |= {
-            n: own for n, own in names_in_model(model, stored, layout(plan, {})) if own in missing
-        }
-    tensors = {}
-    for path in files:
-        with open_weights(path) as file:
-            tensors |= {names[name]: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    coded = {
-        name: take(folder, tensors, name, planned.spec, planned.shape)
-        for name, planned in plan.tensors.items()
-    }
-    return Checkpoint(plan, coded, tensors, has_fingerprints=False)
+        renamed = names_in_model(model, stored, layout(plan, {}))
+        names |= {name: own for name, own in renamed if own in missing}
+    together = TensorFile(folder, {}, {names[name]: own for name, own in stored.items()}, 0)
+    dense = check_layout(together, plan, ())
+    return Checkpoint(
+        plan,
+        {name: read_coded(together, name, planned) for name, planned in plan.tensors.items()},
+        {name: finite(f"{folder}: {name}", together.read(name)) for name in dense},
+        has_fingerprints=False,
+    )
 
 
 def check_parts(files: Sequence[Path], plan: Plan, model: Any) -> None:
@@ -70,20 +67,13 @@ def check_parts(files: Sequence[Path], plan: Plan, model: Any) -> None:
         model: of Transformers, whose coded layers stand in their places.
 
     Raises:
-        CheckpointError: a part is missing, or has another size or type than the plan says.
+        CheckpointError: a file is damaged, or a part is missing, or has another size or type than
+            the plan says.
     """
-    stored: dict[str, StoredTensor] = {
-        name: own for file in files for name, own in read_header(file)
-    }
+    stored = _stored(files)
     found = {own: stored[name] for name, own in names_in_model(model, stored)}
-    for name, (dtype, shape) in layout(plan, {}).items():
-        if name not in found:
-            raise CheckpointError(
-                f"{files[0].parent} lacks the tensor {name}, which its plan promises."
-            )
-        own = found[name]
-        if (own.dtype, own.shape) != (NAMES[dtype], shape):
-            raise CheckpointError(
-                f"{own.file}: {name} is {own.dtype} of shape {own.shape}; the plan says "
-                f"{NAMES[dtype]} of shape {shape}."
-            )
+    check_layout(TensorFile(files[0].parent, {}, found, 0), plan, ())
+
+
+def _stored(files: Sequence[Path]) -> dict[str, StoredTensor]:
+    return {name: own for file in files for name, own in open_tensors(file).tensors.items()}

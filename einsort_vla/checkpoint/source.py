@@ -1,16 +1,11 @@
 """A dense policy or model on disk: its config, and its tensors one at a time, from any shard."""
 
 import hashlib
-import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from einsort_vla.checkpoint.not_dense import check_dense, check_no_adapter
@@ -22,18 +17,11 @@ from einsort_vla.checkpoint.transformers_layers import (
 from einsort_vla.codec import Shape
 from einsort_vla.errors import CheckpointError
 from einsort_vla.families import TYPE_PREFIX, Family, family_of
+from einsort_vla.reading import AGAIN, as_record, check_file, is_inside, read_object
+from einsort_vla.tensors import StoredTensor, TensorFile, open_tensors
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 QUANTIZATION, METHOD = "quantization_config", "einsort"  # Transformers' key, and our name there
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where a tensor lies, and what it is, in the names of safetensors (`BF16`)."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
 
 
 class DenseFolder:
@@ -58,9 +46,11 @@ class DenseFolder:
                 f"{folder} is already compressed ({method}); give the dense policy instead."
             )
         self.files = weight_files(folder)
-        self.tensors = {name: stored for file in self.files for name, stored in read_header(file)}
-        if (folder / INDEX).is_file() and len(self.files) > 1:
-            self._check_index(_read_json(folder / INDEX)["weight_map"])
+        self.tensors: dict[str, StoredTensor] = {}
+        for file in self.files:
+            self._add(open_tensors(file))
+        if WEIGHTS not in (file.name for file in self.files):
+            self._check_index(_weight_map(folder))
         check_dense(folder, {name: (own.dtype, own.shape) for name, own in self.tensors.items()})
 
     @property
@@ -136,13 +126,12 @@ class DenseFolder:
         return sum(file.stat().st_size for file in self.files)
 
     def get(self, name: str) -> Tensor:
-        """One tensor, in memory of its own only while it is used; matrices as `matrices` has them.
+        """One tensor, in memory of its own; matrices as `matrices` has them.
 
         Raises:
-            CheckpointError: its file is damaged or truncated.
+            CheckpointError: its file was cut, or it is of a type that is not read.
         """
-        with open_weights(self.tensors[name].file) as file:
-            tensor = file.get_tensor(name)
+        tensor = self.tensors[name].read()
         is_flipped = (
             not self.is_lerobot and name in self._linear and self._linear[name].is_transposed
         )
@@ -155,6 +144,15 @@ class DenseFolder:
         if len(digests) == 1:
             return digests[0]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def _add(self, file: TensorFile) -> None:
+        for name, stored in file.tensors.items():
+            if name in self.tensors:
+                raise CheckpointError(
+                    f"{self.tensors[name].file} and {file.path} both hold {name}: one of them is "
+                    f"left over from another save. {AGAIN}"
+                )
+            self.tensors[name] = stored
 
     def _check_index(self, weight_map: dict[str, str]) -> None:
         for name, shard in weight_map.items():
@@ -195,12 +193,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     has_weights = (folder / WEIGHTS).is_file() or (folder / INDEX).is_file()
     for name, is_there in ((CONFIG, (folder / CONFIG).is_file()), (WEIGHTS, has_weights)):
         if not is_there:
+            if (folder / name).exists() or (folder / name).is_symlink():
+                check_file(folder / name)
             found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
             fix = "" if name == CONFIG else " save_pretrained writes it; other kinds are not read."
             raise CheckpointError(
                 f"{folder} is not a policy: no {name} in it (found: {found}).{fix}"
             )
-    config = _read_json(folder / CONFIG)
+    config = read_object(folder / CONFIG, AGAIN)
     policy_type(folder, config)
     return config
 
@@ -242,11 +242,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
-    try:
-        names = sorted(set(_read_json(folder / INDEX)["weight_map"].values()))
-        files = [folder / name for name in names]
-    except (KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{folder / INDEX} has no weight_map.") from error
+    files = [folder / name for name in sorted(set(_weight_map(folder).values()))]
     if missing := [file.name for file in files if not file.is_file()]:
         raise CheckpointError(
             f"{folder} lacks {', '.join(missing)} of its {len(files)} shards; fetch it again."
@@ -255,45 +251,27 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def file_sha256(path: Path) -> str:
-    """Fingerprint of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def open_weights(path: Path) -> Iterator[Any]:
-    """A safetensors file.
+    """Fingerprint of a file's bytes.
 
     Raises:
-        CheckpointError: it is missing, damaged or truncated.
+        CheckpointError: it is no file, or cannot be read.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist.")
+    check_file(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged or truncated: {error}") from error
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def read_header(path: Path) -> list[tuple[str, StoredTensor]]:
-    """The names of a weight file's tensors, and what they are.
-
-    Raises:
-        CheckpointError: it is missing, damaged or truncated.
-    """
-    with open_weights(path) as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        return [
-            (n, StoredTensor(path, s.get_dtype(), tuple(s.get_shape()))) for n, s in slices.items()
-        ]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object.")
-    return content
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Which shard holds which tensor, by the index of a folder."""
+    path = folder / INDEX
+    content = read_object(path, AGAIN)
+    if "weight_map" not in content:
+        raise CheckpointError(f"{path} has no weight_map.")
+    shards = as_record(content["weight_map"], dict[str, str], f"{path}: its weight_map", AGAIN)
+    for shard in set(shards.values()):
+        if "/" in shard or not is_inside(shard):
+            raise CheckpointError(f"{path} names the shard {shard!r}, which is not in the folder.")
+    return shards

@@ -82,22 +82,29 @@ def to_yaml(plan: "Plan") -> str:
 
 
 def from_yaml(file: Path) -> "Plan":
-    """The plan in a file.
+    """The plan in a file, which may have been edited by hand.
 
     Raises:
-        CheckpointError: it is missing, no YAML, or no plan.
+        CheckpointError: it is missing, no YAML, or no plan; the message names line or field.
     """
     from einsort_vla.plan import Plan
+    from einsort_vla.reading import read_text
 
+    if not file.exists():
+        raise CheckpointError(f"the plan {file} does not exist.")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"the plan {file} does not exist.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{file} is not valid YAML: {error}") from error
+        content = yaml.safe_load(read_text(file))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" (line {mark.line + 1})" if mark else ""
+        what = error.problem or error.context
+        raise CheckpointError(f"{file} is not valid YAML: {what}{place}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise CheckpointError(f"{file} is not valid YAML: {what}.") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} holds no plan; `einsort-vla plan` writes one.")
-    return Plan.from_dict(content)
+    return Plan.from_dict(content, str(file))
 
 
 def _one_line(entry: dict[str, Any]) -> str:

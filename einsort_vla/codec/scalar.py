@@ -12,10 +12,11 @@ from torch import Tensor
 from einsort_vla.codec.feedback import code_columns
 from einsort_vla.codec.packing import CHUNK, pack, smallest_int, unpack
 from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart, stream
-from einsort_vla.errors import UsageError, unknown_name
+from einsort_vla.errors import CheckpointError, UsageError, unknown_name
 
 Grid = Literal["symmetric", "asymmetric", "nf4"]
 BITS = range(2, 16)
+MAX_GROUP = 2**31 - 1
 CLIPS = tuple(k / 32 for k in range(32, 12, -1))  # factors of a group's range that are tried
 
 
@@ -42,9 +43,10 @@ class Scalar(CodecSpec):
             raise unknown_name("scalar grid", self.grid, get_args(Grid))
         if self.bits not in BITS or (self.grid == "nf4" and self.bits != 4):
             raise UsageError(f"scalar takes 2 to 15 bits, nf4 takes 4; {self.bits} was asked for.")
-        if self.group < 0 or self.group == 1:
+        if self.group == 1 or not 0 <= self.group <= MAX_GROUP:
             raise UsageError(
-                f"a scalar group has 2 or more inputs, or 0 for all; not {self.group}."
+                f"a scalar group has 2 or more inputs, at most {MAX_GROUP}, or 0 for all; "
+                f"not {self.group}."
             )
 
     def layout(self, shape: Shape) -> dict[str, StoredPart]:
@@ -96,8 +98,18 @@ class Scalar(CodecSpec):
                 levels = levels - spread(zero.view(n, n_groups))
                 weight[first : first + n] = levels * (own / (2**self.bits - 1))
             else:
-                weight[first : first + n] = grid[levels] * own
+                # No index leads out of the grid, whoever wrote it.
+                weight[first : first + n] = grid[levels.clamp(max=len(grid) - 1)] * own
         return weight
+
+    def check(self, parts: Mapping[str, Tensor], shape: Shape) -> None:
+        if self.grid != "symmetric":
+            return  # each index is a level
+        n, top = shape[0] * shape[1], 2**self.bits - 1
+        for first in range(0, n, CHUNK):
+            own = unpack(parts["indices"], min(CHUNK, n - first), self.bits, first)
+            if int(own.max()) >= top:
+                raise CheckpointError(f"an index is {int(own.max())}; there are {top} levels.")
 
     @classmethod
     def menu(

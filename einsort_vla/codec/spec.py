@@ -9,7 +9,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from einsort_vla.errors import ShapeError
+
 DENSE_BITS = 16  # bfloat16
+
+# A code may pad its matrix to this many times its weights, or to this many numbers: then decoding
+# takes memory that the weights explain.
+PADDING, LEAST_PADDED = 4, 2**22
 
 Shape = tuple[int, int]  # (out_features, in_features)
 
@@ -28,6 +34,21 @@ class StoredPart(NamedTuple):
 def stream(n_bits: int) -> StoredPart:
     """A packed stream of that many bits, padded to a whole byte."""
     return StoredPart(torch.uint8, (-(-n_bits // 8),))
+
+
+def most_padded(shape: Shape) -> int:
+    """Numbers that a matrix of that shape may be padded to."""
+    return max(PADDING * math.prod(shape), LEAST_PADDED)
+
+
+def check_padding(shape: Shape, padded: int, cause: str) -> None:
+    """Refuse a code that would be decoded to far more numbers than the matrix has.
+
+    Raises:
+        ShapeError: `padded` numbers are more than `most_padded`.
+    """
+    if padded > most_padded(shape):
+        raise ShapeError(f"{cause} would pad a matrix of shape {shape} to {padded} numbers.")
 
 
 @dataclass(frozen=True)
@@ -62,6 +83,13 @@ class CodecSpec(ABC):
     @abstractmethod
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """(out_features, in_features) float32; the inverse of `encode` up to the code's error."""
+
+    def check(self, parts: Mapping[str, Tensor], shape: Shape) -> None:  # noqa: B027
+        """Refuse parts of the right types and shapes whose content no encoder writes.
+
+        Raises:
+            CheckpointError: an index is out of range, or a stream cannot be decoded.
+        """
 
     @classmethod
     @abstractmethod

@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from einsort_vla.checkpoint import DenseFolder, is_compressed, read_config
 from einsort_vla.checkpoint.source import fetch_from_hub
 from einsort_vla.errors import CheckpointError, MissingDependency, importing
@@ -121,11 +118,9 @@ def _load_compressed(folder: Path, device: str, backend: str) -> Any:
 def _load_dense(module: Any, dense: DenseFolder) -> None:
     """Load the weight files; every tensor must be there, none may be left over."""
     try:
-        state = {name: tensor for file in dense.files for name, tensor in load_file(file).items()}
+        state = {name: dense.get(name) for name in dense.tensors}
         state = _family(module.config.type).in_policy(module, state)
         missing, extra = module.load_state_dict(state, strict=False)
-    except SafetensorError as error:
-        raise CheckpointError(f"{dense.folder} is damaged or truncated: {error}") from error
     except RuntimeError as error:
         raise CheckpointError(f"{dense.folder} does not fit its config.json: {error}") from error
     own = module.state_dict()

@@ -6,18 +6,43 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from einsort_vla.codec import DENSE_BITS, Codec, Dense, Lossless, spec_from_dict
-from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.errors import CheckpointError, ShapeError, UsageError
 from einsort_vla.plan.candidates import Candidates, PlannedTensor, planned
+from einsort_vla.reading import as_record
+from einsort_vla.tensors import MAX_NAME
 
 MAX_RATE = 0.95
+# Of bits a weight, over all matrices: MAX_RATE leaves 0.8, of which coarse codes may use a part.
+LEAST_BITS = 0.25
+MOST_WEIGHTS = 2**44
+MAX_DISTORTION = 1e6  # relative; an error as large as the matrix is 1
 BY_SIZE = 0.2  # share of a matrix's importance that is its size even where actions do not move
 # Without sensitivities, the smallest matrices (a VLA's projections of states and actions, which
 # turned out to matter most) get six bits more: together they are this share of the weights at most.
 SMALL_SHARE, SMALL_FACTOR = 0.0025, 4.0**6
 FINER_BITS = 0.75  # above the mean, a matrix is listed with the reason
+
+
+class _StoredTensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    spec: dict[str, Any]
+    shape: tuple[Annotated[int, Meta(ge=1, le=2**31)], Annotated[int, Meta(ge=1, le=2**31)]]
+    distortion: Annotated[float, Meta(ge=0, le=MAX_DISTORTION)]
+    reason: Annotated[str, Meta(max_length=512)] = ""
+
+
+class _StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    codec: Annotated[str, Meta(max_length=512)]
+    rate_requested: Annotated[float, Meta(ge=0, le=MAX_RATE)]
+    tensors: Annotated[
+        dict[Annotated[str, Meta(min_length=1, max_length=MAX_NAME)], dict[str, Any]],
+        Meta(min_length=1),
+    ]
 
 
 @dataclass(frozen=True)
@@ -95,17 +120,42 @@ class Plan:
         return {"codec": str(self.codec), "rate_requested": self.rate_requested, "tensors": tensors}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Plan":
-        """The inverse of `as_dict`; bits are computed again.
+    def from_dict(
+        cls, data: Any, source: str = "the plan", most_weights: int = MOST_WEIGHTS
+    ) -> "Plan":
+        """The inverse of `as_dict`, of data that anyone may have written; bits are computed again.
+
+        Args:
+            data: plain data, from JSON or YAML.
+            source: what errors call it.
+            most_weights: that there can be; a plan for more is refused before its bits are counted.
 
         Raises:
-            CheckpointError: a key is missing or a spec cannot exist.
+            CheckpointError: a field is missing, unknown, of another type or out of its bounds, a
+                spec cannot exist, or it has less than `LEAST_BITS` a weight.
         """
+        stored = as_record(data, _StoredPlan, source)
+        entries = {
+            name: as_record(entry, _StoredTensor, f"{source}: {name}")
+            for name, entry in stored.tensors.items()
+        }
+        n_weights = sum(math.prod(entry.shape) for entry in entries.values())
+        if n_weights > most_weights:
+            raise CheckpointError(
+                f"{source} is for {n_weights} weights; there can be {most_weights} at most."
+            )
         try:
-            tensors = {name: _planned_from(entry) for name, entry in data["tensors"].items()}
-            return cls(Codec.parse(data["codec"]), data["rate_requested"], tensors)
-        except (KeyError, TypeError, ValueError, UsageError) as error:
-            raise CheckpointError(f"the compression plan cannot be read: {error}") from error
+            codec = Codec.parse(stored.codec)
+        except UsageError as error:
+            raise CheckpointError(f"{source}: {error}") from error
+        tensors = {name: _planned_from(e, f"{source}: {name}") for name, e in entries.items()}
+        plan = cls(codec, stored.rate_requested, tensors)
+        if plan.bits_per_weight < LEAST_BITS:
+            raise CheckpointError(
+                f"{source} has {plan.bits_per_weight:.3f} bits a weight; at least {LEAST_BITS} "
+                "are needed, so that what is decoded has a size that the file explains."
+            )
+        return plan
 
 
 def describe_cores(kept: float, order_bits_per_weight: Mapping[str, float]) -> str:
@@ -121,6 +171,8 @@ def check_rate(rate: float) -> float:
     Raises:
         UsageError: it is not a number in [0, 0.95].
     """
+    if isinstance(rate, bool) or not isinstance(rate, int | float):  # as a config may have it
+        raise UsageError(f"the rate must be a number from 0 to {MAX_RATE}; not {rate!r}.")
     if not 0 <= rate <= MAX_RATE:  # false for NaN too
         raise UsageError(
             f"--rate {rate} is outside [0, {MAX_RATE}]. It is the share of the linear weights' "
@@ -250,9 +302,13 @@ def _leave_dense(chosen: dict[str, PlannedTensor], budget: int) -> dict[str, Pla
     return result
 
 
-def _planned_from(entry: Mapping[str, Any]) -> PlannedTensor:
-    spec, shape = spec_from_dict(entry["spec"]), tuple(entry["shape"])
-    return replace(planned(spec, shape, entry["distortion"]), reason=entry.get("reason", ""))
+def _planned_from(entry: _StoredTensor, source: str) -> PlannedTensor:
+    try:
+        spec = spec_from_dict(entry.spec, source)
+        code = planned(spec, entry.shape, entry.distortion)
+    except (UsageError, ShapeError) as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    return replace(code, reason=entry.reason)
 
 
 def _ladder(points: Sequence[PlannedTensor]) -> list[PlannedTensor]:

@@ -56,7 +56,7 @@ def test_bad_shards(sharded, tmp_path):
     with pytest.raises(CheckpointError, match="damaged or truncated"):
         compress(sharded, tmp_path / "new")
     shard.write_bytes((sharded / "model-00001-of-00003.safetensors").read_bytes())
-    with pytest.raises(CheckpointError, match=r"says that model-0000\d-of-00003.safetensors holds"):
+    with pytest.raises(CheckpointError, match=r"00001-of-00003.safetensors and .* both hold"):
         compress(sharded, tmp_path / "new")
     (sharded / INDEX).write_text("{}")
     with pytest.raises(CheckpointError, match="has no weight_map"):

@@ -79,7 +79,7 @@ def test_made_up_observations_fit_the_policy_and_repeat(reference_policy):
     [
         (lambda p: None, "do not exist"),
         (lambda p: p.mkdir(), "neither"),
-        (lambda p: p.write_bytes(b"no tensors"), "holds no observations"),
+        (lambda p: p.write_bytes(b"no tensors"), "or it is no safetensors"),
         (lambda p: (p / "meta").mkdir(parents=True) or (p / "meta/info.json").write_text("{}"),
          "no LeRobot dataset that can be read"),
     ],

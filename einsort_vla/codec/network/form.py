@@ -21,9 +21,11 @@ from einsort_vla.codec.network.order import Order, Scope
 from einsort_vla.codec.network.permutation import Storage
 from einsort_vla.codec.network.score import Map, Reduction, score
 from einsort_vla.codec.packing import pack, unpack
-from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart, stream
-from einsort_vla.errors import NumericsError, UsageError, unknown_name
+from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart, check_padding, stream
+from einsort_vla.errors import CheckpointError, NumericsError, UsageError, unknown_name
 
+MOST = 2**31 - 1  # of a rank, of slices, of a size
+POWERS = (1 / 64, 64.0)
 MENU_SLICES = (8, 32)  # fewer slices fit better and cost a longer order
 _CHOICES = {"decomposition": Name, "fold": Fold, "map": Map, "reduction": Reduction, "scope": Scope,
             "storage": Storage}  # fmt: skip
@@ -62,11 +64,14 @@ class Network(CodecSpec):
         for field, names in _CHOICES.items():
             if getattr(self, field) not in get_args(names):
                 raise unknown_name(f"network {field}", getattr(self, field), get_args(names))
-        if self.rank < 1 or self.slices < 1 or self.size < 2 or not self.power > 0:
+        whole = (self.rank, 1), (self.slices, 1), (self.size, 2)
+        if not (all(least <= n <= MOST for n, least in whole) and self.power > 0):
             raise UsageError(
                 f"a network needs rank and slices of 1 or more, size 2 or more, power above 0; "
                 f"not rank={self.rank} slices={self.slices} size={self.size} power={self.power}."
             )
+        if not POWERS[0] <= self.power <= POWERS[1]:
+            raise UsageError(f"the power of a network is 1/64 to 64; not {self.power}.")
 
     @property
     def is_plain_svd(self) -> bool:
@@ -75,6 +80,8 @@ class Network(CodecSpec):
         return unsorted and self.decomposition == "svd" and not self.column_scaled
 
     def layout(self, shape: Shape) -> dict[str, StoredPart]:
+        rows = -(-shape[0] // self.slices) * self.slices
+        check_padding(shape, rows * shape[1], f"{self.slices} slices of a network")
         layout = {
             "cores": StoredPart(torch.float16, (self.n_core_numbers(shape),)),
             "gauge_rows": stream(sum(m for m, _ in self._gauged(shape))),
@@ -129,7 +136,17 @@ class Network(CodecSpec):
             weight = torch.where(negative, -size, size)
         if self.column_scaled:
             weight = weight / parts["column_scale"].cpu().double()
-        return weight.float()
+        decoded = weight.float()
+        if not decoded.isfinite().all():
+            raise CheckpointError("its tensor network multiplies to NaN or infinity.")
+        return decoded
+
+    def check(self, parts: Mapping[str, Tensor], shape: Shape) -> None:
+        self._unpack_cores(parts["cores"], parts["gauge_rows"], shape)
+        if self.storage == "index":  # a Lehmer code is an order, whatever it says
+            self._order(shape).read(parts["order"])
+        if self.column_scaled and not (parts["column_scale"] > 0).all():
+            raise CheckpointError("an input column is divided by 0 or less.")
 
     @classmethod
     def menu(
@@ -235,6 +252,8 @@ class Network(CodecSpec):
         gauged = self._gauged(shape)
         chosen = unpack(rows, sum(m for m, _ in gauged), 1).bool().split([m for m, _ in gauged])
         bonds = DECOMPOSITIONS[self.decomposition].bonds(len(self._modes(shape)))
+        if [int(c.sum()) for c in chosen] != [r for _, r in gauged]:
+            raise CheckpointError("its gauge_rows do not mark as many rows as the rank of a bond.")
         of_core = {k: rows_of for (k, _, _), rows_of in zip(bonds, chosen, strict=False)}
         cores, start = [], 0
         for k, core in enumerate(self._core_shapes(shape)):
