@@ -11,6 +11,7 @@ from einsort_vla.checkpoint.folder import (
     plan_folder,
     read_folder,
 )
+from einsort_vla.checkpoint.saved import check_parts
 from einsort_vla.checkpoint.source import (
     METHOD,
     WEIGHTS,
@@ -20,7 +21,12 @@ from einsort_vla.checkpoint.source import (
     read_config,
     weight_files,
 )
-from einsort_vla.checkpoint.transformers_layers import linear_layers
+from einsort_vla.checkpoint.transformers_layers import (
+    is_transposed,
+    linear_layers,
+    linear_shape,
+    model_class,
+)
 
 __all__ = [
     "METHOD",
@@ -29,10 +35,14 @@ __all__ = [
     "CompressionSummary",
     "DenseFolder",
     "apply_patch",
+    "check_parts",
     "compress_folder",
     "file_sha256",
     "is_compressed",
+    "is_transposed",
     "linear_layers",
+    "linear_shape",
+    "model_class",
     "plan_candidates",
     "plan_folder",
     "read",

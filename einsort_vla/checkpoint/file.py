@@ -46,6 +46,7 @@ class Checkpoint:
     dropped: dict[str, str] = field(default_factory=dict)  # name to why it is not needed
     source_sha256: str = ""  # of the dense weights
     is_calibrated: bool = False  # coded so that outputs stay close, not weights
+    has_fingerprints: bool = True  # what Transformers' save_pretrained wrote has none
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
@@ -109,8 +110,8 @@ def read(path: Path) -> Checkpoint:
     about = _read_metadata(path, file.metadata)
     plan = _read_plan(path, about)
     dropped = parse_json(about.dropped, dict[str, str], f"{path}: dropped in its metadata")
-    dense = _check_layout(file, plan, dropped)
-    coded = {name: _read_coded(file, name, planned) for name, planned in plan.tensors.items()}
+    dense = check_layout(file, plan, dropped)
+    coded = {name: read_coded(file, name, planned) for name, planned in plan.tensors.items()}
     remainder = {name: finite(f"{path}: {name}", file.read(name)) for name in dense}
     return Checkpoint(
         plan, coded, remainder, dropped, about.source_sha256, about.calibrated == "true"
@@ -157,8 +158,12 @@ def _read_plan(path: Path, about: _Metadata) -> Plan:
     return plan
 
 
-def _check_layout(file: TensorFile, plan: Plan, dropped: Collection[str]) -> list[str]:
-    """The names of the dense tensors, once all coded ones are as the plan says."""
+def check_layout(file: TensorFile, plan: Plan, dropped: Collection[str]) -> list[str]:
+    """The names of the dense tensors, once all coded ones are as the plan says.
+
+    Raises:
+        CheckpointError: a part is missing or has another size or type, or a matrix is there twice.
+    """
     expected = layout(plan, {})
     for key, (dtype, shape) in expected.items():
         if key not in file.tensors:
@@ -175,7 +180,12 @@ def _check_layout(file: TensorFile, plan: Plan, dropped: Collection[str]) -> lis
     return dense
 
 
-def _read_coded(file: TensorFile, name: str, planned: PlannedTensor) -> CompressedTensor:
+def read_coded(file: TensorFile, name: str, planned: PlannedTensor) -> CompressedTensor:
+    """One coded matrix.
+
+    Raises:
+        CheckpointError: it holds what no encoder writes, or a number is not finite.
+    """
     parts = {
         part: finite(f"{file.path}: {name}_{part}", file.read(f"{name}_{part}"))
         for part in planned.spec.layout(planned.shape)

@@ -17,6 +17,7 @@ from einsort_vla.checkpoint import manifest
 from einsort_vla.checkpoint.card import CARD, model_card
 from einsort_vla.checkpoint.file import Checkpoint
 from einsort_vla.checkpoint.processors import carry_tokenizer
+from einsort_vla.checkpoint.saved import read_saved, was_saved
 from einsort_vla.checkpoint.source import (
     CONFIG,
     INDEX,
@@ -25,11 +26,12 @@ from einsort_vla.checkpoint.source import (
     WEIGHTS,
     DenseFolder,
     is_compressed,
+    is_lerobot,
     policy_type,
     read_config,
 )
 from einsort_vla.checkpoint.writer import FileWriter
-from einsort_vla.codec import Codec, CompressedTensor, Shape, encode
+from einsort_vla.codec import Codec, CompressedTensor, Dense, Shape, encode
 from einsort_vla.errors import CheckpointError, EinSortError
 from einsort_vla.families import TYPE_PREFIX
 from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, candidates_of, check_rate
@@ -45,6 +47,18 @@ class CompressionSummary:
     plan: Plan
     dense_bytes: int  # of the source's weight files
     compressed_bytes: int
+    n_weights: int  # of the source, in all tensors
+    unseen: Sequence[str] = ()  # matrices whose layers the calibration did not see at work
+
+    @property
+    def share_coded(self) -> float:
+        """Of all weights; the others were stored as they were."""
+        return self.plan.n_coded / self.n_weights
+
+    @property
+    def share_saved(self) -> float:
+        """Of the bytes of the whole weight file."""
+        return 1 - self.compressed_bytes / self.dense_bytes
 
 
 def plan_folder(
@@ -106,25 +120,28 @@ def compress_folder(
         destination: the folder to make.
         plan: from `plan_folder` of that policy.
         statistics: the layers' inputs; with them, errors are fed back so that outputs stay close.
+            A layer that did not run, or on zeros alone, is coded as without them.
         on_progress: called with weights coded and weights in all.
 
     Raises:
-        CheckpointError: the destination exists, the disk is full, or the plan or the statistics are
-            those of another policy.
+        CheckpointError: the destination exists, the disk is full, the plan or the statistics are
+            those of another policy, or the statistics saw none of the layers at work.
         NumericsError: a weight is not finite.
     """
     _check_plan(plan, dense.matrices)
-    if statistics:
-        statistics.check_source(dense.sha256)
+    unseen = _unseen(plan, statistics, dense) if statistics else []
     with resumable_folder(destination) as partial:
         _write_weights(dense, plan, statistics, partial / WEIGHTS, on_progress)
-        summary = CompressionSummary(plan, dense.n_bytes, (partial / WEIGHTS).stat().st_size)
+        sizes = dense.n_bytes, (partial / WEIGHTS).stat().st_size
+        summary = CompressionSummary(plan, *sizes, dense.n_weights, unseen)
         _write_beside(dense, summary, partial)
     return summary
 
 
 def read_folder(folder: Path) -> Checkpoint:
     """The compressed weights of a policy folder, whose files are checked against its manifest.
+
+    What Transformers' `save_pretrained` wrote has no manifest, and is checked without one.
 
     Raises:
         CheckpointError: the folder holds no compressed policy, or a file of it was changed.
@@ -135,6 +152,8 @@ def read_folder(folder: Path) -> Checkpoint:
             f"{folder} holds a dense policy of type {policy_type(folder, config)!r}. "
             f"Compress it first: einsort-vla compress {folder} DIR --rate 0.5"
         )
+    if not is_lerobot(config) and not manifest.exists(folder) and was_saved(folder):
+        return read_saved(folder, config)
     manifest.check(folder)
     return checkpoint_file.read(folder / WEIGHTS)
 
@@ -165,6 +184,19 @@ def _check_plan(plan: Plan, shapes: Mapping[str, Shape]) -> None:
             f"the plan reaches rate {plan.rate:.4f}, less than its rate_requested "
             f"({plan.rate_requested}). Choose codes of fewer bits, or lower rate_requested."
         )
+
+
+def _unseen(plan: Plan, statistics: InputStatistics, dense: DenseFolder) -> list[str]:
+    """The matrices to code whose layers had no inputs but zeros."""
+    statistics.check_source(dense.sha256)
+    coded = [name for name, planned in plan.tensors.items() if not isinstance(planned.spec, Dense)]
+    unseen = [name for name in coded if not statistics.saw(name)]
+    if unseen and len(unseen) == len(coded):
+        raise CheckpointError(
+            f"the calibration saw none of the {len(coded)} layers to code at work, such as "
+            f"{unseen[0]}: it was made for another part of the policy."
+        )
+    return unseen
 
 
 def _write_weights(
@@ -204,7 +236,7 @@ def _write_coded(
 ) -> None:
     def encode_one(name: str) -> CompressedTensor:
         try:
-            hessian = statistics.hessian(name) if statistics else None
+            hessian = statistics.hessian(name) if statistics and statistics.saw(name) else None
             return encode(dense.get(name), plan.tensors[name].spec, hessian)
         except EinSortError as error:
             raise type(error)(f"{name}: {error}") from error

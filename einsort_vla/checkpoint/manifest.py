@@ -33,6 +33,11 @@ def write(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def exists(folder: Path) -> bool:
+    """Whether a folder has a manifest."""
+    return (folder / MANIFEST).is_file()
+
+
 def parse(text: str, source: str) -> dict[str, str]:
     """Each file's fingerprint by its name, of a manifest's text; errors call it `source`.
 

@@ -1,13 +1,19 @@
 """A dense policy or model on disk: its config, and its tensors one at a time, from any shard."""
 
 import hashlib
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from einsort_vla.checkpoint.transformers_layers import TransformersFamily, linear_weights
+from einsort_vla.checkpoint.not_dense import check_dense, check_no_adapter
+from einsort_vla.checkpoint.transformers_layers import (
+    LinearWeight,
+    TransformersFamily,
+    linear_weights,
+)
 from einsort_vla.codec import Shape
 from einsort_vla.errors import CheckpointError
 from einsort_vla.families import TYPE_PREFIX, Family, family_of
@@ -45,6 +51,7 @@ class DenseFolder:
             self._add(open_tensors(file))
         if WEIGHTS not in (file.name for file in self.files):
             self._check_index(_weight_map(folder))
+        check_dense(folder, {name: (own.dtype, own.shape) for name, own in self.tensors.items()})
 
     @property
     def is_lerobot(self) -> bool:
@@ -61,25 +68,47 @@ class DenseFolder:
         """
         if self.is_lerobot:
             return family_of(self.policy_type)
-        return TransformersFamily(self.in_model)
+        return TransformersFamily(self._linear)
 
-    @cached_property
+    @property
     def in_model(self) -> dict[str, str]:
         """Of a Transformers model: stored name to name in it of the weights that are compressible.
 
         Raises:
-            CheckpointError: a model that the installed Transformers does not know.
+            CheckpointError: a model that the installed Transformers does not know, or of which
+                nothing is compressible.
         """
-        return linear_weights(self.folder, self.tensors)
+        return {name: weight.in_model for name, weight in self._linear.items()}
+
+    @cached_property
+    def _linear(self) -> dict[str, LinearWeight]:
+        shapes = {name: stored.shape for name, stored in self.tensors.items()}
+        return linear_weights(self.folder, self.config, shapes)
 
     @property
     def matrices(self) -> dict[str, Shape]:
-        """Name to (out_features, in_features) of all compressible ones."""
-        return {
+        """Name to (out_features, in_features) of all compressible ones.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        return self._matrices
+
+    @cached_property
+    def _matrices(self) -> dict[str, Shape]:
+        if not self.is_lerobot:
+            return {name: weight.shape for name, weight in self._linear.items()}
+        found = {
             name: (stored.shape[0], stored.shape[1])
             for name, stored in self.tensors.items()
             if self.family.dense_reason(name, stored.shape) is None
         }
+        if not found:
+            raise CheckpointError(
+                f"{self.folder} has nothing to code: none of its {len(self.tensors)} tensors is "
+                f"the weight of a linear layer that a {self.policy_type!r} policy uses."
+            )
+        return found
 
     @property
     def has_outlying_inputs(self) -> bool:
@@ -87,17 +116,26 @@ class DenseFolder:
         return not self.is_lerobot
 
     @property
+    def n_weights(self) -> int:
+        """Numbers in its weight files, of all tensors."""
+        return sum(math.prod(stored.shape) for stored in self.tensors.values())
+
+    @property
     def n_bytes(self) -> int:
         """Of the weight files."""
         return sum(file.stat().st_size for file in self.files)
 
     def get(self, name: str) -> Tensor:
-        """One tensor, in memory of its own.
+        """One tensor, in memory of its own; matrices as `matrices` has them.
 
         Raises:
             CheckpointError: its file was cut, or it is of a type that is not read.
         """
-        return self.tensors[name].read()
+        tensor = self.tensors[name].read()
+        is_flipped = (
+            not self.is_lerobot and name in self._linear and self._linear[name].is_transposed
+        )
+        return tensor.t().contiguous() if is_flipped else tensor
 
     @cached_property  # gigabytes are read once, however many ask
     def sha256(self) -> str:
@@ -151,13 +189,17 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"the policy folder {folder} does not exist.")
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; a policy is a folder with a {CONFIG}.")
+    check_no_adapter(folder)
     has_weights = (folder / WEIGHTS).is_file() or (folder / INDEX).is_file()
     for name, is_there in ((CONFIG, (folder / CONFIG).is_file()), (WEIGHTS, has_weights)):
         if not is_there:
             if (folder / name).exists() or (folder / name).is_symlink():
                 check_file(folder / name)
             found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-            raise CheckpointError(f"{folder} is not a policy: no {name} in it (found: {found}).")
+            fix = "" if name == CONFIG else " save_pretrained writes it; other kinds are not read."
+            raise CheckpointError(
+                f"{folder} is not a policy: no {name} in it (found: {found}).{fix}"
+            )
     config = read_object(folder / CONFIG, AGAIN)
     policy_type(folder, config)
     return config

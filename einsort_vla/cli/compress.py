@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -10,9 +11,14 @@ from tyro.conf import Positional
 
 from einsort_vla.atomic import check_new
 from einsort_vla.cli.options import CalibrateOption, CodecOption
-from einsort_vla.cli.plan import from_yaml
+from einsort_vla.cli.plan import describe_left, from_yaml
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import UsageError
+
+if TYPE_CHECKING:  # loads torch
+    from einsort_vla.checkpoint import CompressionSummary, DenseFolder
+
+SHOWN = 3  # names in a sentence
 
 
 @dataclass(frozen=True)
@@ -59,12 +65,31 @@ class Compress:
         except KeyboardInterrupt:
             console.print("Stopped. The same command goes on where it was.")
             return INCOMPLETE
-        console.print(
-            f"{self.destination}: rate {plan.rate:.4f} (requested {plan.rate_requested}), "
-            f"{plan.bits_per_weight:.3f} bits a weight, weight file "
-            f"{summary.dense_bytes / 1e6:.2f} MB -> {summary.compressed_bytes / 1e6:.2f} MB."
-        )
+        _print_summary(summary, self.destination, dense, console)
         return 0
+
+
+def _print_summary(
+    summary: "CompressionSummary", destination: Path, dense: "DenseFolder", console: Console
+) -> None:
+    plan = summary.plan
+    console.print(
+        f"{destination}: {100 * summary.share_coded:.1f} % of the weights coded, file "
+        f"{100 * summary.share_saved:.1f} % smaller ({summary.dense_bytes / 1e6:.2f} MB -> "
+        f"{summary.compressed_bytes / 1e6:.2f} MB); rate {plan.rate:.4f} of the compressible "
+        f"matrices (requested {plan.rate_requested}), {plan.bits_per_weight:.3f} bits a weight.",
+        soft_wrap=True,
+    )
+    if left := describe_left(plan, dense):
+        console.print(left, soft_wrap=True)
+    if summary.unseen:
+        more = ", ..." if len(summary.unseen) > SHOWN else ""
+        console.print(
+            f"{len(summary.unseen)} of {len(plan.tensors)} matrices were coded as without a "
+            "calibration: their layers did not run, or on zeros alone "
+            f"({', '.join(summary.unseen[:SHOWN])}{more}).",
+            soft_wrap=True,
+        )
 
 
 def _bar(progress: Progress, text: str) -> Callable[[int, int], None]:

@@ -62,8 +62,11 @@ class Verify:
                 )
             return commands.verify(self.folder, self.runtime, say_to(console))
         content = read_folder(self.folder)
+        prints = "all files have their SHA-256"
+        if not content.has_fingerprints:
+            prints = "no fingerprints, as Transformers' save_pretrained wrote it"
         console.print(
-            f"{self.folder}: all files have their SHA-256; {len(content.coded)} coded "
+            f"{self.folder}: {prints}; {len(content.coded)} coded "
             f"matrices and {len(content.dense)} dense tensors are as the plan says.",
         )
         if self.against is None:
@@ -138,11 +141,14 @@ def _compare(
     """(name, relative squared error, predicted) of every coded matrix."""
     from einsort_vla.codec import decode
 
-    if dense.sha256 != content.source_sha256:
+    names = {}  # of the dense file; what save_pretrained wrote has those in the model
+    if not content.has_fingerprints:
+        names = {own: stored for stored, own in dense.in_model.items()}
+    elif dense.sha256 != content.source_sha256:
         raise CheckpointError(f"{dense.folder} does not hold the weights this was made from.")
     rows = []
     for name, compressed in track(content.coded.items(), "comparing", console=console):
-        weight = dense.get(name).float()
+        weight = dense.get(names.get(name, name)).float()
         missing = (weight - decode(compressed)).square().sum() / weight.square().sum()
         rows.append((name, float(missing), content.plan.tensors[name].distortion))
     return rows

@@ -58,6 +58,12 @@ class Plan:
         return sum(math.prod(t.shape) for t in self.tensors.values())
 
     @property
+    def n_coded(self) -> int:
+        """Weights that are not kept dense."""
+        coded = (t for t in self.tensors.values() if not isinstance(t.spec, Dense))
+        return sum(math.prod(t.shape) for t in coded)
+
+    @property
     def n_bits(self) -> int:
         return sum(t.bits for t in self.tensors.values())
 
@@ -187,12 +193,14 @@ def allocate(
     Args:
         candidates: what each compressible matrix can be coded as.
         rate: share of their bf16 bytes to remove, everything stored counted.
-        sensitivities: for each matrix, error of the actions per unit of its relative error; without
-            them the squared relative error is summed over weights, the smallest matrices apart.
+        sensitivities: by matrix, error of the actions per unit of its relative error; a matrix
+            without one, whose layer never ran, counts as the mean of the others does for its size.
+            Without them the squared relative error is summed over weights, the smallest matrices
+            apart.
 
     Raises:
         UsageError: the rate is no rate, or beyond what the candidates reach.
-        CheckpointError: a matrix has no sensitivity.
+        CheckpointError: no matrix has a sensitivity.
     """
     check_rate(rate)
     if not candidates.tensors:
@@ -225,14 +233,16 @@ def _importance(
     if sensitivities is None:
         small = _smallest(sizes)
         return {n: size * (SMALL_FACTOR if n in small else 1.0) for n, size in sizes.items()}
-    if missing := sizes.keys() - sensitivities.keys():
+    known = {name: sensitivities[name] for name in sizes if name in sensitivities}
+    if not known:
         raise CheckpointError(
-            f"the calibration has no sensitivity of {min(missing)}: it was made for another policy."
+            f"the calibration has no sensitivity of {min(sizes)} or any other matrix: it was made "
+            "for another policy."
         )
-    n_weights, total = sum(sizes.values()), sum(sensitivities[name] for name in sizes) or 1.0
+    mean = (sum(known.values()) or 1.0) / sum(sizes[name] for name in known)
+    moved = {name: sensitivity / mean for name, sensitivity in known.items()}
     return {
-        name: BY_SIZE * size + (1 - BY_SIZE) * n_weights * sensitivities[name] / total
-        for name, size in sizes.items()
+        name: BY_SIZE * size + (1 - BY_SIZE) * moved.get(name, size) for name, size in sizes.items()
     }
 
 

@@ -79,6 +79,10 @@ class InputStatistics:
         else:
             self.second_moments[name], self.n_rows[name] = moment, len(rows)
 
+    def saw(self, name: str) -> bool:
+        """Whether a layer had inputs, and not zeros alone; without, no error can be fed back."""
+        return name in self.n_rows and bool(self.second_moments[name].diagonal().any())
+
     def hessian(self, name: str) -> Tensor:
         """(in_features, in_features): the mean of x x^T of one layer.
 
