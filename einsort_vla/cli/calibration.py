@@ -52,4 +52,5 @@ def say_unless_loads(dense: DenseFolder, console: Console) -> None:
     with console.status("Comparing names with the policy class"):
         reason = check_loads(dense)
     if reason:
-        console.print(f"Names were not compared with the policy class: {reason}", soft_wrap=True)
+        aside = Console(stderr=True)  # a plan may go to the standard output
+        aside.print(f"Names were not compared with the policy class: {reason}", soft_wrap=True)

@@ -5,11 +5,12 @@ from typing import Annotated, Any
 
 import msgspec
 
+from einsort_vla.errors import CheckpointError
 from einsort_vla.reading import as_record
 from einsort_vla.runtime.observation import needed_pictures
 
 MAX_SIDE = 2**14  # pixels, or numbers of a state
-_FEW = msgspec.Meta(ge=0, le=64)
+MAX_EMPTY_CAMERAS = 64
 _Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)]
 
 
@@ -41,8 +42,11 @@ def pictures_of(config: Mapping[str, Any]) -> list[str]:
         CheckpointError: a field of it holds something else.
     """
     own = [key for key, feature in input_features(config).items() if feature.type == "VISUAL"]
-    source = "config.json: empty_cameras"
-    n_empty = as_record(config.get("empty_cameras", 0), Annotated[int, _FEW], source)
+    n_empty = config.get("empty_cameras", 0)
+    if not isinstance(n_empty, int) or not 0 <= n_empty <= MAX_EMPTY_CAMERAS:
+        raise CheckpointError(
+            f"config.json: empty_cameras is {n_empty!r}, not a number from 0 to {MAX_EMPTY_CAMERAS}."
+        )
     return needed_pictures(own, n_empty)
 
 

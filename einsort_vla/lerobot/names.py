@@ -23,24 +23,20 @@ def check_loads(dense: DenseFolder) -> str | None:
     weights.
 
     Returns:
-        Why they were not compared: LeRobot is not installed, or a configuration that it builds the
-        policy from is not on this machine. None if they were.
+        Why they were not compared, or None: LeRobot is not installed, or cannot use the folder's
+        JSON, since it is another release, or something is named there that this machine lacks.
 
     Raises:
-        CheckpointError: names or shapes differ, or its processors are none that are loaded.
+        CheckpointError: names or shapes differ.
     """
     _check_names(dense)
-    if (dense.folder / PREPROCESSOR).is_file():
-        read_processors(dense.folder, is_dense=True)
     try:
         with quiet_lerobot():
+            if (dense.folder / PREPROCESSOR).is_file():
+                read_processors(dense.folder, is_dense=True)
             module = build_dense(dense)
-    except MissingDependency as error:
+    except (CheckpointError, MissingDependency) as error:
         return str(error)
-    except CheckpointError as error:
-        if isinstance(error.__cause__, OSError | ImportError):  # what Transformers cannot fetch
-            return str(error)
-        raise
     empty = {name: torch.empty(t.shape, device="meta") for name, t in dense.tensors.items()}
     own = family_or_plain(dense.policy_type).in_policy(module, empty)
     try:

@@ -38,10 +38,11 @@ _PLAIN = (
     "groot_n1_7_action_decode_v1", "groot_n1_7_pack_inputs_v1", "image_crop_resize_processor",
     "libero_processor", "map_delta_action_to_robot_action", "map_tensor_to_delta_action_dict",
     "normalizer_processor", "numpy2torch_action_processor", "observation_processor",
-    "pi05_prepare_state_tokenizer_processor_step", "pi0_fast_prepare_state_tokenizer_processor_step",
-    "pi0_new_line_processor", "policy_action_to_robot_action_processor",
-    "relative_actions_processor", "rename_observations_processor",
-    "robot_action_to_policy_action_processor", "smolvla_new_line_processor", "to_batch_processor",
+    "pi05_prepare_state_tokenizer_processor_step",
+    "pi0_fast_prepare_state_tokenizer_processor_step", "pi0_new_line_processor",
+    "policy_action_to_robot_action_processor", "relative_actions_processor",
+    "rename_observations_processor", "robot_action_to_policy_action_processor",
+    "smolvla_new_line_processor", "to_batch_processor",
     "to_batch_processor_action", "to_batch_processor_complementary_data",
     "to_batch_processor_observation", "torch2numpy_action_processor", "unnormalizer_processor",
     "vla_jepa_binarize_gripper", "vla_jepa_clip_actions", "vla_jepa_pre_snap_gripper",
@@ -59,7 +60,7 @@ _NAMES: Mapping[str, Mapping[str, frozenset[str] | None]] = {
     "groot_n1_7_vlm_encode_v1": {"model_name": CODE_OF_LEROBOT},
 }
 """Steps that load something by a name: the fields that hold it, and which names are taken."""
-_STEPS = {**dict.fromkeys(_PLAIN, {}), **_NAMES}
+_STEPS = {name: _NAMES.get(name, {}) for name in (*_PLAIN, *_NAMES)}
 
 _Short = Annotated[str, Meta(max_length=200)]
 
@@ -67,7 +68,7 @@ _Short = Annotated[str, Meta(max_length=200)]
 class Step(Struct, forbid_unknown_fields=True):
     """One entry of `steps`."""
 
-    registry_name: _Short | UnsetType = UNSET
+    registry_name: _Short = ""
     class_name: Any = msgspec.field(default=UNSET, name="class")
     config: Annotated[dict[str, Any], Meta(max_length=100)] = {}
     state_file: Annotated[str, Meta(pattern=r"^[\w-][\w.-]*\.safetensors$", max_length=200)] | (
@@ -198,7 +199,7 @@ def _read_state(folder: Path, step: Step, place: str) -> bytes:
 
 
 def _is_inside(folder: Path, path: Path) -> bool:
-    """Whether a file lies in a folder; one of the hub's cache has links to its neighbour `blobs`."""
+    """Whether a file lies in a folder, or, in the hub's cache, is a link to one of its `blobs`."""
     own, target = folder.resolve(), path.resolve()
     return target.is_relative_to(own) or target.parent == own.parent.parent / "blobs"
 

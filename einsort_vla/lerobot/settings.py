@@ -41,7 +41,7 @@ def import_lerobot() -> tuple[Any, Any, Any]:
 
 
 def family_or_plain(kind: str) -> Family:
-    """What is known of a type, dense or compressed; policies that are no family run all the same."""
+    """What is known of a type, dense or compressed; one that is no family runs all the same."""
     name = kind.removeprefix(TYPE_PREFIX)
     return FAMILIES.get(name, Family(name))
 
