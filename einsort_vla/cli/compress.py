@@ -42,7 +42,7 @@ class Compress:
 
     def run(self, console: Console) -> int:
         from einsort_vla.checkpoint import DenseFolder, compress_folder, plan_folder
-        from einsort_vla.cli.calibration import calibration_of
+        from einsort_vla.cli.calibration import calibration_of, say_unless_loads
         from einsort_vla.codec import Codec
         from einsort_vla.lerobot import resolve_folder
 
@@ -51,6 +51,7 @@ class Compress:
         check_new(self.destination)
         codec = Codec.parse(self.codec)
         dense = DenseFolder(resolve_folder(self.source))
+        say_unless_loads(dense, console)
         statistics = calibration_of(self.calibrate, dense, console)
         try:
             with Progress(console=console) as progress:

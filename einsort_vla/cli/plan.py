@@ -35,11 +35,12 @@ class MakePlan:
 
     def run(self, console: Console) -> int:
         from einsort_vla.checkpoint import DenseFolder, plan_folder
-        from einsort_vla.cli.calibration import calibration_of
+        from einsort_vla.cli.calibration import calibration_of, say_unless_loads
         from einsort_vla.codec import Codec
         from einsort_vla.lerobot import resolve_folder
 
         codec, dense = Codec.parse(self.codec), DenseFolder(resolve_folder(self.source))
+        say_unless_loads(dense, console)
         statistics = calibration_of(self.calibrate, dense, console)
         plan = plan_folder(dense, self.rate, codec, statistics)
         share = 100 * plan.n_coded / dense.n_weights

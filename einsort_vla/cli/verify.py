@@ -98,7 +98,6 @@ class Verify:
             action_chunks,
             action_error,
             load_policy,
-            made_up_observations,
             read_frames,
         )
 
@@ -111,14 +110,12 @@ class Verify:
             return
         try:
             policy = load_policy(str(dense.folder), device_of(self.backend))
+            seen = [] if self.frames else policy.made_up_observations(self.looks)
         except (MissingDependency, CheckpointError) as error:
             console.print(f"Actions were not compared: {error}", soft_wrap=True)
             return
         if self.frames:
             seen = read_frames(self.frames, self.looks)
-        else:
-            features = dense.config["input_features"]
-            seen = made_up_observations(features, policy.statistics, self.looks)
         expected = action_chunks(policy, seen)
         del policy  # the two need not be in memory at once
         coded = load_policy(str(self.folder), device_of(self.backend), self.backend)

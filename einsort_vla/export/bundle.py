@@ -27,7 +27,6 @@ from einsort_vla.lerobot import (
     Observation,
     Shown,
     load_policy,
-    made_up_observations,
     replace_sampling_,
 )
 from einsort_vla.runtime.bundle import (
@@ -89,7 +88,7 @@ def export_bundle(
             "source": plan, "policy": _policy_facts(policy),
             **_circumstances(target, cuda, options, precision),
         }  # fmt: skip
-        _write_samples(partial / SAMPLES, policy, config, observations)
+        _write_samples(partial / SAMPLES, policy, observations)
         del policy
         manifest |= write_graphs(
             lambda: load_policy(str(source), backend="reference"), partial / GRAPHS, options,
@@ -129,12 +128,9 @@ def _circumstances(
     }  # fmt: skip
 
 
-def _write_samples(
-    path: Path, policy: LoadedPolicy, config: dict[str, Any], observations: Sequence[Observation]
-) -> None:
+def _write_samples(path: Path, policy: LoadedPolicy, observations: Sequence[Observation]) -> None:
     if not observations:
-        features = config["input_features"]
-        observations = made_up_observations(features, policy.statistics, MADE_UP_LOOKS)
+        observations = policy.made_up_observations(MADE_UP_LOOKS)
     runs: dict[str, Any] = dict(sample_runs(policy, observations))
     np.savez(path, **runs)
 

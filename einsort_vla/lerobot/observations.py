@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from einsort_vla.atomic import atomic_file
 from einsort_vla.errors import CheckpointError, importing
-from einsort_vla.runtime.observation import TASK_KEY, Observation
+from einsort_vla.runtime.observation import TASK_KEY, Observation, is_picture
 from einsort_vla.tensors import is_finite, open_tensors
 
 MADE_UP_TASK = "pick up the object and place it in the basket"
@@ -96,12 +96,12 @@ def spread(items: Sequence[Any], n: int) -> list[Any]:
 
 
 def made_up_observations(
-    features: Mapping[str, Mapping[str, Any]], statistics: Mapping[str, Mapping[str, Any]], n: int
+    features: Mapping[str, Any], statistics: Mapping[str, Mapping[str, Any]], n: int
 ) -> list[Observation]:
     """Observations of noise, the same at each call: for comparing policies without real ones.
 
     Args:
-        features: `input_features` of a LeRobot policy's config.json.
+        features: what has LeRobot's `type` and `shape`, by key.
         statistics: mean and deviation by key; states are drawn from them where they are given.
         n: how many.
     """
@@ -113,11 +113,9 @@ def made_up_observations(
     ]
 
 
-def _made_up(
-    feature: Mapping[str, Any], own: Mapping[str, Any], rng: np.random.Generator
-) -> np.ndarray:
-    shape = tuple(feature["shape"])
-    if feature.get("type") == "VISUAL":
+def _made_up(feature: Any, own: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
+    shape = tuple(feature.shape)
+    if feature.type == "VISUAL":
         return rng.integers(0, 256, (*shape[1:], shape[0]), dtype=np.uint8)
     mean, deviation = (np.asarray(own.get(k, v)) for k, v in (("mean", 0.0), ("std", 1.0)))
     return (mean + deviation * rng.standard_normal(shape)).astype(np.float32)
@@ -144,7 +142,7 @@ def _read_dataset(source: str, limit: int) -> list[Observation]:
 def _from_frame(frame: Mapping[str, Any]) -> Observation:
     found: Observation = {TASK_KEY: frame[TASK_KEY]}
     for key, value in frame.items():
-        if key.startswith("observation.images."):
+        if is_picture(key):
             if value.is_floating_point():  # of pictures that are no videos, 0 to 1 all the same
                 value = (value * 255).round().byte()
             found[key] = value.permute(1, 2, 0).contiguous().numpy()
