@@ -20,7 +20,7 @@ def load_onnx(folder: str, bundle: Path) -> LeRobotPolicy:
         MissingDependency: onnxruntime is not installed.
     """
     opened = open_bundle(bundle)
-    if opened.manifest["source"]["weights_sha256"] != file_sha256(Path(folder) / WEIGHTS):
+    if opened.manifest.source.weights_sha256 != file_sha256(Path(folder) / WEIGHTS):
         raise CheckpointError(f"{bundle} was exported of another policy than {folder}.")
     session = OnnxSession(opened, torch.get_num_threads())
     loaded = load_policy(folder, backend="reference")  # it multiplies nothing
@@ -31,6 +31,6 @@ def load_onnx(folder: str, bundle: Path) -> LeRobotPolicy:
 
     replace_sampling_(loaded, sample)
     policy = LeRobotPolicy(loaded)
-    coded = {layer["name"] for part in opened.parts.values() for layer in part["layers"]}
+    coded = {layer.name for part in opened.parts.values() for layer in part.layers}
     policy.layers = {"onnx": len(coded)}
     return policy

@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from einsort_vla.atomic import check_new
 from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.cli.plan import describe_left, from_yaml
-from einsort_vla.cli.run import INCOMPLETE
+from einsort_vla.ending import keeping
 from einsort_vla.errors import UsageError
 
 if TYPE_CHECKING:  # loads torch
@@ -53,19 +53,16 @@ class Compress:
         dense = DenseFolder(resolve_folder(self.source))
         say_unless_loads(dense, console)
         statistics = calibration_of(self.calibrate, dense, console)
-        try:
-            with Progress(console=console) as progress:
-                if self.rate is None:
-                    assert self.plan is not None
-                    plan = from_yaml(self.plan)
-                else:
-                    patterns, planning = (self.include, self.exclude), _bar(progress, "planning")
-                    plan = plan_folder(dense, self.rate, codec, statistics, *patterns, planning)
-                coding = _bar(progress, "coding weights")
-                summary = compress_folder(dense, self.destination, plan, statistics, coding)
-        except KeyboardInterrupt:
-            console.print("Stopped. The same command goes on where it was.")
-            return INCOMPLETE
+        kept = f"What was coded is kept beside {self.destination}; the same command goes on there."
+        with keeping(kept), Progress(console=console) as progress:
+            if self.rate is None:
+                assert self.plan is not None
+                plan = from_yaml(self.plan)
+            else:
+                patterns, planning = (self.include, self.exclude), _bar(progress, "planning")
+                plan = plan_folder(dense, self.rate, codec, statistics, *patterns, planning)
+            coding = _bar(progress, "coding weights")
+            summary = compress_folder(dense, self.destination, plan, statistics, coding)
         _print_summary(summary, self.destination, dense, console)
         return 0
 
