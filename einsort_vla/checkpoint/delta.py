@@ -17,10 +17,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from einsort_vla.atomic import atomic_file, atomic_folder, check_new
+from einsort_vla.atomic import check_apart, check_new, check_parent, new_file
 from einsort_vla.checkpoint import manifest
 from einsort_vla.checkpoint.card import CARD
-from einsort_vla.checkpoint.source import file_sha256, open_weights
+from einsort_vla.checkpoint.read_files import file_sha256
+from einsort_vla.checkpoint.source import open_weights
+from einsort_vla.claims import atomic_folder
 from einsort_vla.errors import CheckpointError
 
 FORMAT = "einsort-patch-2"
@@ -33,8 +35,11 @@ def diff(old: Path, new: Path, patch: Path) -> None:
 
     Raises:
         CheckpointError: a folder is damaged or not compressed, or the patch exists already.
+        UsageError: the patch lies in one of them.
     """
     check_new(patch)
+    check_parent(patch)
+    check_apart(patch, old, new)
     before, after = manifest.check(old), manifest.check(new)
     tensors: dict[str, Tensor] = {}
     sizes = {name: (new / name).stat().st_size for name in after}
@@ -50,7 +55,7 @@ def diff(old: Path, new: Path, patch: Path) -> None:
         "sizes": json.dumps(sizes),
         "card": _card(new),
     }
-    with atomic_file(patch) as partial:
+    with new_file(patch) as partial:
         save_file(tensors, partial, metadata=metadata)
 
 
@@ -60,7 +65,13 @@ def apply(old: Path, patch: Path, destination: Path) -> None:
     Raises:
         CheckpointError: the old folder is not the one the patch was made from, the patch is
             damaged, or the destination exists.
+        UsageError: another process is writing the destination, or it lies in the old folder.
     """
+    with atomic_folder(destination, old) as partial:
+        _fill(old, patch, partial)
+
+
+def _fill(old: Path, patch: Path, partial: Path) -> None:
     before = manifest.check(old)
     with open_weights(patch) as file:
         metadata = file.metadata() or {}
@@ -69,7 +80,7 @@ def apply(old: Path, patch: Path, destination: Path) -> None:
         raise CheckpointError(f"{patch} is no patch that `einsort-vla diff` wrote.")
     if file_sha256(old / manifest.MANIFEST) != metadata.get("old_manifest_sha256"):
         raise CheckpointError(f"{patch} was made for another folder than {old}.")
-    with atomic_folder(destination) as partial, _damage_told(patch):
+    with _damage_told(patch):
         (partial / manifest.MANIFEST).write_text(metadata["manifest"], encoding="utf-8")
         (partial / CARD).write_text(metadata["card"], encoding="utf-8")
         for name, size in json.loads(metadata["sizes"]).items():

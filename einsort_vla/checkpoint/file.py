@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from einsort_vla.atomic import atomic_file, check_new
+from einsort_vla.atomic import new_file
 from einsort_vla.checkpoint.source import open_weights
 from einsort_vla.checkpoint.writer import FileWriter, Layout
 from einsort_vla.codec import CodecSpec, CompressedTensor, Shape
@@ -41,17 +41,13 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: the file exists already.
     """
-    check_new(path)
     dense = {name: (t.dtype, tuple(t.shape)) for name, t in checkpoint.dense.items()}
-    with atomic_file(path) as partial:
+    with new_file(path) as partial:
         writer = FileWriter(partial, layout(checkpoint.plan, dense), metadata(checkpoint))
-        try:
-            for name, compressed in checkpoint.coded.items():
-                writer.write(parts_by_name(name, compressed))
-            writer.write(checkpoint.dense)
-            writer.finish()
-        finally:
-            writer.discard()
+        for name, compressed in checkpoint.coded.items():
+            writer.write(parts_by_name(name, compressed))
+        writer.write(checkpoint.dense)
+        writer.finish()
 
 
 def layout(plan: Plan, dense: Layout) -> Layout:

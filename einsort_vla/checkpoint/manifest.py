@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from einsort_vla.checkpoint.source import file_sha256
+from einsort_vla.checkpoint.read_files import file_sha256
 from einsort_vla.errors import CheckpointError
 
 MANIFEST = "einsort_manifest.json"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from einsort_vla.checkpoint.read_files import ReadFiles, what_is_at
 from einsort_vla.checkpoint.transformers_layers import TransformersFamily, linear_weights
 from einsort_vla.codec import Shape
 from einsort_vla.errors import CheckpointError
@@ -52,6 +54,7 @@ class DenseFolder:
                 f"{folder} is already compressed ({method}); give the dense policy instead."
             )
         self.files = weight_files(folder)
+        self._read = ReadFiles(folder / CONFIG, *self.files)
         self.tensors = {name: stored for file in self.files for name, stored in _read_header(file)}
         if (folder / INDEX).is_file() and len(self.files) > 1:
             self._check_index(_read_json(folder / INDEX)["weight_map"])
@@ -101,6 +104,14 @@ class DenseFolder:
         """Of the weight files."""
         return sum(file.stat().st_size for file in self.files)
 
+    def check_unchanged(self) -> None:
+        """Refuse to go on if config or weights are no more what was read; `ReadFiles` has the rule.
+
+        Raises:
+            CheckpointError: one of them is not.
+        """
+        self._read.check()
+
     def get(self, name: str) -> Tensor:
         """One tensor, in memory of its own only while it is used.
 
@@ -113,7 +124,7 @@ class DenseFolder:
     @cached_property  # gigabytes are read once, however many ask
     def sha256(self) -> str:
         """Fingerprint of the weights: of the file, or of its shards' fingerprints."""
-        digests = [file_sha256(file) for file in self.files]
+        digests = [self._read.sha256(file) for file in self.files]
         if len(digests) == 1:
             return digests[0]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -156,6 +167,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     has_weights = (folder / WEIGHTS).is_file() or (folder / INDEX).is_file()
     for name, is_there in ((CONFIG, (folder / CONFIG).is_file()), (WEIGHTS, has_weights)):
         if not is_there:
+            if os.path.lexists(folder / name):
+                raise CheckpointError(f"{folder / name} {what_is_at(folder / name)}")
             found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
             raise CheckpointError(f"{folder} is not a policy: no {name} in it (found: {found}).")
     config = _read_json(folder / CONFIG)
@@ -205,17 +218,14 @@ def weight_files(folder: Path) -> list[Path]:
         files = [folder / name for name in names]
     except (KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{folder / INDEX} has no weight_map.") from error
+    for file in files:
+        if os.path.lexists(file) and not file.is_file():
+            raise CheckpointError(f"{file} {what_is_at(file)}")
     if missing := [file.name for file in files if not file.is_file()]:
         raise CheckpointError(
             f"{folder} lacks {', '.join(missing)} of its {len(files)} shards; fetch it again."
         )
     return files
-
-
-def file_sha256(path: Path) -> str:
-    """Fingerprint of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from tyro.conf import Positional
 
-from einsort_vla.atomic import check_new
+from einsort_vla.claims import claim, kept
 from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.cli.plan import from_yaml
 from einsort_vla.cli.run import INCOMPLETE
@@ -42,28 +42,31 @@ class Compress:
 
         if (self.rate is None) == (self.plan is None):
             raise UsageError("compress takes either --rate or --plan.")
-        check_new(self.destination)
         codec = Codec.parse(self.codec)
-        dense = DenseFolder(resolve_folder(self.source))
-        statistics = calibration_of(self.calibrate, dense, console)
+        local = [Path(self.source)] if Path(self.source).exists() else []
         try:
-            with Progress(console=console) as progress:
-                if self.rate is None:
-                    assert self.plan is not None
-                    plan = from_yaml(self.plan)
-                else:
-                    patterns, planning = (self.include, self.exclude), _bar(progress, "planning")
-                    plan = plan_folder(dense, self.rate, codec, statistics, *patterns, planning)
-                coding = _bar(progress, "coding weights")
-                summary = compress_folder(dense, self.destination, plan, statistics, coding)
+            with claim(self.destination, *local) as own:
+                dense = DenseFolder(resolve_folder(self.source))
+                statistics = calibration_of(self.calibrate, dense, console)
+                with Progress(console=console) as progress:
+                    if self.rate is None:
+                        assert self.plan is not None
+                        plan = from_yaml(self.plan)
+                    else:
+                        more = (self.include, self.exclude, _bar(progress, "planning"))
+                        plan = plan_folder(dense, self.rate, codec, statistics, *more)
+                    coding = _bar(progress, "coding weights")
+                    summary = compress_folder(dense, own, plan, statistics, coding)
         except KeyboardInterrupt:
-            console.print("Stopped. The same command goes on where it was.")
+            console.print(f"Stopped. {kept(self.destination)}".rstrip(), soft_wrap=True)
             return INCOMPLETE
         console.print(
             f"{self.destination}: rate {plan.rate:.4f} (requested {plan.rate_requested}), "
             f"{plan.bits_per_weight:.3f} bits a weight, weight file "
             f"{summary.dense_bytes / 1e6:.2f} MB -> {summary.compressed_bytes / 1e6:.2f} MB."
         )
+        for note in summary.notes:
+            console.print(note, soft_wrap=True)
         return 0
 
 
