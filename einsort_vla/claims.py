@@ -102,10 +102,11 @@ class Resumable:
     Attributes:
         folder: it will have the name.
         journal: a file to note in what is done. Once something is in it, errors leave the work.
+        is_kept: whether they do.
     """
 
     def __init__(self, own: Claim, request: str, names: Collection[str]) -> None:
-        self.folder, self.journal = own.folder, own.journal
+        self.folder, self.journal, self.is_kept = own.folder, own.journal, True
         self._own, self._mark = own, _Mark(request, tuple(sorted(names)))
 
     def begin(self) -> None:
@@ -124,6 +125,10 @@ class Resumable:
         """Name further files, before they are written."""
         self._mark = _Mark(self._mark.request, tuple(sorted({*self._mark.names, *names})))
         _write_mark(self._own, self._mark)
+
+    def give_up(self) -> None:
+        """Keep nothing after the next error: the same request would meet it again."""
+        self.is_kept = False
 
     def finish(self) -> None:
         """Give the folder its name."""
@@ -153,18 +158,21 @@ def resumable_folder(
         try:
             yield made
             made.finish()
-        except EinSortError as error:
-            raise type(error)(f"{error} {kept(own.path)}".rstrip()) from error
-        except OSError as error:
-            told = f"{own.path} cannot be made: {error}. {kept(own.path)}"
-            raise CheckpointError(told.rstrip()) from error
+        except (EinSortError, OSError) as error:
+            where = f" {kept(own.path)}" if made.is_kept else ""
+            if isinstance(error, OSError):
+                raise CheckpointError(
+                    f"{own.path} cannot be made: {error}.{where}".rstrip()
+                ) from error
+            raise type(error)(f"{error}{where}".rstrip()) from error
         finally:
-            if not own.folder.exists() or not _has_work(own):  # it has its name, or there is none
+            # The folder has its name, or there is nothing to go on with.
+            if not (own.folder.exists() and made.is_kept and _has_work(own)):
                 _clear(own)
 
 
 def kept(path: Path) -> str:
-    """A sentence on the work for a folder that a stopped writer left; empty if there is none."""
+    """A sentence on the work that a stopped writer left for a folder; empty if there is none."""
     own = Claim(path, path.with_name(path.name + PARTIAL))
     if not _has_work(own):
         return ""
@@ -207,8 +215,12 @@ def _is_held(own: Claim, descriptor: int) -> bool:
         if not _is_at(own.partial, descriptor):
             os.close(descriptor)
             return False
-        check_new(own.path)
-        _check_ours(own)
+        try:
+            check_new(own.path)
+            _check_ours(own)
+        except BaseException:
+            _tidy(own)
+            raise
     except BaseException:
         os.close(descriptor)
         raise
@@ -305,8 +317,11 @@ def _read_mark(own: Claim) -> _Mark:
 
 def _write_mark(own: Claim, mark: _Mark) -> None:
     new = own.partial / _NEW_MARK
-    new.write_text(json.dumps(asdict(mark)), encoding="utf-8")
-    os.replace(new, own.partial / MARK)
+    try:
+        new.write_text(json.dumps(asdict(mark)), encoding="utf-8")
+        os.replace(new, own.partial / MARK)
+    except OSError as error:
+        raise CheckpointError(f"{own.path} cannot be written: {error.strerror}.") from error
 
 
 def _take_place(own: Claim) -> None:

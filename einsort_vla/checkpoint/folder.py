@@ -197,7 +197,7 @@ def _write_weights(
         tensor = dense.get(name)
         dense.check_unchanged()  # what the journal names is of these weights, whoever goes on
         writer.write({name: tensor})
-    _write_coded(dense, plan, statistics, writer, on_progress)
+    _write_coded(dense, plan, statistics, writer, partial.give_up, on_progress)
     writer.finish()
 
 
@@ -212,6 +212,7 @@ def _write_coded(
     plan: Plan,
     statistics: InputStatistics | None,
     writer: FileWriter,
+    on_bad_weight: Callable[[], None],
     on_progress: Callable[[int, int], None],
 ) -> None:
     def encode_one(name: str) -> CompressedTensor:
@@ -219,6 +220,7 @@ def _write_coded(
             hessian = statistics.hessian(name) if statistics else None
             return encode(dense.get(name), plan.tensors[name].spec, hessian)
         except EinSortError as error:
+            on_bad_weight()
             raise type(error)(f"{name}: {error}") from error
 
     def is_done(name: str) -> bool:

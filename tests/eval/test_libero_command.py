@@ -112,9 +112,9 @@ def test_two_processes_do_not_write_one_run(tmp_path):
     def describe_in(_):
         return describe(CLOSED_LOOP, "eval/libero.py", "tiny", comparable(settings), {})
 
-    settings = ClosedLoopSettings(output=tmp_path)
+    settings = ClosedLoopSettings(rate="0.5", output=tmp_path)
     with run_folder("tiny", settings, describe_in):
-        again = ClosedLoopSettings(output=tmp_path, resume=True)
+        again = ClosedLoopSettings(rate="0.5", output=tmp_path, resume=True)
         with pytest.raises(UsageError, match="another process is at work"):
             run_folder("tiny", again, describe_in).__enter__()
     with run_folder("tiny", again, describe_in):  # free again
