@@ -69,7 +69,7 @@ class SideFiles:
         changed = self.travelling.items() ^ now.travelling.items()
         if changed:
             raise CheckpointError(
-                f"{self.folder / min(changed)[0]} was changed, added or taken away while the "
+                f"{self.folder / min(name for name, _ in changed)} was changed, added or taken away while the "
                 "folder was copied. Run the command again once nothing writes there."
             )
 

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Any
 
 import tyro
@@ -23,13 +24,16 @@ def run_command(settings: Any, main: str | Callable[[Any, Any], int], name: str)
     can repair is printed as one message without a traceback.
     """
     width = None if sys.stdout.isatty() else PIPE_WIDTH
+    for stream in (sys.stdout, sys.stderr):  # names of files may have any bytes
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         parsed = tyro.cli(settings, prog=name)
         run: Any = main
         if isinstance(main, str):
             module, _, function = main.partition(":")
             run = getattr(importlib.import_module(module), function)
-        sys.exit(run(parsed, Console(width=width, highlight=False)))
+        sys.exit(run(parsed, Console(width=width, highlight=False, markup=False)))
     except EinSortError as error:
         kind = "Missing" if isinstance(error, MissingDependency) else "Error"
         print(f"{kind}: {error}", file=sys.stderr)

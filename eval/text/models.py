@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from einsort_vla.checkpoint import WEIGHTS, DenseFolder, file_sha256
 from einsort_vla.claims import atomic_folder
@@ -54,7 +55,7 @@ def find_model(model: str, console: Console) -> DenseFolder:
     packed = _packed()
     folder = CONVERTED / f"{SMOLLM2}-{file_sha256(packed)[:12]}"
     if not (folder / WEIGHTS).is_file():
-        with console.status(f"Converting {packed.name}, once, to {folder}"):
+        with console.status(escape(f"Converting {packed.name}, once, to {folder}")):
             _convert(packed, folder)
     return DenseFolder(folder)
 
