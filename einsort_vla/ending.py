@@ -42,12 +42,12 @@ def end(run: Callable[[], int]) -> NoReturn:
 
 
 @contextlib.contextmanager
-def keeping(text: str) -> Iterator[None]:
+def keeping(what: Callable[[], str]) -> Iterator[None]:
     """Around work that may be stopped: what is kept then, and how it goes on, as sentences."""
     try:
         yield
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(text) from stop
+        raise KeyboardInterrupt(what()) from stop
 
 
 class _Stop:

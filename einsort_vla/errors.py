@@ -45,6 +45,12 @@ def unknown_name(kind: str, found: str, valid: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} {found!r}.{hint} Valid: {', '.join(names)}.")
 
 
+def shown(name: object) -> str:
+    """The name of a file or anything else, on one line, whatever characters it has."""
+    text = str(name)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 @contextmanager
 def importing(lack: str, fix: str) -> Iterator[None]:
     """Around the import of an optional library.

@@ -11,12 +11,12 @@ from einsort_vla.checkpoint.folder import (
     plan_folder,
     read_folder,
 )
+from einsort_vla.checkpoint.read_files import file_sha256
 from einsort_vla.checkpoint.saved import check_parts
 from einsort_vla.checkpoint.source import (
     METHOD,
     WEIGHTS,
     DenseFolder,
-    file_sha256,
     is_compressed,
     read_config,
     weight_files,

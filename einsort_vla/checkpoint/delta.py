@@ -17,10 +17,11 @@ import msgspec
 import numpy as np
 from safetensors.numpy import save_file
 
-from einsort_vla.atomic import atomic_file, atomic_folder, check_new
+from einsort_vla.atomic import check_apart, check_new, check_parent, new_file
 from einsort_vla.checkpoint import manifest
 from einsort_vla.checkpoint.card import CARD
-from einsort_vla.checkpoint.source import file_sha256
+from einsort_vla.checkpoint.read_files import file_sha256
+from einsort_vla.claims import atomic_folder
 from einsort_vla.errors import CheckpointError
 from einsort_vla.reading import as_record, parse_json, read_text
 from einsort_vla.tensors import TensorFile, open_tensors
@@ -63,8 +64,11 @@ def diff(old: Path, new: Path, patch: Path) -> None:
 
     Raises:
         CheckpointError: a folder is damaged or not compressed, or the patch exists already.
+        UsageError: the patch lies in one of them.
     """
     check_new(patch)
+    check_parent(patch)
+    check_apart(patch, old, new)
     before, after = manifest.check(old), manifest.check(new)
     tensors: dict[str, np.ndarray] = {}
     sizes = {name: (new / name).stat().st_size for name in after}
@@ -81,7 +85,7 @@ def diff(old: Path, new: Path, patch: Path) -> None:
         "manifest": read_text(new / manifest.MANIFEST),
         "sizes": json.dumps(sizes),
     }
-    with atomic_file(patch) as partial:
+    with new_file(patch) as partial:
         save_file(tensors, partial, metadata=metadata)
 
 
@@ -91,7 +95,13 @@ def apply(old: Path, patch: Path, destination: Path) -> None:
     Raises:
         CheckpointError: the old folder is not the one the patch was made from, the patch is
             damaged, or the destination exists.
+        UsageError: another process is writing the destination, or it lies in the old folder.
     """
+    with atomic_folder(destination, old) as partial:
+        _fill(old, patch, partial)
+
+
+def _fill(old: Path, patch: Path, partial: Path) -> None:
     before = manifest.check(old)
     content = _read(patch)
     if file_sha256(old / manifest.MANIFEST) != content.old_manifest_sha256:
@@ -101,17 +111,16 @@ def apply(old: Path, patch: Path, destination: Path) -> None:
             _check_runs(f"{patch}: {name}", old / name, content.changes[name], size)
         elif name not in before:
             raise CheckpointError(f"{patch} is damaged: nothing in it makes {name}.")
-    with atomic_folder(destination) as partial:
-        (partial / manifest.MANIFEST).write_text(content.manifest, encoding="utf-8")
-        if content.card is not None:
-            (partial / CARD).write_bytes(content.card)
-        for name in content.sizes:
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            if name in content.changes:
-                _build(old / name, partial / name, content.changes[name])
-            else:
-                shutil.copyfile(old / name, partial / name)
-        manifest.check(partial)
+    (partial / manifest.MANIFEST).write_text(content.manifest, encoding="utf-8")
+    if content.card is not None:
+        (partial / CARD).write_bytes(content.card)
+    for name in content.sizes:
+        (partial / name).parent.mkdir(parents=True, exist_ok=True)
+        if name in content.changes:
+            _build(old / name, partial / name, content.changes[name])
+        else:
+            shutil.copyfile(old / name, partial / name)
+    manifest.check(partial)
 
 
 def _read(patch: Path) -> _Patch:

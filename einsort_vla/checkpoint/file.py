@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from torch import Tensor
 
-from einsort_vla.atomic import atomic_file, check_new
+from einsort_vla.atomic import new_file
 from einsort_vla.checkpoint.writer import FileWriter, Layout
 from einsort_vla.codec import CompressedTensor
 from einsort_vla.errors import CheckpointError
@@ -55,17 +55,13 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: the file exists already.
     """
-    check_new(path)
     dense = {name: (t.dtype, tuple(t.shape)) for name, t in checkpoint.dense.items()}
-    with atomic_file(path) as partial:
+    with new_file(path) as partial:
         writer = FileWriter(partial, layout(checkpoint.plan, dense), metadata(checkpoint))
-        try:
-            for name, compressed in checkpoint.coded.items():
-                writer.write(parts_by_name(name, compressed))
-            writer.write(checkpoint.dense)
-            writer.finish()
-        finally:
-            writer.discard()
+        for name, compressed in checkpoint.coded.items():
+            writer.write(parts_by_name(name, compressed))
+        writer.write(checkpoint.dense)
+        writer.finish()
 
 
 def layout(plan: Plan, dense: Layout) -> Layout:

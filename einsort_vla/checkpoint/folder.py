@@ -1,8 +1,8 @@
 """A compressed policy folder: weights, config, side files that travel, a card and a manifest."""
 
+import hashlib
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from einsort_vla.atomic import resumable_folder
 from einsort_vla.checkpoint import file as checkpoint_file
 from einsort_vla.checkpoint import manifest
 from einsort_vla.checkpoint.card import CARD, model_card
-from einsort_vla.checkpoint.file import Checkpoint
+from einsort_vla.checkpoint.file import FORMAT_VERSION, Checkpoint
 from einsort_vla.checkpoint.processors import carry_tokenizer
 from einsort_vla.checkpoint.saved import read_saved, was_saved
+from einsort_vla.checkpoint.side_files import SideFiles, side_files
 from einsort_vla.checkpoint.source import (
     CONFIG,
     INDEX,
@@ -31,6 +31,7 @@ from einsort_vla.checkpoint.source import (
     read_config,
 )
 from einsort_vla.checkpoint.writer import FileWriter
+from einsort_vla.claims import Claim, Resumable, claim, resumable_folder
 from einsort_vla.codec import Codec, CompressedTensor, Dense, Shape, encode
 from einsort_vla.errors import CheckpointError, EinSortError
 from einsort_vla.families import TYPE_PREFIX
@@ -49,6 +50,7 @@ class CompressionSummary:
     compressed_bytes: int
     n_weights: int  # of the source, in all tensors
     unseen: Sequence[str] = ()  # matrices whose layers the calibration did not see at work
+    notes: tuple[str, ...] = ()  # sentences on files that were left out, or travel and are large
 
     @property
     def share_coded(self) -> float:
@@ -105,15 +107,15 @@ def plan_candidates(
 
 def compress_folder(
     dense: DenseFolder,
-    destination: Path,
+    destination: Path | Claim,
     plan: Plan,
     statistics: InputStatistics | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CompressionSummary:
     """Write a copy of a policy folder, compressed by a plan that was made for it.
 
-    The new folder appears under its name when it is whole. A run that was killed leaves
-    `<destination>.partial`, and the same call goes on with it.
+    The new folder appears under its name when it is whole, if the source is then what it was. A run
+    that was stopped leaves `<destination>.partial`, and the same call goes on with it.
 
     Args:
         dense: the policy.
@@ -124,17 +126,25 @@ def compress_folder(
         on_progress: called with weights coded and weights in all.
 
     Raises:
-        CheckpointError: the destination exists, the disk is full, the plan or the statistics are
-            those of another policy, or the statistics saw none of the layers at work.
+        CheckpointError: the destination exists, the disk is full, a file of the source cannot be
+            copied or changed meanwhile, the plan or the statistics are those of another policy, or
+            the statistics saw none of the layers at work.
         NumericsError: a weight is not finite.
+        UsageError: another process is writing the destination, or it lies in the source.
     """
-    _check_plan(plan, dense.matrices)
-    unseen = _unseen(plan, statistics, dense) if statistics else []
-    with resumable_folder(destination) as partial:
-        _write_weights(dense, plan, statistics, partial / WEIGHTS, on_progress)
-        sizes = dense.n_bytes, (partial / WEIGHTS).stat().st_size
-        summary = CompressionSummary(plan, *sizes, dense.n_weights, unseen)
-        _write_beside(dense, summary, partial)
+    with claim(destination, dense.folder) as own:
+        _check_plan(plan, dense.matrices)
+        unseen = _unseen(plan, statistics, dense) if statistics else []
+        beside = _side_files(dense)
+        names = {WEIGHTS, CONFIG, CARD, manifest.MANIFEST, *beside.travelling}
+        with resumable_folder(own, _request(dense, plan, statistics), names) as partial:
+            _write_weights(dense, plan, statistics, partial, on_progress)
+            sizes = dense.n_bytes, (partial.folder / WEIGHTS).stat().st_size
+            notes = tuple(beside.notes())
+            summary = CompressionSummary(plan, *sizes, dense.n_weights, unseen, notes)
+            _write_beside(dense, summary, beside, partial)
+            dense.check_unchanged()
+            beside.check_unchanged(_side_files(dense))
     return summary
 
 
@@ -203,7 +213,7 @@ def _write_weights(
     dense: DenseFolder,
     plan: Plan,
     statistics: InputStatistics | None,
-    path: Path,
+    partial: Resumable,
     on_progress: Callable[[int, int], None],
 ) -> None:
     dropped = dense.family.dropped_reasons(dense.tensors.keys())
@@ -214,10 +224,13 @@ def _write_weights(
     }
     about = Checkpoint(plan, {}, {}, dropped, dense.sha256, statistics is not None)
     details = checkpoint_file.metadata(about)
-    writer = FileWriter(path, checkpoint_file.layout(plan, remainder), details)
+    layout = checkpoint_file.layout(plan, remainder)
+    writer = FileWriter(partial.folder / WEIGHTS, layout, details, partial.journal)
     for name in remainder.keys() - writer.done:
-        writer.write({name: checkpoint_file.finite(name, dense.get(name))})
-    _write_coded(dense, plan, statistics, writer, on_progress)
+        tensor = checkpoint_file.finite(name, dense.get(name))
+        dense.check_unchanged()  # what the journal names is of these weights, whoever goes on
+        writer.write({name: tensor})
+    _write_coded(dense, plan, statistics, writer, partial.give_up, on_progress)
     writer.finish()
 
 
@@ -232,6 +245,7 @@ def _write_coded(
     plan: Plan,
     statistics: InputStatistics | None,
     writer: FileWriter,
+    on_bad_weight: Callable[[], None],
     on_progress: Callable[[int, int], None],
 ) -> None:
     def encode_one(name: str) -> CompressedTensor:
@@ -239,6 +253,7 @@ def _write_coded(
             hessian = statistics.hessian(name) if statistics and statistics.saw(name) else None
             return encode(dense.get(name), plan.tensors[name].spec, hessian)
         except EinSortError as error:
+            on_bad_weight()
             raise type(error)(f"{name}: {error}") from error
 
     def is_done(name: str) -> bool:
@@ -251,30 +266,35 @@ def _write_coded(
     at_once = min(MATRICES_AT_ONCE, torch.get_num_threads()) if statistics else 1
     with ThreadPoolExecutor(at_once) as pool:
         for name, compressed in zip(left, pool.map(encode_one, left), strict=True):
+            dense.check_unchanged()
             writer.write(checkpoint_file.parts_by_name(name, compressed))
             coded += math.prod(compressed.shape)
             on_progress(coded, plan.n_weights)
 
 
-def _write_beside(dense: DenseFolder, summary: CompressionSummary, folder: Path) -> None:
+def _write_beside(
+    dense: DenseFolder, summary: CompressionSummary, beside: SideFiles, partial: Resumable
+) -> None:
     """All files but the weights."""
+    folder = partial.folder
     config = _compressed_config(dense, summary.plan)
+    beside.copy(folder)
+    carry_tokenizer(folder, lambda name: partial.add([name]))
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     sizes = summary.dense_bytes, summary.compressed_bytes
-    card = model_card(dense.folder.name, dense, summary.plan, *sizes)
-    try:
-        _copy_side_files(dense, folder)
-        carry_tokenizer(folder)
-        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (folder / CARD).write_text(card, encoding="utf-8")
-        manifest.write(folder)
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be written: {error}") from error
+    card = model_card(dense.folder.name, dense, summary.plan, *sizes, summary.notes)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    manifest.write(folder)
 
 
-def _copy_side_files(dense: DenseFolder, destination: Path) -> None:
-    for item in dense.folder.iterdir():
-        if item.is_dir():
-            shutil.copytree(item, destination / item.name, dirs_exist_ok=True)
-        # The card describes the dense policy.
-        elif item not in dense.files and item.name not in (INDEX, CONFIG, CARD):
-            shutil.copy2(item, destination / item.name)
+def _side_files(dense: DenseFolder) -> SideFiles:
+    # The dense policy's card describes it; its manifest is of other files.
+    own = {file.name for file in dense.files} | {WEIGHTS, INDEX, CONFIG, CARD, manifest.MANIFEST}
+    return side_files(dense.folder, own, dense.tensors.keys())
+
+
+def _request(dense: DenseFolder, plan: Plan, statistics: InputStatistics | None) -> str:
+    """Tells whether two calls would write the same weights."""
+    inputs = statistics.sha256() if statistics else ""
+    content = [FORMAT_VERSION, dense.sha256, plan.as_dict(), inputs]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

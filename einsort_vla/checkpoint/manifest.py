@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from einsort_vla.checkpoint.source import file_sha256
+from einsort_vla.checkpoint.read_files import file_sha256
 from einsort_vla.errors import CheckpointError
 from einsort_vla.reading import is_inside, parse_json, read_text
 

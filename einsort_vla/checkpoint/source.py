@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from einsort_vla.checkpoint.not_dense import check_dense, check_no_adapter
+from einsort_vla.checkpoint.read_files import ReadFiles
 from einsort_vla.checkpoint.transformers_layers import (
     LinearWeight,
     TransformersFamily,
@@ -46,6 +47,7 @@ class DenseFolder:
                 f"{folder} is already compressed ({method}); give the dense policy instead."
             )
         self.files = weight_files(folder)
+        self._read = ReadFiles(folder / CONFIG, *self.files)
         self.tensors: dict[str, StoredTensor] = {}
         for file in self.files:
             self._add(open_tensors(file))
@@ -125,6 +127,14 @@ class DenseFolder:
         """Of the weight files."""
         return sum(file.stat().st_size for file in self.files)
 
+    def check_unchanged(self) -> None:
+        """Refuse to go on if config or weights are no more what was read; `ReadFiles` has the rule.
+
+        Raises:
+            CheckpointError: one of them is not.
+        """
+        self._read.check()
+
     def get(self, name: str) -> Tensor:
         """One tensor, in memory of its own; matrices as `matrices` has them.
 
@@ -140,7 +150,7 @@ class DenseFolder:
     @cached_property  # gigabytes are read once, however many ask
     def sha256(self) -> str:
         """Fingerprint of the weights: of the file, or of its shards' fingerprints."""
-        digests = [file_sha256(file) for file in self.files]
+        digests = [self._read.sha256(file) for file in self.files]
         if len(digests) == 1:
             return digests[0]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -248,20 +258,6 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder} lacks {', '.join(missing)} of its {len(files)} shards; fetch it again."
         )
     return files
-
-
-def file_sha256(path: Path) -> str:
-    """Fingerprint of a file's bytes.
-
-    Raises:
-        CheckpointError: it is no file, or cannot be read.
-    """
-    check_file(path)
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _weight_map(folder: Path) -> dict[str, str]:

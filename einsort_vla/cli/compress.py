@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from tyro.conf import Positional
 
-from einsort_vla.atomic import check_new
+from einsort_vla.claims import claim, kept
 from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.cli.plan import describe_left, from_yaml
 from einsort_vla.ending import keeping
@@ -48,22 +48,24 @@ class Compress:
 
         if (self.rate is None) == (self.plan is None):
             raise UsageError("compress takes either --rate or --plan.")
-        check_new(self.destination)
         codec = Codec.parse(self.codec)
-        dense = DenseFolder(resolve_folder(self.source))
-        say_unless_loads(dense, console)
-        statistics = calibration_of(self.calibrate, dense, console)
-        kept = f"What was coded is kept beside {self.destination}; the same command goes on there."
-        with keeping(kept), Progress(console=console) as progress:
-            if self.rate is None:
-                assert self.plan is not None
-                plan = from_yaml(self.plan)
-            else:
-                patterns, planning = (self.include, self.exclude), _bar(progress, "planning")
-                plan = plan_folder(dense, self.rate, codec, statistics, *patterns, planning)
-            coding = _bar(progress, "coding weights")
-            summary = compress_folder(dense, self.destination, plan, statistics, coding)
+        local = [Path(self.source)] if Path(self.source).exists() else []
+        with keeping(lambda: kept(self.destination)), claim(self.destination, *local) as own:
+            dense = DenseFolder(resolve_folder(self.source))
+            say_unless_loads(dense, console)
+            statistics = calibration_of(self.calibrate, dense, console)
+            with Progress(console=console) as progress:
+                if self.rate is None:
+                    assert self.plan is not None
+                    plan = from_yaml(self.plan)
+                else:
+                    patterns, planning = (self.include, self.exclude), _bar(progress, "planning")
+                    plan = plan_folder(dense, self.rate, codec, statistics, *patterns, planning)
+                coding = _bar(progress, "coding weights")
+                summary = compress_folder(dense, own, plan, statistics, coding)
         _print_summary(summary, self.destination, dense, console)
+        for note in summary.notes:
+            console.print(note, soft_wrap=True)
         return 0
 
 

@@ -32,7 +32,7 @@ def parse_and_run(settings: Any, main: str | Callable[[Any, Any], int], name: st
 
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     parsed = tyro.cli(settings, prog=name)
-    return named(main)(parsed, Console(width=width, highlight=False))
+    return named(main)(parsed, Console(width=width, highlight=False, markup=False))
 
 
 def named(value: Any) -> Any:

@@ -45,7 +45,8 @@ def pictures_of(config: Mapping[str, Any]) -> list[str]:
     n_empty = config.get("empty_cameras", 0)
     if not isinstance(n_empty, int) or not 0 <= n_empty <= MAX_EMPTY_CAMERAS:
         raise CheckpointError(
-            f"config.json: empty_cameras is {n_empty!r}, not a number from 0 to {MAX_EMPTY_CAMERAS}."
+            f"config.json: empty_cameras is {n_empty!r}, not a number from 0 to "
+            f"{MAX_EMPTY_CAMERAS}."
         )
     return needed_pictures(own, n_empty)
 

@@ -1,5 +1,6 @@
 """What each linear layer's inputs look like in use: X^T X, streamed, and kept in a file."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -95,6 +96,14 @@ class InputStatistics:
                 "or that layer never ran."
             )
         return self.second_moments[name] / self.n_rows[name]
+
+    def sha256(self) -> str:
+        """Fingerprint of all that is in it."""
+        digest = hashlib.sha256(json.dumps([self.n_rows, self.sensitivities]).encode())
+        for name, moment in sorted(self.second_moments.items()):
+            digest.update(name.encode())
+            digest.update(moment.contiguous().numpy())
+        return digest.hexdigest()
 
     def save(self, path: Path) -> None:
         """Write atomically; an earlier state of the file is replaced."""
