@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, Scalar, Shape, decode, encode
-from einsort_vla.codec.interface import FLOAT16_MAX
+from einsort_vla.codec.spec import FLOAT16_MAX
 from einsort_vla.kernels import decode_fast
 
 Size = tuple[int, int, int]  # (heads, tokens, head_dim)

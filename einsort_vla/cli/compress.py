@@ -64,6 +64,11 @@ class Compress:
             f"{plan.bits_per_weight:.3f} bits a weight, weight file "
             f"{summary.dense_bytes / 1e6:.2f} MB -> {summary.compressed_bytes / 1e6:.2f} MB."
         )
+        if plan.rate < 0:
+            console.print(
+                "Matrices are kept in float16 or float32, which bfloat16 cannot hold; rates count "
+                "from bfloat16's 16 bits, so that this one is below 0."
+            )
         return 0
 
 
