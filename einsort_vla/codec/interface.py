@@ -1,6 +1,6 @@
 """A coded matrix; encode and decode for every form."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,7 +29,12 @@ class CompressedTensor:
         return sum(8 * part.nbytes for part in self.parts.values())
 
 
-def encode(weight: Tensor, spec: CodecSpec, hessian: Tensor | None = None) -> CompressedTensor:
+def encode(
+    weight: Tensor,
+    spec: CodecSpec,
+    hessian: Tensor | None = None,
+    may_lose_rows: bool = False,
+) -> CompressedTensor:
     """Code one weight matrix.
 
     Args:
@@ -37,6 +42,7 @@ def encode(weight: Tensor, spec: CodecSpec, hessian: Tensor | None = None) -> Co
         spec: form and parameters.
         hessian: (in_features, in_features), X^T X of the layer's inputs; with it, the error of the
             outputs is made small rather than that of the weights. The stored bits are the same.
+        may_lose_rows: let rows too small for float16 scales become coarse or zero.
 
     Returns:
         Parts of `spec.n_bits(weight.shape)` bits, on the CPU.
@@ -47,7 +53,10 @@ def encode(weight: Tensor, spec: CodecSpec, hessian: Tensor | None = None) -> Co
             cannot hold; or the Hessian is not positive definite.
     """
     matrix = checked(weight)
-    if lack := spec.lack(Extent.of(matrix)):
+    extent = Extent.of(matrix)
+    if may_lose_rows:
+        extent = replace(extent, smallest=torch.inf)
+    if lack := spec.lack(extent):
         raise NumericsError(f"{lack}. Leave it dense: --exclude names such matrices.")
     return CompressedTensor(spec, (weight.shape[0], weight.shape[1]), spec.encode(matrix, hessian))
 
