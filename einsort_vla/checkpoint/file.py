@@ -20,7 +20,7 @@ from einsort_vla.errors import CheckpointError
 from einsort_vla.plan import Plan
 
 FORMAT = "einsort"
-FORMAT_VERSION = "5"
+FORMAT_VERSION = "6"
 
 
 @dataclass(frozen=True)
