@@ -1,6 +1,7 @@
 """Compressed checkpoints on disk: the file, and the policy folder around it."""
 
 from einsort_vla.checkpoint.card import write_results
+from einsort_vla.checkpoint.comparison import Comparison, compare_matrices, compare_rest
 from einsort_vla.checkpoint.delta import apply as apply_patch
 from einsort_vla.checkpoint.delta import diff as write_patch
 from einsort_vla.checkpoint.file import Checkpoint, read, write
@@ -32,10 +33,13 @@ __all__ = [
     "METHOD",
     "WEIGHTS",
     "Checkpoint",
+    "Comparison",
     "CompressionSummary",
     "DenseFolder",
     "apply_patch",
     "check_parts",
+    "compare_matrices",
+    "compare_rest",
     "compress_folder",
     "file_sha256",
     "is_compressed",

@@ -189,7 +189,7 @@ def _check_plan(plan: Plan, shapes: Mapping[str, Shape]) -> None:
             f"the plan was made for another policy: {other[0][0]} is missing on one side or has "
             "another shape. Plan this one anew."
         )
-    if plan.rate < plan.rate_requested:
+    if plan.rate < plan.rate_requested and plan.rate_requested > 0:  # 0 keeps float32, too
         raise CheckpointError(
             f"the plan reaches rate {plan.rate:.4f}, less than its rate_requested "
             f"({plan.rate_requested}). Choose codes of fewer bits, or lower rate_requested."

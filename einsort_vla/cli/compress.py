@@ -66,6 +66,11 @@ class Compress:
         _print_summary(summary, self.destination, dense, console)
         for note in summary.notes:
             console.print(note, soft_wrap=True)
+        if plan.rate < 0:
+            console.print(
+                "Matrices are kept in float16 or float32, which bfloat16 cannot hold; rates count "
+                "from bfloat16's 16 bits, so that this one is below 0."
+            )
         return 0
 
 

@@ -78,7 +78,7 @@ class Codec:
             weight: the matrix itself; without it, codes that depend on it are left out.
         """
         own = _form_class(self.form).choices(shape, weight, **dict(self.options))
-        return [*own, (Dense(), 0.0)]
+        return [*own, *((spec, 0.0) for spec in Dense.menu(weight))]
 
     def __str__(self) -> str:
         """The text that `parse` reads, one for equal codecs."""

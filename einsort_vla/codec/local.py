@@ -13,11 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart, check_padding, most_padded
+from einsort_vla.codec.spec import (
+    CodecSpec,
+    Extent,
+    Shape,
+    StoredPart,
+    check_padding,
+    most_padded,
+)
 from einsort_vla.errors import ShapeError, UsageError
 
 SWEEPS, TOLERANCE = 200, 1e-7
 MAX_OPERATORS, MAX_D = 32, 2**16
+LARGEST = 1e30  # of a weight, so that sums of operators stay finite
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,11 @@ class Local(CodecSpec):
 
     def predicted_distortion(self, in_features: int) -> float:
         raise UsageError("the error of local operators depends on the weights; use `choices`.")
+
+    def lack(self, extent: Extent) -> str:
+        if extent.largest > LARGEST:
+            return f"the weight reaches {extent.largest:.3g}, too large for sums of operators"
+        return ""  # its operators are bfloat16, whose range is that of float32
 
     def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
         shape = (weight.shape[0], weight.shape[1])

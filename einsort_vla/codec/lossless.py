@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart
+from einsort_vla.codec.spec import CodecSpec, Extent, Shape, StoredPart
 from einsort_vla.errors import CheckpointError, NumericsError, UsageError
 
 BLOCK = 2**16  # weights
@@ -47,6 +47,9 @@ class Lossless(CodecSpec):
 
     def predicted_distortion(self, in_features: int) -> float:
         return 0.0
+
+    def lack(self, extent: Extent) -> str:
+        return ""
 
     def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
         mantissas, blocks = _split(weight)

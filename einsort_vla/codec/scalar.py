@@ -11,7 +11,7 @@ from torch import Tensor
 
 from einsort_vla.codec.feedback import code_columns
 from einsort_vla.codec.packing import CHUNK, pack, smallest_int, unpack
-from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart, stream
+from einsort_vla.codec.spec import FLOAT16_MAX, CodecSpec, Extent, Shape, StoredPart, stream
 from einsort_vla.errors import CheckpointError, UsageError, unknown_name
 
 Grid = Literal["symmetric", "asymmetric", "nf4"]
@@ -62,6 +62,14 @@ class Scalar(CodecSpec):
 
     def predicted_distortion(self, in_features: int) -> float:
         return _gaussian_error(self, min(self.group or in_features, in_features))
+
+    def lack(self, extent: Extent) -> str:
+        if self.grid == "asymmetric" and extent.span > FLOAT16_MAX:
+            return (
+                f"the highest and the lowest weight of a row are {extent.span:.3g} apart, beyond "
+                f"the float16 range of an asymmetric scale ({FLOAT16_MAX:.0f})"
+            )
+        return super().lack(extent)
 
     def levels(self) -> Tensor:
         """Ascending levels in [-1, 1] of a grid without zero points, float32."""
@@ -175,10 +183,10 @@ class _Coder:
         """(out_features,) float16 scale and int64 zero point of one group."""
         if self._spec.grid != "asymmetric":
             # The largest magnitude is stored, not the step: fine steps would be subnormal.
-            scale = (clip * columns.abs().amax(0)).to(torch.float16)
+            scale = _float16(clip * columns.abs().amax(0))
             return scale, torch.zeros_like(scale, dtype=torch.int64)
         low, high = clip * columns.amin(0).clamp(max=0), clip * columns.amax(0).clamp(min=0)
-        scale = (high - low).to(torch.float16)
+        scale = _float16(high - low)
         zero = (-low / _positive(scale) * self._top).round().clamp(0, self._top)
         return scale, zero.to(torch.int64)
 
@@ -203,8 +211,13 @@ def _levels(spec: Scalar, device: torch.device) -> Tensor:
     return spec.levels().to(device)
 
 
+def _float16(scale: Tensor) -> Tensor:
+    """Finite, although error feedback may take a column beyond the range of the weights."""
+    return scale.clamp(max=FLOAT16_MAX).to(torch.float16)
+
+
 def _positive(scale: Tensor) -> Tensor:
-    return scale.float().clamp_min(torch.finfo(torch.float16).tiny)
+    return torch.where(scale > 0, scale.float(), 1.0)
 
 
 def _nearest(values: Tensor, levels: Tensor) -> Tensor:

@@ -12,6 +12,9 @@ from torch import Tensor
 from einsort_vla.errors import ShapeError
 
 DENSE_BITS = 16  # bfloat16
+FLOAT16_MAX = torch.finfo(torch.float16).max
+# A float16 below its normal range has steps of 2^-24: at this size a scale is off by 1.6 % at most.
+SMALLEST_SCALE = 2.0**-19
 
 # A code may pad its matrix to this many times its weights, or to this many numbers: then decoding
 # takes memory that the weights explain.
@@ -29,6 +32,31 @@ class StoredPart(NamedTuple):
     @property
     def n_bytes(self) -> int:
         return self.dtype.itemsize * math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How large the numbers of a finite matrix are.
+
+    Attributes:
+        largest: the largest magnitude.
+        span: the most that the highest and the lowest number of a row are apart, zero included.
+        smallest: the least root mean square of a row, rows of zeros apart; infinite without others.
+    """
+
+    largest: float
+    span: float
+    smallest: float
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> "Extent":
+        """Of (out_features, in_features) float32."""
+        low, high = matrix.amin(1).clamp(max=0), matrix.amax(1).clamp(min=0)
+        own = matrix[high > low]
+        rms = torch.linalg.vector_norm(own, dim=1) / math.sqrt(matrix.shape[1])
+        smallest = float(rms.min()) if len(own) else math.inf
+        largest = max(float(high.max()), -float(low.min()))
+        return cls(largest, float((high.double() - low.double()).max()), smallest)
 
 
 def stream(n_bits: int) -> StoredPart:
@@ -69,12 +97,26 @@ class CodecSpec(ABC):
     def predicted_distortion(self, in_features: int) -> float:
         """Relative mean squared error on a row of i.i.d. Gaussian weights of that length."""
 
+    def lack(self, extent: Extent) -> str:
+        """Why float16 cannot hold the scales of such a matrix; empty if it can."""
+        if extent.largest > FLOAT16_MAX:
+            return (
+                f"the weight reaches {extent.largest:.3g}, beyond the float16 range of its scales "
+                f"({FLOAT16_MAX:.0f})"
+            )
+        if extent.smallest < SMALLEST_SCALE:
+            return (
+                f"a row of the weight has a root mean square of {extent.smallest:.2g}, too small "
+                f"for float16 scales ({SMALLEST_SCALE:.2g}): it would become zero or coarse"
+            )
+        return ""
+
     def measured_distortion(self, weight: Tensor) -> float:
         """Relative mean squared error of a matrix once coded."""
         dense = weight.detach().float()
         missing = dense - self.decode(self.encode(dense), (dense.shape[0], dense.shape[1]))
-        energy = dense.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
-        return float(missing.square().sum() / energy)
+        lost, whole = (torch.linalg.vector_norm(m, dtype=torch.float64) for m in (missing, dense))
+        return float(lost / whole.clamp_min(torch.finfo(torch.float64).tiny)) ** 2
 
     @abstractmethod
     def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:

@@ -73,7 +73,8 @@ class Plan:
 
     @property
     def rate(self) -> float:
-        """The achieved share of bf16 bytes removed; never below the requested one."""
+        """The achieved share of bf16 bytes removed; never below the requested one, unless that is
+        0: matrices that bfloat16 cannot hold are then kept in float16 or float32."""
         return 1 - self.bits_per_weight / DENSE_BITS
 
     @property
@@ -186,7 +187,8 @@ def allocate(
 ) -> Plan:
     """Spend 16 (1 - rate) bits a weight where they remove most distortion.
 
-    Every matrix starts at its cheapest code; the upgrade that removes most error a bit is taken
+    Rate 0 keeps every matrix as it is, whatever its type takes. Else each starts at its cheapest
+    code; the upgrade that removes most error a bit is taken
     until the next one no longer fits. Upgrades come in one order whatever the rate, so that a lower
     rate never gives any matrix a worse code.
 
@@ -208,22 +210,34 @@ def allocate(
     ladders = {name: _ladder(points) for name, points in candidates.tensors.items()}
     sizes = {name: math.prod(ladder[0].shape) for name, ladder in ladders.items()}
     importance = _importance(sizes, sensitivities)
+    if rate == 0:
+        return Plan(candidates.codec, rate, _as_they_are(candidates))
     budget = math.floor(DENSE_BITS * (1 - rate) * sum(sizes.values()))
     chosen = {name: ladder[0] for name, ladder in ladders.items()}
     spent = sum(code.bits for code in chosen.values())
     if spent > budget:
-        reach = Plan(candidates.codec, rate, chosen).rate
-        raise UsageError(
-            f"--codec {candidates.codec} reaches rate {math.floor(reach * 1e4) / 1e4} at most on "
-            f"these layers (scales and padding counted); {rate} was asked for."
-        )
+        raise _out_of_reach(Plan(candidates.codec, rate, chosen))
     for name, code, cost in _upgrades(ladders, importance):
         if spent + cost > budget:
             break
         spent += cost
         chosen[name] = code
-    plan = Plan(candidates.codec, rate, _leave_dense(chosen, budget - spent))
+    plan = Plan(candidates.codec, rate, _leave_dense(candidates, chosen, budget - spent))
     return _with_reasons(plan, importance)
+
+
+def _out_of_reach(coarsest: Plan) -> UsageError:
+    """The error for a rate above that of the coarsest plan."""
+    message = (
+        f"--codec {coarsest.codec} reaches rate {math.floor(coarsest.rate * 1e4) / 1e4} at most on "
+        f"these layers (scales and padding counted); {coarsest.rate_requested} was asked for."
+    )
+    kept = {name: t for name, t in coarsest.tensors.items() if isinstance(t.spec, Dense)}
+    if kept:
+        name, tensor = max(kept.items(), key=lambda item: item[1].bits)
+        why = f" ({tensor.reason})" if tensor.reason else ""
+        message += f" {len(kept)} of them are kept dense, such as {name}{why}."
+    return UsageError(message)
 
 
 def _importance(
@@ -286,14 +300,25 @@ def _with_reasons(plan: Plan, importance: Mapping[str, float]) -> Plan:
         ratio = per_weight[name] / usual
         times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
         reason = f"{times} times as important as usual for its size"
-        tensors[name] = replace(code, reason=reason) if is_finer and ratio > 1 else code
+        has_own = is_finer and ratio > 1 and not code.reason
+        tensors[name] = replace(code, reason=reason) if has_own else code
     return replace(plan, tensors=tensors)
 
 
-def _leave_dense(chosen: dict[str, PlannedTensor], budget: int) -> dict[str, PlannedTensor]:
+def _as_they_are(candidates: Candidates) -> dict[str, PlannedTensor]:
+    """Each matrix uncoded; every codec offers that."""
+    return {
+        name: next(point for point in points if isinstance(point.spec, Dense))
+        for name, points in candidates.tensors.items()
+    }
+
+
+def _leave_dense(
+    candidates: Candidates, chosen: dict[str, PlannedTensor], budget: int
+) -> dict[str, PlannedTensor]:
     """Spend what no code can use: matrices coded without error need not be coded at all."""
     result = dict(chosen)
-    dense = {name: planned(Dense(), code.shape, 0.0) for name, code in chosen.items()}
+    dense = _as_they_are(candidates)
     cost = {name: dense[name].bits - chosen[name].bits for name in chosen}
     for name in sorted(chosen, key=lambda name: (-cost[name], name)):
         if chosen[name].distortion == 0 and cost[name] <= budget:
@@ -314,7 +339,7 @@ def _planned_from(entry: _StoredTensor, source: str) -> PlannedTensor:
 def _ladder(points: Sequence[PlannedTensor]) -> list[PlannedTensor]:
     """The lower convex hull of (bits, distortion): only codes worth choosing, cheapest first."""
     hull: list[PlannedTensor] = []
-    for point in sorted(points, key=lambda p: p.bits):
+    for point in sorted(points, key=lambda p: (p.bits, p.distortion)):
         if hull and point.distortion >= hull[-1].distortion:
             continue
         while len(hull) > 1 and _gain(hull[-2], hull[-1]) <= _gain(hull[-2], point):

@@ -152,9 +152,10 @@ def test_verify_compares_with_the_source(run, tiny_policy_folder, tmp_path):
     run("compress", source, new, "--rate", 0.7)
     result = run("verify", new, "--against", source)
     assert result.returncode == 0, result.stderr
-    assert "2 of 2 matrices have at most 2 times the error" in result.stdout
+    assert "All 2 matrices, and each of their rows, are as close to the source" in result.stdout
+    assert "2 are the same bits. 3 other tensors are the source's" in result.stdout
 
-    # A matrix that is far from Gaussian has a larger error than predicted: one weight is all.
+    # A matrix that is far from Gaussian has a larger error than predicted, and may have it.
     tensors = load_file(source / "model.safetensors")
     tensors["model.first.weight"][:] = 0
     tensors["model.first.weight"][:, 0] = torch.arange(1, 97)
@@ -165,8 +166,7 @@ def test_verify_compares_with_the_source(run, tiny_policy_folder, tmp_path):
     codec = "leader rotated=false"  # by default an outlier has the matrix rotated
     run("compress", source, tmp_path / "odd", "--rate", 0.7, "--codec", codec)
     result = run("verify", tmp_path / "odd", "--against", source)
-    assert result.returncode == 1
-    assert "1 of 2 matrices" in result.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def test_a_patch_makes_the_new_folder_out_of_the_old(run, tiny_policy_folder, tmp_path):

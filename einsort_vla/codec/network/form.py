@@ -6,7 +6,8 @@ loses to plain rounding at equal bits; it is here as the paper's reference imple
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, get_args
 
@@ -26,6 +27,7 @@ from einsort_vla.errors import CheckpointError, NumericsError, UsageError, unkno
 
 MOST = 2**31 - 1  # of a rank, of slices, of a size
 POWERS = (1 / 64, 64.0)
+CORE_ROUNDING = 2.0**-6  # of a core's norm; float16 takes 2^-11 in its normal range
 MENU_SLICES = (8, 32)  # fewer slices fit better and cost a longer order
 _CHOICES = {"decomposition": Name, "fold": Fold, "map": Map, "reduction": Reduction, "scope": Scope,
             "storage": Storage}  # fmt: skip
@@ -114,13 +116,20 @@ class Network(CodecSpec):
         if self.sign_split:
             parts["signs"] = pack(weight < 0, 1)
         parts["order"], tensor = self._sorted(weight)
-        modes = self._modes(shape)
-        if hessian is not None and self.is_plain_svd:
-            cores = _whitened_svd(tensor.reshape(modes), self.rank, hessian)
-        else:
-            cores = DECOMPOSITIONS[self.decomposition].fit(tensor.reshape(modes), self.rank)
-        parts["cores"], parts["gauge_rows"] = self._pack_cores(cores, len(modes))
+        folded = tensor.reshape(self._modes(shape))
+        try:
+            parts["cores"], parts["gauge_rows"] = self._fit(folded, hessian)
+        except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+            raise NumericsError(f"its tensor network cannot be computed: {error}") from error
         return parts
+
+    def _fit(self, folded: Tensor, hessian: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The cores of a folded tensor and the rows that their gauge fixes, as they are stored."""
+        if hessian is not None and self.is_plain_svd:
+            cores = _whitened_svd(folded, self.rank, hessian)
+        else:
+            cores = DECOMPOSITIONS[self.decomposition].fit(folded, self.rank)
+        return self._pack_cores(cores, folded.ndim)
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         rows, columns = shape
@@ -186,7 +195,7 @@ class Network(CodecSpec):
         if weight is None:
             return []
         if specs[0].decomposition != "svd":
-            return [(spec, spec.measured_distortion(weight)) for spec in specs]
+            return [*_measured(specs, weight)]
         missing: dict[int, Tensor] = {}
         for spec in specs:
             if spec.slices not in missing:
@@ -242,9 +251,7 @@ class Network(CodecSpec):
             cores[neighbour] = multiply(push, cores[neighbour], axis)
             cores[k] = rest
             chosen_rows.append(chosen)
-        numbers = torch.cat([core.flatten() for core in cores]).to(torch.float16)
-        if not torch.isfinite(numbers).all():
-            raise NumericsError("a core of its tensor network exceeds the range of float16.")
+        numbers = torch.cat([_float16(core).flatten() for core in cores])
         rows = torch.cat(chosen_rows) if chosen_rows else torch.zeros(0, dtype=torch.bool)
         return numbers, pack(rows, 1)
 
@@ -277,6 +284,22 @@ def _whitened_svd(matrix: Tensor, rank: int, hessian: Tensor) -> list[Tensor]:
     left, right = DECOMPOSITIONS["svd"].fit(matrix @ lower, rank)
     whitened = torch.linalg.solve_triangular(lower, right[..., 0], upper=False, left=False)
     return [left, whitened[..., None]]
+
+
+def _measured(specs: Sequence[Network], weight: Tensor) -> Iterator[tuple[Network, float]]:
+    """Those whose cores fit float16, with their errors."""
+    for spec in specs:
+        with suppress(NumericsError):
+            yield spec, spec.measured_distortion(weight)
+
+
+def _float16(core: Tensor) -> Tensor:
+    found = core.to(torch.float16)
+    if not torch.isfinite(found).all():
+        raise NumericsError("a core of its tensor network exceeds the range of float16.")
+    if (found - core).norm() > CORE_ROUNDING * core.norm():
+        raise NumericsError("a core of its tensor network is too small for float16.")
+    return found
 
 
 def _slices_tried(slices: int, scope: str) -> tuple[int, ...]:
