@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from einsort_vla.atomic import check_new
 from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.cli.plan import from_yaml
-from einsort_vla.cli.run import INCOMPLETE
+from einsort_vla.ending import keeping
 from einsort_vla.errors import UsageError
 
 
@@ -46,19 +46,16 @@ class Compress:
         codec = Codec.parse(self.codec)
         dense = DenseFolder(resolve_folder(self.source))
         statistics = calibration_of(self.calibrate, dense, console)
-        try:
-            with Progress(console=console) as progress:
-                if self.rate is None:
-                    assert self.plan is not None
-                    plan = from_yaml(self.plan)
-                else:
-                    patterns, planning = (self.include, self.exclude), _bar(progress, "planning")
-                    plan = plan_folder(dense, self.rate, codec, statistics, *patterns, planning)
-                coding = _bar(progress, "coding weights")
-                summary = compress_folder(dense, self.destination, plan, statistics, coding)
-        except KeyboardInterrupt:
-            console.print("Stopped. The same command goes on where it was.")
-            return INCOMPLETE
+        kept = f"What was coded is kept beside {self.destination}; the same command goes on there."
+        with keeping(kept), Progress(console=console) as progress:
+            if self.rate is None:
+                assert self.plan is not None
+                plan = from_yaml(self.plan)
+            else:
+                patterns, planning = (self.include, self.exclude), _bar(progress, "planning")
+                plan = plan_folder(dense, self.rate, codec, statistics, *patterns, planning)
+            coding = _bar(progress, "coding weights")
+            summary = compress_folder(dense, self.destination, plan, statistics, coding)
         console.print(
             f"{self.destination}: rate {plan.rate:.4f} (requested {plan.rate_requested}), "
             f"{plan.bits_per_weight:.3f} bits a weight, weight file "

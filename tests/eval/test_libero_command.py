@@ -146,7 +146,7 @@ def test_end_to_end_with_an_interrupt_and_resume(tmp_path):
     os.killpg(first.pid, signal.SIGINT)
     stdout, stderr = first.communicate(timeout=60)
     assert "episodes are kept in" in stdout
-    assert first.returncode == 1
+    assert first.returncode == 130
     assert "Traceback" not in stderr
     before = log.read_text().splitlines()
     result = subprocess.run([*arguments, "--resume"], capture_output=True, text=True)
