@@ -40,9 +40,10 @@ class Export:
     """Use at most this many of them; of noise there are four."""
 
     def run(self, console: Console) -> int:
-        from einsort_vla.export import MAX_BATCH, GraphOptions, export_bundle, find_target
+        from einsort_vla.export import GraphOptions, export_bundle, find_target
         from einsort_vla.families import PRECISIONS
         from einsort_vla.lerobot import read_frames
+        from einsort_vla.runtime.manifest import MAX_BATCH
 
         target = find_target(self.target)
         if self.precision and self.precision not in PRECISIONS:

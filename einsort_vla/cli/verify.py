@@ -12,7 +12,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from einsort_vla.cli.bundle import Runtime, say_to
-from einsort_vla.cli.options import BackendOption
+from einsort_vla.cli.options import BackendOption, TrustKeyOption
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 
@@ -46,21 +46,28 @@ class Verify:
 
     backend: BackendOption = "decoded"
     runtime: Runtime = "auto"
-    """What runs an exported policy; auto: TensorRT if engines were built, else ONNX Runtime."""
+    """What runs an exported policy; auto: TensorRT if engines were built here, else ONNX
+    Runtime."""
+    trust_key: TrustKeyOption = ()
 
     def run(self, console: Console) -> int:
-        from einsort_vla.checkpoint import DenseFolder, read_folder
-        from einsort_vla.kernels import check_available
         from einsort_vla.runtime import commands, is_bundle
 
-        check_available(self.backend)
-        if is_bundle(self.folder):
+        if is_bundle(self.folder):  # which needs no torch
             if self.against or self.frames:
                 raise UsageError(
                     "an exported policy is verified with what was stored at its export; --against "
                     "and --frames are for compressed folders."
                 )
-            return commands.verify(self.folder, self.runtime, say_to(console))
+            return commands.verify(self.folder, self.runtime, self.trust_key, say_to(console))
+        from einsort_vla.checkpoint import DenseFolder, read_folder
+        from einsort_vla.checkpoint.manifest import MANIFEST
+        from einsort_vla.kernels import check_available
+        from einsort_vla.signature import check_signature
+
+        check_available(self.backend)
+        if self.trust_key:
+            check_signature(self.folder / MANIFEST, self.trust_key)
         content = read_folder(self.folder)
         console.print(
             f"{self.folder}: all files have their SHA-256; {len(content.coded)} coded "

@@ -30,22 +30,17 @@ from einsort_vla.lerobot import (
     made_up_observations,
     replace_sampling_,
 )
-from einsort_vla.runtime.bundle import (
-    FORMAT,
-    FORMAT_VERSION,
-    GRAPHS,
-    MANIFEST,
-    PLUGINS,
-    SAMPLES,
-    plugin_name,
-    write_sums,
-)
+from einsort_vla.runtime.bundle import PLUGINS, open_bundle, plugin_name, write_sums
+from einsort_vla.runtime.manifest import FORMAT, FORMAT_VERSION, GRAPHS, MANIFEST, SAMPLES
+from einsort_vla.signature import SIGNATURE
 
 PROCESSING = "processing"
 DEVICE_PROGRAM = "einsort-device.pyz"
 MADE_UP_LOOKS = 4
-_LEFT_OUT = {WEIGHTS, "README.md", "einsort_manifest.json"}
+_LEFT_OUT = {WEIGHTS, "README.md", "einsort_manifest.json", "einsort_manifest.json" + SIGNATURE}
 _PACKAGES = ("einsort-vla", "torch", "onnx", "onnxscript", "onnxruntime", "transformers", "lerobot")
+# What the runtime needs of this package beside itself.
+_WITH_RUNTIME = ("__init__", "atomic", "ending", "errors", "private", "signature")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's first day: equal bundles are equal in every byte
 
 
@@ -99,6 +94,7 @@ def export_bundle(
         write_device_program(partial / DEVICE_PROGRAM)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         write_sums(partial)
+        open_bundle(partial)  # what a device would refuse is not handed out
     return manifest
 
 
@@ -163,7 +159,7 @@ def sample_runs(policy: LoadedPolicy, observations: Sequence[Observation]) -> di
 def write_device_program(path: Path) -> None:
     """Write the `runtime` package as one file that any Python from 3.10 on runs."""
     root = Path(einsort_vla.__file__).parent
-    alone = [root / f"{name}.py" for name in ("__init__", "atomic", "errors")]
+    alone = [root / f"{name}.py" for name in _WITH_RUNTIME]
     members = [*alone, *sorted((root / "runtime").glob("*.py"))]
     with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as program:
         for member in members:
