@@ -8,7 +8,7 @@ from einsort_vla.checkpoint import WEIGHTS, file_sha256
 from einsort_vla.errors import CheckpointError
 from einsort_vla.lerobot import Shown, load_policy, replace_sampling_
 from einsort_vla.runtime import OnnxSession, open_bundle
-from einsort_vla.runtime.bundle import CHUNK
+from einsort_vla.runtime.manifest import CHUNK
 from policies.lerobot_adapter import LeRobotPolicy
 
 

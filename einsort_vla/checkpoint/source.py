@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import sys
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -173,20 +175,35 @@ class DenseFolder:
 
 
 def fetch_from_hub(hub_id: str, revision: str | None = None) -> Path:
-    """The local folder of a model on the hub.
+    """The local folder of a model on the hub; that it is fetched is said on the error output.
 
     Raises:
         CheckpointError: it cannot be reached, or there is none of that name.
     """
+    print(f"{hub_id} is no folder here; fetching it from the hub.", file=sys.stderr)
     try:
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(hub_id, revision=revision))
     except Exception as error:  # whatever the hub's client raises
+        close = _closest_folder(Path(hub_id))
+        hint = f" Did you mean the folder {close}?" if close else ""
         raise CheckpointError(
             f"{hub_id!r} is neither a folder here nor a hub model that can be reached "
-            f"({type(error).__name__})."
+            f"({type(error).__name__}).{hint}"
         ) from error
+
+
+def _closest_folder(path: Path) -> Path | None:
+    """The folder whose name is that of `path` but for a typing error in any part of it."""
+    found = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts:
+        names = [entry.name for entry in found.iterdir() if entry.is_dir()]
+        close = get_close_matches(part, names, n=1)
+        if not close:
+            return None
+        found /= close[0]
+    return found
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -43,8 +43,7 @@ TrustKeyOption = Annotated[
     tyro.conf.UseAppendAction,
     tyro.conf.arg(
         metavar="PEM",
-        help="Public key (Ed25519, PEM) of a maker that you trust; may be given more than once. "
-        "The folder must be signed with one of them. Without it the fingerprints say that nothing "
-        "changed, not who made it.",
+        help="Public key (Ed25519, PEM) of a maker that you trust; the folder must be signed with "
+        "one of those given. Without it, fingerprints say that nothing changed, not who made it.",
     ),
 ]

@@ -53,20 +53,21 @@ class Verify:
     trust_key: TrustKeyOption = ()
 
     def run(self, console: Console) -> int:
-        from einsort_vla.checkpoint import DenseFolder, read_folder
-        from einsort_vla.checkpoint.manifest import MANIFEST
-        from einsort_vla.kernels import check_available
         from einsort_vla.runtime import commands, is_bundle
-        from einsort_vla.signature import check_signature
 
-        check_available(self.backend)
-        if is_bundle(self.folder):
+        if is_bundle(self.folder):  # which needs no torch
             if self.against or self.frames:
                 raise UsageError(
                     "an exported policy is verified with what was stored at its export; --against "
                     "and --frames are for compressed folders."
                 )
             return commands.verify(self.folder, self.runtime, self.trust_key, say_to(console))
+        from einsort_vla.checkpoint import DenseFolder, read_folder
+        from einsort_vla.checkpoint.manifest import MANIFEST
+        from einsort_vla.kernels import check_available
+        from einsort_vla.signature import check_signature
+
+        check_available(self.backend)
         if self.trust_key:
             check_signature(self.folder / MANIFEST, self.trust_key)
         content = read_folder(self.folder)

@@ -31,8 +31,7 @@ from einsort_vla.lerobot import (
     replace_sampling_,
 )
 from einsort_vla.runtime.bundle import PLUGINS, open_bundle, plugin_name, write_sums
-from einsort_vla.runtime.manifest import FORMAT, FORMAT_VERSION, GRAPHS, MANIFEST
-from einsort_vla.runtime.samples import SAMPLES
+from einsort_vla.runtime.manifest import FORMAT, FORMAT_VERSION, GRAPHS, MANIFEST, SAMPLES
 from einsort_vla.signature import SIGNATURE
 
 PROCESSING = "processing"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from einsort_vla.atomic import atomic_file
 from einsort_vla.errors import MissingDependency
-from einsort_vla.private import check_own_file, private_folder
+from einsort_vla.private import cache_folder, check_own_file, private_folder
 
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -29,11 +29,13 @@ def kept_in_cache(what: str) -> Iterator[None]:
         MissingDependency: in place of OSError: the folder cannot be written to, the disk is full,
             others can write there, or nothing there may be run.
     """
+    where = "the cache"
     try:
+        where = str(cache_folder())
         yield
     except OSError as error:
         raise MissingDependency(
-            f"{what} cannot be kept in the cache: {error}. Mend it, or set XDG_CACHE_HOME to a "
+            f"{what} cannot be kept in {where}: {error}. Mend it, or set XDG_CACHE_HOME to a "
             "folder that only you can write to, with room, where files may be run."
         ) from error
 

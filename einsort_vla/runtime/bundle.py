@@ -10,11 +10,18 @@ from pathlib import Path, PurePosixPath
 
 from einsort_vla.errors import CheckpointError
 from einsort_vla.runtime.graph_file import check_graph
-from einsort_vla.runtime.manifest import GRAPHS, MANIFEST, Manifest, Part, read_manifest
+from einsort_vla.runtime.manifest import (
+    EXPORT_AGAIN,
+    GRAPHS,
+    MANIFEST,
+    Manifest,
+    Part,
+    read_manifest,
+)
 from einsort_vla.signature import SIGNATURE, check_signature
 
 SUMS = "SHA256SUMS"
-PLUGINS, ENGINES, CHUNK = "plugin", "engines", "chunk"
+PLUGINS, ENGINES = "plugin", "engines"
 MAX_SUMS = 2**20  # bytes of the list of fingerprints
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\\\x00-\x1f\x7f]+)")
 
@@ -149,10 +156,12 @@ def _parse(folder: Path, text: str) -> dict[str, str]:
         path = PurePosixPath(name)
         is_inside = not path.is_absolute() and ".." not in path.parts and str(path) == name
         if match is None or not is_inside or name in listed or path.parts[0] in _NOT_LISTED:
-            raise CheckpointError(f"{folder / SUMS} is damaged: {line[:80]!a}.")
+            raise CheckpointError(f"{folder / SUMS} is damaged: {line[:80]!a}. {EXPORT_AGAIN}")
         listed[name] = match[1]
     if not text.endswith("\n"):
-        raise CheckpointError(f"{folder / SUMS} is damaged: its last line does not end.")
+        raise CheckpointError(
+            f"{folder / SUMS} is damaged: its last line does not end. {EXPORT_AGAIN}"
+        )
     return listed
 
 

@@ -24,6 +24,8 @@ Keys = Sequence[Path]  # of makers that the user trusts; none: of anyone
 # A weight, while ONNX Runtime 1.32 decodes a part, and after it. SmolVLA's 345 M coded weights, of
 # which the largest part has 148 M, took 13.7 GB.
 DECODING_BYTES, FLOAT_BYTES = 80, 4
+# Beside weights: ONNX Runtime and dense tensors; and what one observation of a batch takes.
+MORE_BYTES, BATCH_BYTES = 2**30, 2**28
 RUNTIMES = ("auto", "tensorrt", "onnx")
 
 
@@ -44,9 +46,10 @@ def verify(folder: Path, runtime: str, keys: Keys, say: Say) -> int:
     bundle = open_bundle(folder, keys)
     name, session = _session(bundle, runtime, say)
     precision = bundle.manifest.precision
-    found = measure.nearness(
-        bundle, session, precision.onnx if name == "onnx" else str(precision.engines)
-    )
+    with _bounded(bundle, name):
+        found = measure.nearness(
+            bundle, session, precision.onnx if name == "onnx" else str(precision.engines)
+        )
     _write_receipt(folder, "verify", name, found)
     if found["cosine"] is None:
         say(f"{name}: FAILED: actions are not finite.")
@@ -67,7 +70,7 @@ def bench(folder: Path, runtime: str, n: int, keys: Keys, say: Say) -> int:
     bundle = open_bundle(folder, keys)
     name, session = _session(bundle, runtime, say)
     on_gpu = name != "onnx"
-    with measure.Power() if on_gpu else contextlib.nullcontext() as power:
+    with _bounded(bundle, name), measure.Power() if on_gpu else contextlib.nullcontext() as power:
         found: dict[str, Any] = {"latency_ms": measure.latency(bundle, session, n)}
     found |= measure.memory(on_gpu) | {"power_w": power.mean_w if power else None, "threads": 1}
     if receipt := read_receipt(bundle):
@@ -120,11 +123,23 @@ def _session(bundle: Bundle, runtime: str, say: Say) -> tuple[str, Session]:
     return "onnx", OnnxSession(bundle, decode_once=_fits(bundle, say))
 
 
+def _needed(bundle: Bundle) -> int:
+    """Bytes, while ONNX Runtime decodes all weights once."""
+    weights = [sum(layer.weights for layer in facts.layers) for facts in bundle.parts.values()]
+    return DECODING_BYTES * max(weights) + FLOAT_BYTES * sum(weights)
+
+
+def _bounded(bundle: Bundle, runtime: str) -> contextlib.AbstractContextManager[None]:
+    """No more memory than the size of the bundle explains, nor than is free."""
+    if runtime != "onnx":  # drivers reserve addresses of all the machine's memory
+        return contextlib.nullcontext()
+    explained = 2 * _needed(bundle) + MORE_BYTES + bundle.manifest.batch.size * BATCH_BYTES
+    return measure.at_most(min(explained, measure.available_bytes() or explained))
+
+
 def _fits(bundle: Bundle, say: Say) -> bool:
     """Whether memory suffices for ONNX Runtime to decode all weights once."""
-    weights = [sum(layer.weights for layer in facts.layers) for facts in bundle.parts.values()]
-    needed = DECODING_BYTES * max(weights) + FLOAT_BYTES * sum(weights)
-    free = measure.available_bytes()
+    needed, free = _needed(bundle), measure.available_bytes()
     if free is None or needed < free:
         return True
     say(

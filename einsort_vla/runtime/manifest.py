@@ -11,7 +11,8 @@ from einsort_vla.errors import CheckpointError
 from einsort_vla.runtime.records import Limits, read_record
 
 FORMAT, FORMAT_VERSION = "einsort-bundle", 1
-MANIFEST, GRAPHS, WEIGHT_FILE = "manifest.json", "graphs", "weights.bin"
+MANIFEST, SAMPLES = "manifest.json", "samples.npz"
+GRAPHS, WEIGHT_FILE, CHUNK = "graphs", "weights.bin", "chunk"
 PARTS = VISION, PREFIX, DENOISE_STEP = "vision", "prefix", "denoise_step"
 VELOCITY, ACTIONS = "velocity", "actions"  # outputs of a step, and of a whole chunk
 MAX_BATCH, MAX_STEPS = 64, 1000
@@ -167,15 +168,18 @@ def read_manifest(folder: Path, sizes: Mapping[str, int]) -> Manifest:
             f"{FORMAT!r} version {FORMAT_VERSION}. Export it again with this version."
         )
     manifest = read_record(path, Manifest, EXPORT_AGAIN)
-    wrong = chain(_of_shapes(manifest), _of_target(manifest), _of_layers(manifest, sizes))
+    wrong = chain(
+        _of_shapes(manifest), _of_target(manifest), _of_files(manifest, sizes),
+        _of_layers(manifest, sizes),
+    )  # fmt: skip
     if first := next(wrong, None):
-        raise CheckpointError(f"{path} contradicts itself: {first}. {EXPORT_AGAIN}")
+        raise CheckpointError(f"{path} does not fit the bundle: {first}. {EXPORT_AGAIN}")
     return manifest
 
 
 def _of_shapes(manifest: Manifest) -> Iterator[str]:
     if manifest.parts.keys() != set(PARTS):
-        yield f"its parts are {', '.join(manifest.parts)}, not {', '.join(PARTS)}"
+        yield f"its parts are {', '.join(manifest.parts)[:200]}, not {', '.join(PARTS)}"
         return
     step = manifest.parts[DENOISE_STEP]
     flow = {
@@ -198,6 +202,15 @@ def _of_target(manifest: Manifest) -> Iterator[str]:
     of_engines = (target.machine, manifest.precision.engines, *needed)
     if any((fact is None) != (target.compute_capability is None) for fact in of_engines):
         yield "engines need a compute capability, machine and precision, and the bytes of each part"
+
+
+def _of_files(manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[str]:
+    graphs = [*PARTS, CHUNK]
+    if manifest.precision.engines is not None:
+        graphs += [f"{part}.engine" for part in PARTS]
+    for name in (SAMPLES, *(f"{GRAPHS}/{graph}.onnx" for graph in graphs)):
+        if name not in sizes:
+            yield f"it has no {name}"
 
 
 def _of_layers(manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[str]:

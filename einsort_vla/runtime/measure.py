@@ -5,6 +5,7 @@ import resource
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,28 @@ def available_bytes() -> int | None:
         return None
     found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return 1024 * int(found[0]) if found else None
+
+
+@contextlib.contextmanager
+def at_most(n_bytes: int) -> Iterator[None]:
+    """Within it this process gets at most so many bytes more, where the system can hold it to that.
+
+    A graph is a program: whoever made it says how much memory it asks for.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    held = [int(line.split()[1]) for line in lines if line.startswith("VmData:")]
+    before, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if not held or before != resource.RLIM_INFINITY:  # the user has set a limit
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (1024 * held[0] + n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
 
 
 class Power:

@@ -13,9 +13,7 @@ import numpy as np
 
 from einsort_vla.errors import CheckpointError
 from einsort_vla.runtime.bundle import Bundle
-from einsort_vla.runtime.manifest import ACTIONS, Value
-
-SAMPLES = "samples.npz"
+from einsort_vla.runtime.manifest import ACTIONS, SAMPLES, Value
 
 
 def samples(bundle: Bundle) -> Iterator[dict[str, np.ndarray]]:

@@ -85,6 +85,15 @@ def test_sources_that_cannot_be_reached(run, tmp_path):
         assert "Traceback" not in result.stderr
 
 
+def test_a_mistyped_folder_is_not_silently_looked_for_on_the_hub(run, tmp_path, monkeypatch):
+    (tmp_path / "policies" / "grasping").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    said = run("compress", "polices/graspin", "new", "--rate", 0.7).stderr
+    assert "polices/graspin is no folder here; fetching it from the hub.\n" in said
+    assert "Did you mean the folder policies/grasping?" in said
+    assert "Did you mean" not in run("compress", "someone/model", "new", "--rate", 0.7).stderr
+
+
 def test_a_plan_can_be_edited_and_used(run, tiny_policy_folder, tmp_path):
     file = tmp_path / "plan.yaml"
     assert run("plan", tiny_policy_folder, "--rate", 0.7, "--output", file).returncode == 0
