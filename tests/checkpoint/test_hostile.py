@@ -8,7 +8,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from einsort_vla.checkpoint import Checkpoint, DenseFolder, manifest, read, read_folder, write
+from einsort_vla.checkpoint import (
+    Checkpoint,
+    DenseFolder,
+    compress_folder,
+    manifest,
+    read,
+    read_folder,
+    write,
+)
 from einsort_vla.codec import (
     Codec,
     Leader,
@@ -138,6 +146,15 @@ def test_a_plan_of_next_to_no_bits_is_refused():
     few = {"a.weight": planned(Network(1, scope="none", sign_split=False), (4096, 4096), 1.0)}
     with pytest.raises(CheckpointError, match="bits a weight; at least"):
         Plan.from_dict(Plan(Codec("network"), 0.9, few).as_dict())
+
+
+def test_a_plan_that_no_reader_takes_is_not_coded(tiny_policy_folder, tmp_path):
+    dense = DenseFolder(tiny_policy_folder)
+    code = Scalar(3)
+    own = {name: planned(code, shape, torch.nan) for name, shape in dense.matrices.items()}
+    with pytest.raises(CheckpointError, match=r"Expected `float` >= 0.0|finite"):
+        compress_folder(dense, tmp_path / "new", Plan(Codec("scalar"), 0.5, own))
+    assert not list(tmp_path.glob("new*"))
 
 
 def test_loaded_tensors_outlive_their_file(original, rewrite):
