@@ -134,21 +134,25 @@ def as_record[T](content: Any, kind: type[T], source: str, fix: str = "") -> T:
     """As `parse_json`, of plain data such as YAML gives; numbers must be finite."""
     try:
         record = msgspec.convert(content, type=kind)  # before its depth is walked
-        _check_finite(content, "$")
+        _check_finite(content, "$", set())
         return record
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _refusal(source, error, fix) from error
 
 
-def _check_finite(value: Any, place: str) -> None:
+def _check_finite(value: Any, place: str, seen: set[int]) -> None:
+    """`seen`: the containers walked before, by identity; YAML may name one a billion times."""
     if isinstance(value, float) and not math.isfinite(value):
         raise msgspec.ValidationError(f"Expected a finite number, got {value} - at `{place}`")
+    if not isinstance(value, Mapping | list | tuple) or id(value) in seen:
+        return
+    seen.add(id(value))
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            _check_finite(inner, f"{place}.{key}")
-    elif isinstance(value, list | tuple):
+            _check_finite(inner, f"{place}.{key}", seen)
+    else:
         for k, inner in enumerate(value):
-            _check_finite(inner, f"{place}[{k}]")
+            _check_finite(inner, f"{place}[{k}]", seen)
 
 
 def _refusal(source: str, error: Exception, fix: str) -> CheckpointError:

@@ -55,6 +55,8 @@ class StoredTensor:
         """
         if self.dtype not in DTYPES:
             raise CheckpointError(f"{self.file} holds the type {self.dtype}, which is not read.")
+        if self.start == self.stop:
+            return torch.empty(self.shape, dtype=DTYPES[self.dtype])
         content = torch.empty(self.stop - self.start, dtype=torch.uint8)
         try:
             with self.file.open("rb") as file:

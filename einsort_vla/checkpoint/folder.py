@@ -183,6 +183,7 @@ def _compressed_config(dense: DenseFolder, plan: Plan) -> dict[str, Any]:
 
 
 def _check_plan(plan: Plan, shapes: Mapping[str, Shape]) -> None:
+    Plan.from_dict(plan.as_dict())  # what no reader takes is refused before hours of coding
     planned = {name: code.shape for name, code in plan.tensors.items()}
     if other := sorted(planned.items() ^ shapes.items()):
         raise CheckpointError(

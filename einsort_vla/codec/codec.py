@@ -14,7 +14,7 @@ from einsort_vla.errors import UsageError, unknown_name
 from einsort_vla.names import DENSE, FORMS
 from einsort_vla.reading import as_record
 
-_Parameter = bool | Annotated[int, Meta(ge=-(2**53), le=2**53)] | float | str
+_Parameter: Any = bool | Annotated[int, Meta(ge=-(2**53), le=2**53)] | float | str
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ def spec_from_dict(data: Any, source: str = "the spec") -> CodecSpec:
             it `source`.
         UsageError: the form or a parameter is unknown, or such a code does not exist.
     """
-    parameters = as_record(data, dict[str, _Parameter], source)
+    given = as_record(data, dict[str, Any], source)
+    parameters = {n: as_record(own, _Parameter, f"{source}: {n}") for n, own in given.items()}
     form = parameters.pop("form", "")
     if form not in (forms := (DENSE, *FORMS)):
         raise unknown_name("codec form", str(form), forms)

@@ -21,7 +21,7 @@ from einsort_vla.codec.spec import (
     check_padding,
     most_padded,
 )
-from einsort_vla.errors import ShapeError, UsageError
+from einsort_vla.errors import CheckpointError, ShapeError, UsageError
 
 SWEEPS, TOLERANCE = 200, 1e-7
 MAX_OPERATORS, MAX_D = 32, 2**16
@@ -72,6 +72,11 @@ class Local(CodecSpec):
         total = sum(self._embed(t, k) for k, t in enumerate(operators))
         assert isinstance(total, Tensor)
         return total[: shape[0], : shape[1]] / self.operators
+
+    def check(self, parts: Mapping[str, Tensor], shape: Shape) -> None:
+        largest = parts["operators"].double().abs().flatten(1).amax(1).sum()
+        if largest > torch.finfo(torch.float32).max:
+            raise CheckpointError("its operators add up to more than float32 holds.")
 
     def matmul(self, x: Tensor, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """(..., in_features) to (..., out_features) without the matrix."""

@@ -33,14 +33,14 @@ class _StoredTensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spec: dict[str, Any]
     shape: tuple[Annotated[int, Meta(ge=1, le=2**31)], Annotated[int, Meta(ge=1, le=2**31)]]
     distortion: Annotated[float, Meta(ge=0, le=MAX_DISTORTION)]
-    reason: Annotated[str, Meta(max_length=512)] = ""
+    reason: Annotated[str, Meta(max_length=1024)] = ""
 
 
 class _StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     codec: Annotated[str, Meta(max_length=512)]
     rate_requested: Annotated[float, Meta(ge=0, le=MAX_RATE)]
     tensors: Annotated[
-        dict[Annotated[str, Meta(min_length=1, max_length=MAX_NAME)], dict[str, Any]],
+        dict[Annotated[str, Meta(min_length=1, max_length=MAX_NAME)], Any],
         Meta(min_length=1),
     ]
 

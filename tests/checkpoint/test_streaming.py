@@ -58,6 +58,11 @@ def test_bad_shards(sharded, tmp_path):
     shard.write_bytes((sharded / "model-00001-of-00003.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match=r"00001-of-00003.safetensors and .* both hold"):
         compress(sharded, tmp_path / "new")
+    shard.write_bytes(content)
+    moved = {"model.first.bias": shard.name, "model.second.bias": shard.name}
+    (sharded / INDEX).write_text(json.dumps({"weight_map": moved}))
+    with pytest.raises(CheckpointError, match=r"says that model-00002-of-00003.safetensors holds"):
+        compress(sharded, tmp_path / "new")
     (sharded / INDEX).write_text("{}")
     with pytest.raises(CheckpointError, match="has no weight_map"):
         compress(sharded, tmp_path / "new")

@@ -119,6 +119,14 @@ def test_plans_that_do_not_fit(run, tiny_policy_folder, tmp_path):
         (good.replace("form: leader,", "form: leder,"), "Did you mean 'leader'"),
         ("- 1", "holds no plan"),
         ("a: [", "not valid YAML"),
+        ("tensors: !!python/name:os.system", "(line 1)"),
+        (good.replace("codec: leader", "codec: 2026-99-01"), "not valid YAML"),
+        (good.split("tensors")[0] + "tensors:\n", "at `$.tensors`"),
+        (good.replace("distortion: ", "distortion: about "), "`$.distortion`"),
+        (good.replace("rate_requested: 0.7", "rate_requested: .inf"), "`$.rate_requested`"),
+        (good.replace("rotated: false", "rotated: 'false'"), "Expected `bool`, got `str`"),
+        (good.replace("rotated:", "rotate:"), "Did you mean 'rotated'"),
+        (good.replace("form: leader,", "form: ,"), "form is damaged"),
     ]:
         (tmp_path / "plan.yaml").write_text(text)
         source, new = tiny_policy_folder, tmp_path / "new"

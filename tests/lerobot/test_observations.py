@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from rich.console import Console
+from safetensors.numpy import save_file
 
 pytest.importorskip("lerobot")
 
@@ -14,7 +15,12 @@ from einsort_vla.cli.compress import Compress
 from einsort_vla.cli.verify import Verify
 from einsort_vla.errors import CheckpointError
 from einsort_vla.families import input_features
-from einsort_vla.lerobot import made_up_observations, read_frames, save_observations
+from einsort_vla.lerobot import (
+    load_observations,
+    made_up_observations,
+    read_frames,
+    save_observations,
+)
 
 STATE = {"dtype": "float32", "shape": (8,), "names": None}
 PICTURE = {"dtype": "image", "shape": (24, 32, 3), "names": ["height", "width", "channels"]}
@@ -89,6 +95,26 @@ def test_what_is_no_source_of_frames(tmp_path, make, message):
     make(tmp_path / "x")
     with pytest.raises(CheckpointError, match=message):
         read_frames(str(tmp_path / "x"), 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"observation.state": np.zeros((3, 8), np.float32)}, r"hold \[2, 3\] observations"),
+        ({"observation.state": np.full((2, 8), np.nan, np.float32)}, "state holds NaN"),
+        ({"observation.state": np.zeros((2, 8), np.int64)}, "state is I64 of shape"),
+        ({CAMERAS[0]: np.zeros((2, 24, 32), np.uint8)}, r"image is U8 of shape \(2, 24, 32\)"),
+        ({CAMERAS[1]: np.zeros((2, 3, 24, 32), np.float32)}, "image2 is F32"),
+    ],
+)
+def test_files_that_hold_no_observations(tmp_path, change, message):
+    seen = {camera: np.zeros((2, 24, 32, 3), np.uint8) for camera in CAMERAS}
+    save_file(seen | change, tmp_path / "a", {"task": "push"})
+    with pytest.raises(CheckpointError, match=message):
+        load_observations([tmp_path / "a"])
+    save_file(seen, tmp_path / "a", {"task": "push" * 2000})
+    with pytest.raises(CheckpointError, match="its task has more than"):
+        load_observations([tmp_path / "a"])
 
 
 def test_compressed_with_frames_and_compared_at_them(reference_policy, tmp_path):

@@ -1,11 +1,15 @@
 """Streamed sums are the whole sums, and come back from the file."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from einsort_vla.errors import CheckpointError
 from einsort_vla.plan import InputStatistics
+from einsort_vla.plan.statistics import FORMAT
 
 
 def observed(inputs):
@@ -51,3 +55,22 @@ def test_wrong_files_and_layers_are_named(tmp_path):
     (tmp_path / "text").write_text("hello")
     with pytest.raises(CheckpointError, match="damaged or truncated"):
         InputStatistics.load(tmp_path / "text")
+
+
+@pytest.mark.parametrize(
+    ("moment", "content", "message"),
+    [
+        (torch.ones(4, 3), {"n_rows": {"a": 1}, "sensitivities": {}}, "not a square matrix"),
+        (torch.ones(4, 4).half(), {"n_rows": {"a": 1}, "sensitivities": {}}, "a is F16 of shape"),
+        (torch.full((2, 2), torch.nan), {"n_rows": {"a": 1}, "sensitivities": {}}, "a holds NaN"),
+        (torch.ones(2, 2), {"n_rows": {"a": 0}, "sensitivities": {}}, "Expected `int` >= 1"),
+        (torch.ones(2, 2), {"n_rows": {}, "sensitivities": {}}, "a has no sum or no n_rows"),
+        (torch.ones(2, 2), {"n_rows": {"a": 1}, "sensitivities": {"a": -1}}, ">= 0.0"),
+        (torch.ones(2, 2), {"n_rows": {"a": 1}}, "missing required field `sensitivities`"),
+    ],
+)
+def test_files_that_hold_no_statistics(tmp_path, moment, content, message):
+    metadata = {"format": FORMAT, "source_sha256": "abc", "content": json.dumps(content)}
+    save_file({"a": moment}, tmp_path / "c.safetensors", metadata)
+    with pytest.raises(CheckpointError, match=message):
+        InputStatistics.load(tmp_path / "c.safetensors")

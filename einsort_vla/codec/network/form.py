@@ -23,9 +23,16 @@ from einsort_vla.codec.network.permutation import Storage
 from einsort_vla.codec.network.score import Map, Reduction, score
 from einsort_vla.codec.packing import pack, unpack
 from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart, check_padding, stream
-from einsort_vla.errors import CheckpointError, NumericsError, UsageError, unknown_name
+from einsort_vla.errors import (
+    CheckpointError,
+    NumericsError,
+    ShapeError,
+    UsageError,
+    unknown_name,
+)
 
 MOST = 2**31 - 1  # of a rank, of slices, of a size
+MOST_SORTED = 2**26
 POWERS = (1 / 64, 64.0)
 CORE_ROUNDING = 2.0**-6  # of a core's norm; float16 takes 2^-11 in its normal range
 MENU_SLICES = (8, 32)  # fewer slices fit better and cost a longer order
@@ -84,6 +91,8 @@ class Network(CodecSpec):
     def layout(self, shape: Shape) -> dict[str, StoredPart]:
         rows = -(-shape[0] // self.slices) * self.slices
         check_padding(shape, rows * shape[1], f"{self.slices} slices of a network")
+        if (n := rows // self.slices * shape[1]) > MOST_SORTED:
+            raise ShapeError(f"a network sorts {MOST_SORTED} places of a slice at most, not {n}.")
         layout = {
             "cores": StoredPart(torch.float16, (self.n_core_numbers(shape),)),
             "gauge_rows": stream(sum(m for m, _ in self._gauged(shape))),

@@ -19,6 +19,7 @@ from einsort_vla.errors import CheckpointError
 Storage = Literal["lehmer", "index"]
 DIGITS_AT_ONCE = 64  # Lehmer digits that share one whole number of bits
 _CHUNK = 512  # of the list that a Lehmer code is read into
+_COUNTED = 2**14 * DIGITS_AT_ONCE  # digits whose bits are counted at once
 
 
 def log2_factorial(n: int) -> float:
@@ -30,7 +31,7 @@ def stored_bits(n: int, count: int, storage: Storage) -> int:
     """Bits that `store` takes for `count` permutations of n entries, padding included."""
     if storage == "index":
         return packed_bits(n * count, _index_bits(n))
-    return 8 * -(-count * sum(bits for _, bits in _blocks(n)) // 8)
+    return 8 * -(-count * _lehmer_bits(n) // 8)
 
 
 def store(orders: Tensor, storage: Storage) -> Tensor:
@@ -72,6 +73,22 @@ def _blocks(n: int) -> tuple[tuple[Sequence[int], int], ...]:
     radices = range(n, 1, -1)  # the last digit is always 0
     blocks = [radices[k : k + DIGITS_AT_ONCE] for k in range(0, len(radices), DIGITS_AT_ONCE)]
     return tuple((block, (math.prod(block) - 1).bit_length()) for block in blocks)
+
+
+@lru_cache(maxsize=64)
+def _lehmer_bits(n: int) -> int:
+    """Bits of one code, those of `_blocks` together; quick for orders of millions, too."""
+    total = 0
+    for top in range(n, 1, -_COUNTED):
+        radices = np.arange(top, max(1, top - _COUNTED), -1, dtype=np.int64)
+        blocks = np.pad(radices, (0, -len(radices) % DIGITS_AT_ONCE), constant_values=1)
+        blocks = blocks.reshape(-1, DIGITS_AT_ONCE)
+        logs = np.log2(blocks).sum(axis=1)
+        bits = np.ceil(logs).astype(np.int64)
+        for k in np.flatnonzero(np.abs(logs - np.rint(logs)) < 1e-6):  # too near to be sure
+            bits[k] = (math.prod(blocks[k].tolist()) - 1).bit_length()
+        total += int(bits.sum())
+    return total
 
 
 def _lehmer_digits(order: np.ndarray) -> np.ndarray:
@@ -119,11 +136,21 @@ def _order(digits: Sequence[int]) -> list[int]:
     """Take the digit-th of those left, in chunks, so that a removal moves few entries."""
     left = list(range(len(digits)))
     chunks = [left[k : k + _CHUNK] for k in range(0, len(left), _CHUNK)]
+    depth = len(chunks).bit_length()  # 2^depth is more than the number of chunks
+    # A Fenwick tree: node k counts what is left in the chunks from k - (k & -k) to before k.
+    tree = [0] * 2**depth
+    for k in range(1, len(tree)):
+        tree[k] = sum(map(len, chunks[k - (k & -k) : k]))
     order = []
     for digit in digits:
-        for chunk in chunks:
-            if digit < len(chunk):
-                order.append(chunk.pop(digit))
-                break
-            digit -= len(chunk)
+        found = 0
+        for level in range(depth - 1, -1, -1):
+            if tree[found + 2**level] <= digit:
+                found += 2**level
+                digit -= tree[found]
+        order.append(chunks[found].pop(digit))
+        found += 1
+        while found < len(tree):
+            tree[found] -= 1
+            found += found & -found
     return order
