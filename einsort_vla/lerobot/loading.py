@@ -21,6 +21,7 @@ from einsort_vla.lerobot.settings import (
     building,
     family_or_plain,
     import_lerobot,
+    known_type,
     settings_of,
     usable,
 )
@@ -94,11 +95,9 @@ def build_dense(dense: DenseFolder, device: str = "cpu") -> Any:
 
 def _load_compressed(folder: Path, config: Mapping[str, Any], device: str, backend: str) -> Any:
     """A compressed policy, by way of our LeRobot plug-in."""
-    settings = settings_of(folder, config, device)
+    kind = known_type(folder, config)
     _, _, factory = import_lerobot()
-    return factory.get_policy_class(settings.type).from_pretrained(
-        folder, config=settings, backend=backend
-    )
+    return factory.get_policy_class(kind).from_pretrained(folder, device=device, backend=backend)
 
 
 def _load_dense(dense: DenseFolder, device: str) -> Any:
