@@ -20,8 +20,8 @@ _LIMITS: tuple[tuple[str, int], ...] = (
     ("num_steps", 1024), ("num_*inference*", 1024), ("num_denois*", 1024),
     ("*max_decoding_steps*", 2**14), ("*max_length*", 2**16), ("*max*_tokens*", 2**16),
     ("max_*_dim", MAX_SIDE), ("*resolution*", 1024), ("resize_*", 1024),
-    ("*image_size*", MAX_SIDE), ("prefix_length", 2**16), ("*_size", 2**26), ("*_dim", 2**26), ("shape", 2**26),
-    ("*_pixels", 2**26), ("*max_position_embeddings", 2**26),
+    ("*image_size*", MAX_SIDE), ("prefix_length", 2**16), ("*_size", 2**26),
+    ("*_dim", 2**26), ("shape", 2**26), ("*_pixels", 2**26), ("*max_position_embeddings", 2**26),
 )  # fmt: skip
 _AT_LEAST_ONE = (
     "chunk_size", "n_action_steps", "num_steps", "num_*inference*", "num_denois*", "*max_length*",

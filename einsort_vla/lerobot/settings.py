@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from einsort_vla.checkpoint.source import CONFIG
-from einsort_vla.errors import CheckpointError, EinSortError, MissingDependency, importing
+from einsort_vla.errors import (
+    CheckpointError,
+    EinSortError,
+    MissingDependency,
+    ShapeError,
+    importing,
+)
 from einsort_vla.families import (
     BACKBONE_FOLDER,
     FAMILIES,
@@ -93,6 +99,8 @@ def settings_of(folder: Path, config: Mapping[str, Any], device: str | None) -> 
     kind = known_type(folder, config)
     fields = {key: value for key, value in config.items() if key != "type"}
     fields |= settings_in(folder, kind)
+    if "compile_model" in fields:  # takes minutes, and is for training
+        fields["compile_model"] = False
     if device is not None:
         fields["device"] = device
     with usable(folder):
@@ -156,6 +164,19 @@ def _first_cause(error: BaseException) -> BaseException:
         if isinstance(error, EinSortError):
             break
     return error
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Around the loading of a folder's weights into the policy that its config.json describes.
+
+    Raises:
+        CheckpointError: they are those of another policy.
+    """
+    try:
+        yield
+    except (CheckpointError, ShapeError) as error:
+        raise CheckpointError(f"{folder} does not fit its config.json: {error}") from error
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from einsort_vla.families import Family, family_of
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import Budget, load_
 from einsort_vla.lerobot.processors import check_processors
-from einsort_vla.lerobot.settings import building, check_config, settings_in, settings_of
+from einsort_vla.lerobot.settings import building, check_config, fitting, settings_in, settings_of
 from lerobot_policy_einsort import configuration_einsort
 from lerobot_policy_einsort.saving_einsort import Origin, origin_of, save
 
@@ -68,7 +68,8 @@ class EinsortPolicy:
         with building(folder, family, _budget(content)):
             policy = cls(config, **{k: v for k, v in kwargs.items() if k not in _LOADING})
         named = _with_names_of(policy, family, content)
-        load_(policy, named, BackendChoice.parse(backend))
+        with fitting(folder):
+            load_(policy, named, BackendChoice.parse(backend))
         policy.origin = origin_of(folder, described, content, named)
         policy.to(config.device)
         return policy.eval()
