@@ -1,5 +1,6 @@
 """The inputs and outputs that a policy's config.json names."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from einsort_vla.reading import as_record
 from einsort_vla.runtime.observation import needed_pictures
 
 MAX_SIDE = 2**14  # pixels, or numbers of a state
+MAX_NUMBERS = 2**25  # of one picture or state
 MAX_EMPTY_CAMERAS = 64
 _Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)]
 
@@ -45,11 +47,17 @@ def pictures_of(config: Mapping[str, Any]) -> list[str]:
     n_empty = config.get("empty_cameras", 0)
     if not isinstance(n_empty, int) or not 0 <= n_empty <= MAX_EMPTY_CAMERAS:
         raise CheckpointError(
-            f"config.json: empty_cameras is {n_empty!r}, not a number from 0 to "
-            f"{MAX_EMPTY_CAMERAS}."
+            f"config.json: empty_cameras is {n_empty!r}; it is a number up to {MAX_EMPTY_CAMERAS}."
         )
     return needed_pictures(own, n_empty)
 
 
 def _features(config: Mapping[str, Any], field: str) -> dict[str, Feature]:
-    return as_record(config.get(field) or {}, dict[str, Feature], f"config.json: {field}")
+    found = as_record(config.get(field) or {}, dict[str, Feature], f"config.json: {field}")
+    for key, feature in found.items():
+        if math.prod(feature.shape) > MAX_NUMBERS:
+            raise CheckpointError(
+                f"config.json: {field}.{key} has the shape {list(feature.shape)}, more than "
+                f"{MAX_NUMBERS} numbers."
+            )
+    return found

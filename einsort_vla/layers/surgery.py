@@ -58,8 +58,7 @@ def load_dense_(
 ) -> None:
     """Set the tensors of a model that are not coded, strictly, in place, in the model's own types.
 
-    They are copied: a tensor that safetensors gives is a view of its file, which may be
-    overwritten. The model may have been built `without_weights`.
+    The model may have been built `without_weights`.
 
     Raises:
         CheckpointError: a tensor is missing on one side.
@@ -71,7 +70,7 @@ def load_dense_(
     copies: dict[str, Tensor] = {}
     for name, source in names.items():
         if source not in copies:
-            copies[source] = stored[source].to(own[name].dtype, copy=True)
+            copies[source] = stored[source].to(own[name].dtype)
         typed[name] = copies[source]
     model.load_state_dict(typed, strict=False, assign=True)
     if left := [name for name, p in model.named_parameters() if p.is_meta]:

@@ -5,7 +5,7 @@ any policy there is: beyond them a look at the policy would take all time or mem
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -19,9 +19,12 @@ _LIMITS: tuple[tuple[str, int], ...] = (
     ("n_action_steps", 2**14), ("*chunk_size*", 2**14), ("*horizon*", 2**14),
     ("num_steps", 1024), ("num_*inference*", 1024), ("num_denois*", 1024),
     ("*max_decoding_steps*", 2**14), ("*max_length*", 2**16), ("*max*_tokens*", 2**16),
-    ("max_*_dim", MAX_SIDE), ("*resolution*", MAX_SIDE), ("*image_size*", MAX_SIDE),
-    ("resize_*", MAX_SIDE), ("*_size", 2**26), ("*_dim", 2**26), ("shape", 2**26),
-    ("*_pixels", 2**26), ("*max_position_embeddings", 2**26),
+    ("max_*_dim", MAX_SIDE), ("*resolution*", 1024), ("resize_*", 1024),
+    ("*image_size*", MAX_SIDE), ("prefix_length", 2**16), ("*_size", 2**26),
+    ("*_dim", 2**26), ("shape", 2**26), ("*_pixels", 2**26), ("*max_position_embeddings", 2**26),
+)  # fmt: skip
+_AT_LEAST_ONE = (
+    "chunk_size", "n_action_steps", "num_steps", "num_*inference*", "num_denois*", "*max_length*",
 )  # fmt: skip
 _HUB_KERNEL = re.compile(r"[^a-z0-9_]")  # Transformers takes `owner/name` for code on the hub
 
@@ -51,8 +54,25 @@ def _check(value: Any, source: str, place: str, limit: int | None, depth: int) -
     elif isinstance(value, list | tuple):
         for k, inner in enumerate(value):
             _check(inner, source, f"{place}[{k}]", limit, depth + 1)
-    elif limit is not None and isinstance(value, int | float) and not abs(value) <= limit:
-        raise CheckpointError(f"{source} is damaged: {place} is {value}; the most is {limit}.")
+    elif limit is not None:
+        _check_number(value, source, place, limit)
+
+
+def _check_number(value: Any, source: str, place: str, limit: int) -> None:
+    """A text counts as the number that LeRobot would read in it."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return
+    least = 1 if _fits(place.rpartition(".")[2], _AT_LEAST_ONE) else -limit
+    if not least <= number <= limit:
+        raise CheckpointError(
+            f"{source} is damaged: {place} is {value}, not a number from {least} to {limit}."
+        )
+
+
+def _fits(key: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def _limit_of(key: str) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 from einsort_vla.checkpoint import DenseFolder, is_compressed, read_config
 from einsort_vla.checkpoint.processors import PREPROCESSOR
 from einsort_vla.checkpoint.source import fetch_from_hub
-from einsort_vla.errors import CheckpointError, ShapeError
+from einsort_vla.errors import CheckpointError
 from einsort_vla.families import without_foreign_code
 from einsort_vla.layers import Budget, load_dense_
 from einsort_vla.lerobot.policy import LoadedPolicy
@@ -20,7 +20,9 @@ from einsort_vla.lerobot.processors import Processors, read_processors
 from einsort_vla.lerobot.settings import (
     building,
     family_or_plain,
+    fitting,
     import_lerobot,
+    known_type,
     settings_of,
     usable,
 )
@@ -94,11 +96,9 @@ def build_dense(dense: DenseFolder, device: str = "cpu") -> Any:
 
 def _load_compressed(folder: Path, config: Mapping[str, Any], device: str, backend: str) -> Any:
     """A compressed policy, by way of our LeRobot plug-in."""
-    settings = settings_of(folder, config, device)
+    kind = known_type(folder, config)
     _, _, factory = import_lerobot()
-    return factory.get_policy_class(settings.type).from_pretrained(
-        folder, config=settings, backend=backend
-    )
+    return factory.get_policy_class(kind).from_pretrained(folder, device=device, backend=backend)
 
 
 def _load_dense(dense: DenseFolder, device: str) -> Any:
@@ -107,10 +107,8 @@ def _load_dense(dense: DenseFolder, device: str) -> Any:
     with usable(dense.folder):
         state = {name: dense.get(name) for name in dense.tensors}
         state = family_or_plain(module.config.type).in_policy(module, state)
-    try:
+    with fitting(dense.folder):
         load_dense_(module, state)
-    except (CheckpointError, ShapeError) as error:
-        raise CheckpointError(f"{dense.folder} does not fit its config.json: {error}") from error
     return module
 
 
@@ -122,6 +120,11 @@ def _wrap(module: Any, processors: Processors) -> LoadedPolicy:
         raise CheckpointError(
             f"{folder}: policies of type {module.config.type!r} do not answer one look with one "
             "chunk of actions (their config has no chunk_size). Use LeRobot's own loader."
+        )
+    if not module.config.action_feature:
+        raise CheckpointError(
+            f"{folder}: its config.json names no action (output_features), so nobody can say how "
+            "many numbers an action has. Write it in."
         )
     steps = {step.registry_name for step in processors.pipelines[PREPROCESSOR].steps}
     overrides = {"device_processor": {"device": module.config.device}}

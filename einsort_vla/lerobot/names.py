@@ -6,11 +6,11 @@ import torch
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.checkpoint.processors import PREPROCESSOR
-from einsort_vla.errors import CheckpointError, MissingDependency, ShapeError
+from einsort_vla.errors import CheckpointError, MissingDependency
 from einsort_vla.layers import check_fit
 from einsort_vla.lerobot.loading import build_dense, quiet_lerobot
 from einsort_vla.lerobot.processors import read_processors
-from einsort_vla.lerobot.settings import family_or_plain
+from einsort_vla.lerobot.settings import family_or_plain, fitting
 
 _OLD_BUFFERS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 _OF_COMPILE = "_orig_mod."
@@ -39,10 +39,8 @@ def check_loads(dense: DenseFolder) -> str | None:
         return str(error)
     empty = {name: torch.empty(t.shape, device="meta") for name, t in dense.tensors.items()}
     own = family_or_plain(dense.policy_type).in_policy(module, empty)
-    try:
+    with fitting(dense.folder):
         check_fit(module, {name: tuple(tensor.shape) for name, tensor in own.items()})
-    except (CheckpointError, ShapeError) as error:
-        raise CheckpointError(f"{dense.folder} does not fit its config.json: {error}") from error
     return None
 
 

@@ -174,8 +174,8 @@ def _check_name(
         )
     if not isinstance(name, str) or not _HUB_ID.fullmatch(name):
         raise CheckpointError(
-            f"{place}: {field} is {str(name)[:100]!r}, which is no name on the hub. Put that "
-            f"tokenizer's files into {folder.name}/{BACKBONE_FOLDER}."
+            f"{place}: {field} is {str(name)[:100]!r}, which is no name on the hub. Put the "
+            f"tokenizer's files into {BACKBONE_FOLDER}/ of the dense policy."
         )
 
 

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from einsort_vla.checkpoint.source import CONFIG
-from einsort_vla.errors import CheckpointError, EinSortError, MissingDependency, importing
+from einsort_vla.errors import (
+    CheckpointError,
+    EinSortError,
+    MissingDependency,
+    ShapeError,
+    importing,
+)
 from einsort_vla.families import (
     BACKBONE_FOLDER,
     FAMILIES,
@@ -90,19 +96,35 @@ def settings_of(folder: Path, config: Mapping[str, Any], device: str | None) -> 
     """
     check_config(folder, config)
     draccus, configs, _ = import_lerobot()
-    kind = str(config.get("type"))
-    known = _known_types(configs, kind)
-    if kind not in known:
-        raise CheckpointError(
-            f"{folder} holds a policy of type {kind!r}, which LeRobot does not know. "
-            f"Known: {', '.join(sorted(known))}."
-        )
+    kind = known_type(folder, config)
     fields = {key: value for key, value in config.items() if key != "type"}
     fields |= settings_in(folder, kind)
+    if "compile_model" in fields:  # takes minutes, and is for training
+        fields["compile_model"] = False
     if device is not None:
         fields["device"] = device
     with usable(folder):
-        return draccus.decode(known[kind], fields)
+        return draccus.decode(configs.PreTrainedConfig.get_choice_class(kind), fields)
+
+
+def known_type(folder: Path, config: Mapping[str, Any]) -> str:
+    """The type of a policy, which LeRobot knows; see `settings_of`."""
+    _, configs, _ = import_lerobot()
+    kind = str(config.get("type"))
+    if kind.startswith(TYPE_PREFIX):
+        importlib.import_module("lerobot.utils.import_utils").register_third_party_plugins()
+    known = configs.PreTrainedConfig.get_known_choices()
+    if kind in known:
+        return kind
+    if kind.startswith(TYPE_PREFIX) and family_or_plain(kind).name in known:
+        raise MissingDependency(
+            f"policies of type {kind!r} are loaded by this project's plug-in for LeRobot. "
+            "Install it with: pip install lerobot_policy_einsort"
+        )
+    raise CheckpointError(
+        f"{folder} holds a policy of type {kind!r}, which LeRobot does not know. "
+        f"Known: {', '.join(sorted(known))}."
+    )
 
 
 def settings_in(folder: Path, kind: str) -> dict[str, Any]:
@@ -110,20 +132,6 @@ def settings_in(folder: Path, kind: str) -> dict[str, Any]:
     family = family_or_plain(kind)
     coded = family.settings_coded if kind.startswith(TYPE_PREFIX) else {}
     return {**family.settings_in(folder), **coded, "pretrained_path": str(folder)}
-
-
-def _known_types(configs: Any, kind: str) -> Mapping[str, Any]:
-    if kind.startswith(TYPE_PREFIX):
-        from lerobot.utils.import_utils import register_third_party_plugins
-
-        register_third_party_plugins()
-    known = configs.PreTrainedConfig.get_known_choices()
-    if kind.startswith(TYPE_PREFIX) and kind not in known and family_or_plain(kind).name in known:
-        raise MissingDependency(
-            f"policies of type {kind!r} are loaded by this project's plug-in for LeRobot. "
-            "Install it with: pip install lerobot_policy_einsort"
-        )
-    return known
 
 
 @contextmanager
@@ -140,18 +148,35 @@ def usable(folder: Path, what: str = "its config.json") -> Iterator[None]:
             raise
         raise type(error)(f"{folder}: {error}") from error
     except Exception as error:
-        if own := _own_error(error):
-            raise CheckpointError(f"{folder}: {own}") from error
-        said = f"{type(error).__name__}: {error}"
+        cause = _first_cause(error)
+        if isinstance(cause, EinSortError):
+            raise CheckpointError(f"{folder}: {cause}") from error
+        said = f"{type(cause).__name__}: {cause}"
+        if "custom code" in said:  # Transformers tells how to run it all the same
+            said = "it asks for code that lies beside it, which is not run"
         raise CheckpointError(f"{folder}: {what} cannot be used: {said}") from error
 
 
-def _own_error(error: BaseException) -> EinSortError | None:
-    """An error of ours that another library has wrapped."""
-    cause = error.__cause__ or error.__context__
-    if cause is None or isinstance(cause, EinSortError):
-        return cause
-    return _own_error(cause)
+def _first_cause(error: BaseException) -> BaseException:
+    """What other libraries have wrapped in errors of their own."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+        if isinstance(error, EinSortError):
+            break
+    return error
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Around the loading of a folder's weights into the policy that its config.json describes.
+
+    Raises:
+        CheckpointError: they are those of another policy.
+    """
+    try:
+        yield
+    except (CheckpointError, ShapeError) as error:
+        raise CheckpointError(f"{folder} does not fit its config.json: {error}") from error
 
 
 @contextmanager

@@ -1,10 +1,13 @@
 """Compressed policies load by LeRobot's own calls; dense classes refuse them."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
+from einsort_vla.checkpoint import read_folder
+from einsort_vla.checkpoint.processors import TOKENIZER_FILES
 from einsort_vla.errors import CheckpointError
 from einsort_vla.families import FAMILIES
 from einsort_vla.layers import CompressedLinear
@@ -88,11 +91,66 @@ def test_the_dense_class_refuses_a_compressed_folder(compressed, tmp_path):
 
 
 def test_a_damaged_folder_is_refused(compressed, tmp_path):
-    import shutil
-
     folder = shutil.copytree(compressed, tmp_path / "copy")
     content = bytearray((folder / "model.safetensors").read_bytes())
     content[-100] ^= 1
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError, match="not the file that was written"):
         load_with_lerobot(folder)
+
+
+def test_what_was_loaded_is_saved_as_a_compressed_policy(compressed, tmp_path, monkeypatch):
+    """As a checkpoint of lerobot-train: coded weights as they are, and what training changed."""
+    folder = shutil.copytree(compressed, tmp_path / "first")
+    policy = load_with_lerobot(folder)
+    name, bias = next((n, p) for n, p in policy.named_parameters() if n.endswith(".bias"))
+    bias.data += 1e-3
+    policy.config.n_action_steps = 2
+    policy.save_pretrained(tmp_path / "second")
+    shutil.rmtree(folder)  # nothing depends on where it lay
+    monkeypatch.chdir(tmp_path)
+    again = load_policy(str(tmp_path / "second"))
+    assert again.n_action_steps == 2
+    found, expected = again.module.state_dict(), policy.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[n], tensor) for n, tensor in expected.items())
+    first, second = (read_folder(f) for f in (compressed, tmp_path / "second"))
+    assert second.plan == first.plan
+    types = {n: t.dtype for n, t in first.dense.items()}
+    assert {n for n, t in second.dense.items() if t.dtype != types[n]} <= {name}
+    config = json.loads((tmp_path / "second" / "config.json").read_text())
+    assert str(tmp_path) not in json.dumps(config)
+
+    layer = next(n for n, m in policy.named_modules() if isinstance(m, CompressedLinear))
+    policy.set_submodule(layer, policy.get_submodule(layer).decoded())
+    with pytest.raises(CheckpointError, match="no longer coded"):
+        policy.save_pretrained(tmp_path / "third")
+
+
+def test_an_adapter_is_refused_when_the_config_is_read(compressed, tmp_path):
+    """With use_peft LeRobot goes on to load what the adapter names, without asking us."""
+    from lerobot.configs import PreTrainedConfig
+
+    config = json.loads((compressed / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"use_peft": True}))
+    with pytest.raises(Exception, match=r"instantiate|use_peft") as caught:
+        PreTrainedConfig.from_pretrained(str(tmp_path))
+    causes = [caught.value, caught.value.__cause__, caught.value.__context__]
+    assert any(isinstance(cause, CheckpointError) for cause in causes)
+
+
+def test_the_stored_tokenizer_is_that_of_transformers(reference_policy):
+    from lerobot_policy_einsort.processor_einsort import tokenizer_of
+    from transformers import AutoTokenizer
+
+    folder = reference_policy / "vlm"
+    theirs = AutoTokenizer.from_pretrained(folder)
+    names = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    ours = tokenizer_of({name: (folder / name).read_bytes() for name in names})
+    texts = ["put the bowl on the plate\n", "", "  ünï <image> <|im_start|>", "pick " * 400]
+    options = {"padding": "max_length", "max_length": 24, "truncation": True}
+    for side in ("left", "right"):
+        one, other = (t(texts, padding_side=side, **options) for t in (ours, theirs))
+        assert one["input_ids"] == other["input_ids"]
+        assert one["attention_mask"] == other["attention_mask"]
+    assert (ours.padding_side, ours.pad_token_id) == (theirs.padding_side, theirs.pad_token_id)

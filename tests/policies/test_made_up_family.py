@@ -83,7 +83,10 @@ def dense(tmp_path, monkeypatch):
     """A checkpoint of a policy that nothing knows but one value in the registry."""
     monkeypatch.setitem(FAMILIES, MADE_UP.name, MADE_UP)
     features = {STATE: PolicyFeature(FeatureType.STATE, (WIDTH,))}
-    config = MadeUpConfig(input_features=features, device="cpu", asks_the_hub=False)
+    answers = {"action": PolicyFeature(FeatureType.ACTION, (WIDTH,))}
+    config = MadeUpConfig(
+        input_features=features, output_features=answers, device="cpu", asks_the_hub=False
+    )
     torch.manual_seed(0)
     policy = MadeUpPolicy(config)
     config.asks_the_hub = True

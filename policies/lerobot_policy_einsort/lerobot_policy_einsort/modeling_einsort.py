@@ -17,12 +17,14 @@ from torch import Tensor
 from einsort_vla.checkpoint import Checkpoint, read_config, read_folder
 from einsort_vla.checkpoint.source import fetch_from_hub
 from einsort_vla.codec import CompressedTensor
+from einsort_vla.errors import CheckpointError
 from einsort_vla.families import Family, family_of
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import Budget, load_
 from einsort_vla.lerobot.processors import check_processors
-from einsort_vla.lerobot.settings import building, check_config, settings_in, settings_of
+from einsort_vla.lerobot.settings import building, check_config, fitting, settings_in, settings_of
 from lerobot_policy_einsort import configuration_einsort
+from lerobot_policy_einsort.saving_einsort import Origin, origin_of, save
 
 
 class EinsortPolicy:
@@ -35,6 +37,7 @@ class EinsortPolicy:
         *,
         config: Any = None,
         backend: str = "decoded",
+        device: str | None = None,
         revision: str | None = None,
         **kwargs: Any,
     ) -> PreTrainedPolicy:
@@ -44,6 +47,7 @@ class EinsortPolicy:
             pretrained_name_or_path: folder or hub id.
             config: instead of the folder's own.
             backend: how coded weights are multiplied; see `BackendChoice.parse`.
+            device: where to, if there is no `config`; by default the one that the folder names.
             revision: of a hub id.
             **kwargs: for the policy class; LeRobot's loading options have no effect here.
 
@@ -53,20 +57,33 @@ class EinsortPolicy:
         folder = Path(pretrained_name_or_path)
         if not folder.is_dir():
             folder = fetch_from_hub(str(pretrained_name_or_path), revision)
-        content, described = read_folder(folder), read_config(folder)
+        described, content = read_config(folder), read_folder(folder)
         check_processors(folder)
         if config is None:
-            config = settings_of(folder, described, None)
+            config = settings_of(folder, described, device)
         check_config(folder, described)
         for name, value in settings_in(folder, config.type).items():
             setattr(config, name, value)
         family = family_of(config.type)
         with building(folder, family, _budget(content)):
             policy = cls(config, **{k: v for k, v in kwargs.items() if k not in _LOADING})
-        content = _with_names_of(policy, family, content)
-        load_(policy, content, BackendChoice.parse(backend))
+        named = _with_names_of(policy, family, content)
+        with fitting(folder):
+            load_(policy, named, BackendChoice.parse(backend))
+        policy.origin = origin_of(folder, described, content, named)
         policy.to(config.device)
         return policy.eval()
+
+    def _save_pretrained(
+        self: Any, save_directory: Path, state_dict: dict[str, Tensor] | None = None
+    ) -> None:
+        """Write a compressed folder; see `save`. LeRobot's own would write no plan."""
+        if not isinstance(getattr(self, "origin", None), Origin):
+            raise CheckpointError(
+                f"a policy of type {self.name!r} that was not loaded from a folder has no coded "
+                "weights to save. Compress a dense one: einsort-vla compress SRC DST --rate R"
+            )
+        save(self, self.origin, save_directory, state_dict or self.state_dict())
 
 
 _LOADING = ("strict", "force_download", "resume_download", "proxies", "token", "cache_dir",

@@ -1,0 +1,167 @@
+"""A policy folder whose maker is hostile, or only old: one error of ours, and nothing is run."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+pytest.importorskip("lerobot")
+
+from einsort_vla.checkpoint import DenseFolder, manifest
+from einsort_vla.errors import CheckpointError, NumericsError
+from einsort_vla.lerobot import check_loads, load_policy
+from tests.compressing import compress
+
+PRE, CONFIG, VLM = "policy_preprocessor.json", "config.json", "vlm/config.json"
+TOKENIZER = "policy_preprocessor_step_3_einsort_tokenizer.safetensors"
+CODE = "import pathlib; pathlib.Path({!r}).touch()\n\nclass Mine:\n    pass\n"
+
+
+@pytest.fixture(scope="module")
+def small(reference_policy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small") / "policy"
+    compress(reference_policy, folder, 0.75)
+    return folder
+
+
+def changed(source, folder, name, change):
+    """A copy with one JSON file changed, and with right fingerprints."""
+    shutil.copytree(source, folder)
+    content = json.loads((folder / name).read_text())
+    content = change(content) or content
+    (folder / name).write_text(json.dumps(content))
+    if (folder / manifest.MANIFEST).is_file():
+        manifest.write(folder)
+    return folder
+
+
+def first_step(**entry):
+    return lambda content: content["steps"].insert(0, entry)
+
+
+def named_step(registry_name, **config):
+    return first_step(registry_name=registry_name, config=config)
+
+
+HOSTILE = {
+    "class": (PRE, first_step(**{"class": "os.system", "config": {"command": "true"}}), "class"),
+    "both": (PRE, lambda c: c["steps"][0].update({"class": "os.system"}), "class 'os.system'"),
+    "robot": (PRE, named_step("inverse_kinematics_ee_to_joints"), "no step of LeRobot's own"),
+    "up": (PRE, lambda c: c["steps"][0].update(state_file="../a.safetensors"), "state_file"),
+    "fast": (PRE, named_step("action_tokenizer_processor", action_tokenizer_name="me/mine"),
+             "'me/mine', whose code LeRobot would run"),
+    "path": (PRE, named_step("tokenizer_processor", tokenizer_name="/etc"), "no name on the hub"),
+    "pad": (PRE, lambda c: c["steps"][3]["config"].update(max_length=10**8), "max_length is"),
+    "layers": (VLM, lambda c: c["text_config"].update(num_hidden_layers=10**8), "hidden_layers is"),
+    "many": (VLM, lambda c: c["text_config"].update(num_hidden_layers=1000), "explain less"),
+    "wide": (VLM, lambda c: c["text_config"].update(intermediate_size=2**25), "explain less"),
+    "kernel": (VLM, lambda c: c.update(attn_implementation="me/kernel"), "code on the hub"),
+    "chunk": (CONFIG, lambda c: c.update(chunk_size="1e9"), "chunk_size is 1e9"),
+    "pixels": (CONFIG, lambda c: c.update(resize_imgs_with_padding=[2**14] * 2), "resize_imgs"),
+    "adapter": (CONFIG, lambda c: c.update(use_peft=True), "use_peft"),
+    "width": (CONFIG, lambda c: c.update(num_expert_layers=[1]), "config.json cannot be used"),
+    "silent": (CONFIG, lambda c: c.update(output_features={}), "names no action"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_what_a_folder_may_not_ask_for(kind, small, reference_policy, tmp_path):
+    name, change, message = HOSTILE[kind]
+    sources = [small] if kind == "path" else [small, reference_policy]  # dense: its own backbone
+    for k, source in enumerate(sources):
+        folder = changed(source, tmp_path / str(k), name, change)
+        with pytest.raises(CheckpointError, match=message) as error:
+            load_policy(str(folder))
+        assert str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "processor_config.json"])
+def test_code_beside_a_backbone_is_not_run(name, small, tmp_path):
+    key = {"c": "AutoConfig", "t": "AutoTokenizer", "p": "AutoProcessor"}[name[0]]
+    own = {"model_type": "mine", "tokenizer_class": "Mine", "processor_class": "Mine"}
+    asked = {**own, "auto_map": {key: ["mine.Mine"] * 2 if name[0] == "t" else "mine.Mine"}}
+    folder = changed(small, tmp_path / "x", f"vlm/{name}", lambda c: c.update(asked))
+    (folder / "vlm" / "mine.py").write_text(CODE.format(str(tmp_path / "RAN")))
+    manifest.write(folder)
+    with pytest.raises(CheckpointError, match="code that lies beside it, which is not run"):
+        load_policy(str(folder))
+    assert not (tmp_path / "RAN").exists()
+
+
+@pytest.mark.parametrize("name", ["../../gone", "/tmp/gone", "vocab.json"])
+def test_a_tokenizer_is_its_known_files(name, small, tmp_path):
+    folder = shutil.copytree(small, tmp_path / "x")
+    state = {key: tensor.clone() for key, tensor in load_file(folder / TOKENIZER).items()}
+    save_file({**state, name: torch.zeros(3, dtype=torch.uint8)}, folder / TOKENIZER)
+    manifest.write(folder)
+    with pytest.raises(CheckpointError, match=f"holds a file named '{name}'"):
+        load_policy(str(folder))
+
+
+def test_actions_that_are_no_numbers_are_an_error(reference_policy, tmp_path):
+    folder = shutil.copytree(reference_policy, tmp_path / "x")
+    path = next(folder.glob("policy_postprocessor*.safetensors"))
+    save_file({n: torch.full_like(t, torch.nan) for n, t in load_file(path).items()}, path)
+    policy = load_policy(str(folder))
+    with pytest.raises(NumericsError, match="NaN or infinite"):
+        policy.chunk(policy.made_up_observations(1)[0], 0)
+
+
+def test_cameras_that_lerobot_masks_are_not_asked_for(reference_policy, tmp_path):
+    picture = {"type": "VISUAL", "shape": [3, 480, 640]}
+
+    def mask(config):
+        config["empty_cameras"] = 1
+        config["input_features"]["observation.images.empty_camera_0"] = picture
+
+    policy = load_policy(str(changed(reference_policy, tmp_path / "x", CONFIG, mask)))
+    assert policy.camera_keys == ["observation.images.image", "observation.images.image2"]
+    [seen] = policy.made_up_observations(1)
+    assert "observation.images.empty_camera_0" not in seen
+    masked = policy.chunk(seen, 0)
+    assert np.abs(masked - load_policy(str(reference_policy)).chunk(seen, 0)).max() > 0
+
+
+def test_one_camera_by_its_short_name(reference_policy, tmp_path):
+    def rename(config):
+        own = config["input_features"]
+        own["observation.image"] = own.pop("observation.images.image")
+        del own["observation.images.image2"]
+
+    def one_left(config):
+        del config["input_features"]["observation.images.image2"]
+
+    short = load_policy(str(changed(reference_policy, tmp_path / "short", CONFIG, rename)))
+    long = load_policy(str(changed(reference_policy, tmp_path / "long", CONFIG, one_left)))
+    [seen] = long.made_up_observations(1)
+    same = {key.replace("images.image", "image"): value for key, value in seen.items()}
+    assert np.array_equal(short.chunk(same, 0), long.chunk(seen, 0))
+
+
+@pytest.mark.parametrize("inputs", [{}, None])
+def test_a_policy_that_names_no_inputs_says_so(inputs, reference_policy, tmp_path):
+    folder = changed(
+        reference_policy, tmp_path / "x", CONFIG, lambda c: c.update(input_features=inputs)
+    )
+    with pytest.raises(CheckpointError, match="names no inputs"):
+        load_policy(str(folder)).made_up_observations(1)
+
+
+@pytest.mark.parametrize(
+    ("rename", "message"),
+    [
+        (lambda n: f"_orig_mod.{n}", "compiled policy"),
+        (lambda n: f"unnormalize_outputs.{n}", "migrate_policy_normalization"),
+        (lambda n: n.replace("state_proj", "proprio_proj"), "left over .*proprio_proj"),
+    ],
+)
+def test_names_are_compared_before_anything_is_coded(rename, message, reference_policy, tmp_path):
+    folder = shutil.copytree(reference_policy, tmp_path / "x")
+    assert check_loads(DenseFolder(folder)) is None
+    path = folder / "model.safetensors"
+    save_file({rename(n): t.clone() for n, t in load_file(path).items()}, path)
+    with pytest.raises(CheckpointError, match=message):
+        check_loads(DenseFolder(folder))
