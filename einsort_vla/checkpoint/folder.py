@@ -215,9 +215,12 @@ def _write_weights(
     about = Checkpoint(plan, {}, {}, dropped, dense.sha256, statistics is not None)
     details = checkpoint_file.metadata(about)
     writer = FileWriter(path, checkpoint_file.layout(plan, remainder), details)
-    for name in remainder.keys() - writer.done:
-        writer.write({name: checkpoint_file.finite(name, dense.get(name))})
-    _write_coded(dense, plan, statistics, writer, on_progress)
+    try:
+        for name in remainder.keys() - writer.done:
+            writer.write({name: checkpoint_file.finite(name, dense.get(name))})
+        _write_coded(dense, plan, statistics, writer, on_progress)
+    finally:
+        writer.sync()
     writer.finish()
 
 
