@@ -155,20 +155,16 @@ class EinSortQuantizer(HfQuantizer):
 
     def _planned_layers(self, model: Any) -> dict[str, Any]:
         """Path to linear layer of what the plan codes; a stranger may have written it."""
-        layers = linear_layers(model, [])
+        layers = {f"{path}.weight": layer for path, layer in linear_layers(model, []).items()}
+        shapes = {name: linear_shape(layer) for name, layer in layers.items()}
         for name, planned in self.plan.tensors.items():
-            layer = layers.get(name.removesuffix(".weight"))
-            found = None if layer is None else linear_shape(layer)
-            if not name.endswith(".weight") or found != planned.shape:
+            if (found := shapes.get(name)) != planned.shape:
                 kind = f"has shape {found} there" if found else "is none of its linear layers"
                 raise CheckpointError(
                     f"the plan codes {name} as {planned.shape}, and this {type(model).__name__} is "
                     f"another model: it {kind}. Compress the dense model again."
                 )
-        return {
-            name.removesuffix(".weight"): layers[name.removesuffix(".weight")]
-            for name in self.plan.tensors
-        }
+        return {name.removesuffix(".weight"): layers[name] for name in self.plan.tensors}
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
         for name in self.plan.tensors:

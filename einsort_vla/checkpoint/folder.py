@@ -47,7 +47,7 @@ class CompressionSummary:
     plan: Plan
     dense_bytes: int  # of the source's weight files
     compressed_bytes: int
-    n_weights: int  # of the source, in all tensors
+    n_weights: int  # of the source, in all tensors that are stored
     unseen: Sequence[str] = ()  # matrices whose layers the calibration did not see at work
 
     @property
