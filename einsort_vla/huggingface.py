@@ -187,7 +187,8 @@ class EinSortQuantizer(HfQuantizer):
         if any(len(choice) < 2 for choice in choices.values()):
             raise UsageError(f"--codec {codec} must see the weights before it can plan.")
         plan = allocate(Candidates(codec, choices), config.rate)
-        n_weights = sum(parameter.numel() for parameter in model.parameters())
+        tied = model.all_tied_weights_keys  # not tied yet: each name has a parameter of its own
+        n_weights = sum(own.numel() for name, own in model.named_parameters() if name not in tied)
         if plan.n_coded < n_weights / 2:
             logger.warning(
                 "%.1f %% of the weights of %s are coded; the others stay as they are.",

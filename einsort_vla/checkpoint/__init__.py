@@ -11,6 +11,7 @@ from einsort_vla.checkpoint.folder import (
     plan_folder,
     read_folder,
 )
+from einsort_vla.checkpoint.manifest import exists as has_manifest
 from einsort_vla.checkpoint.saved import check_parts
 from einsort_vla.checkpoint.source import (
     METHOD,
@@ -38,6 +39,7 @@ __all__ = [
     "check_parts",
     "compress_folder",
     "file_sha256",
+    "has_manifest",
     "is_compressed",
     "is_transposed",
     "linear_layers",

@@ -26,7 +26,6 @@ from einsort_vla.checkpoint.source import (
     WEIGHTS,
     DenseFolder,
     is_compressed,
-    is_lerobot,
     policy_type,
     read_config,
 )
@@ -152,9 +151,11 @@ def read_folder(folder: Path) -> Checkpoint:
             f"{folder} holds a dense policy of type {policy_type(folder, config)!r}. "
             f"Compress it first: einsort-vla compress {folder} DIR --rate 0.5"
         )
-    if not is_lerobot(config) and not manifest.exists(folder) and was_saved(folder):
-        return read_saved(folder, config)
-    manifest.check(folder)
+    has_manifest = manifest.exists(folder)
+    if has_manifest or not was_saved(folder):
+        manifest.check(folder)
+    if was_saved(folder):
+        return replace(read_saved(folder, config), has_fingerprints=has_manifest)
     return checkpoint_file.read(folder / WEIGHTS)
 
 

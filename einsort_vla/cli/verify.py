@@ -142,7 +142,7 @@ def _compare(
     from einsort_vla.codec import decode
 
     names = {}  # of the dense file; what save_pretrained wrote has those in the model
-    if not content.has_fingerprints:
+    if not content.source_sha256:
         names = {own: stored for stored, own in dense.in_model.items()}
     elif dense.sha256 != content.source_sha256:
         raise CheckpointError(f"{dense.folder} does not hold the weights this was made from.")

@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 import transformers
 from safetensors.torch import load_file, save_file
 
-from einsort_vla.checkpoint import read_folder
+from einsort_vla.checkpoint import apply_patch, read_folder, write_patch
 from einsort_vla.codec import Codec, decode
 from einsort_vla.errors import CheckpointError
 from einsort_vla.huggingface import EinSortConfig
@@ -248,6 +248,13 @@ def test_what_save_pretrained_wrote_is_read_and_checked(tmp_path):
     for path, layer in layers.items():
         coded = found.coded[f"{path}.weight"]
         assert torch.equal(decode(coded), decode(layer.compressed)), path
+    load(tmp_path / "saved", quantization_config=EinSortConfig(backend="cpu")).save_pretrained(
+        tmp_path / "other"
+    )
+    write_patch(tmp_path / "other", tmp_path / "saved", tmp_path / "patch")
+    apply_patch(tmp_path / "other", tmp_path / "patch", tmp_path / "patched")
+    patched = read_folder(tmp_path / "patched")  # with a manifest
+    assert patched.coded.keys() == found.coded.keys()
     shard = max((tmp_path / "saved").glob("*.safetensors"))
     save_file({n: t[:1] if "_indices" in n else t for n, t in load_file(shard).items()}, shard)
     with pytest.raises(CheckpointError, match="the plan says"):
