@@ -155,20 +155,16 @@ class EinSortQuantizer(HfQuantizer):
 
     def _planned_layers(self, model: Any) -> dict[str, Any]:
         """Path to linear layer of what the plan codes; a stranger may have written it."""
-        layers = linear_layers(model, [])
+        layers = {f"{path}.weight": layer for path, layer in linear_layers(model, []).items()}
+        shapes = {name: linear_shape(layer) for name, layer in layers.items()}
         for name, planned in self.plan.tensors.items():
-            layer = layers.get(name.removesuffix(".weight"))
-            found = None if layer is None else linear_shape(layer)
-            if not name.endswith(".weight") or found != planned.shape:
+            if (found := shapes.get(name)) != planned.shape:
                 kind = f"has shape {found} there" if found else "is none of its linear layers"
                 raise CheckpointError(
                     f"the plan codes {name} as {planned.shape}, and this {type(model).__name__} is "
                     f"another model: it {kind}. Compress the dense model again."
                 )
-        return {
-            name.removesuffix(".weight"): layers[name.removesuffix(".weight")]
-            for name in self.plan.tensors
-        }
+        return {name.removesuffix(".weight"): layers[name] for name in self.plan.tensors}
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
         for name in self.plan.tensors:
@@ -191,7 +187,8 @@ class EinSortQuantizer(HfQuantizer):
         if any(len(choice) < 2 for choice in choices.values()):
             raise UsageError(f"--codec {codec} must see the weights before it can plan.")
         plan = allocate(Candidates(codec, choices), config.rate)
-        n_weights = sum(parameter.numel() for parameter in model.parameters())
+        tied = model.all_tied_weights_keys  # not tied yet: each name has a parameter of its own
+        n_weights = sum(own.numel() for name, own in model.named_parameters() if name not in tied)
         if plan.n_coded < n_weights / 2:
             logger.warning(
                 "%.1f %% of the weights of %s are coded; the others stay as they are.",

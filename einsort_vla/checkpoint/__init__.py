@@ -12,6 +12,7 @@ from einsort_vla.checkpoint.folder import (
     plan_folder,
     read_folder,
 )
+from einsort_vla.checkpoint.manifest import exists as has_manifest
 from einsort_vla.checkpoint.read_files import file_sha256
 from einsort_vla.checkpoint.saved import check_parts
 from einsort_vla.checkpoint.source import (
@@ -42,6 +43,7 @@ __all__ = [
     "compare_rest",
     "compress_folder",
     "file_sha256",
+    "has_manifest",
     "is_compressed",
     "is_transposed",
     "linear_layers",

@@ -6,6 +6,7 @@ wherever they lie: another plan moves them all. Metadata hold the new manifest a
 of the old one. A patch is checked whole before a byte of the new folder is written.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from einsort_vla.atomic import check_apart, check_new, check_parent, new_file
 from einsort_vla.checkpoint import manifest
 from einsort_vla.checkpoint.card import CARD
 from einsort_vla.checkpoint.read_files import file_sha256
+from einsort_vla.checkpoint.saved import was_saved
 from einsort_vla.claims import atomic_folder
 from einsort_vla.errors import CheckpointError
 from einsort_vla.reading import as_record, parse_json, read_text
@@ -69,7 +71,8 @@ def diff(old: Path, new: Path, patch: Path) -> None:
     check_new(patch)
     check_parent(patch)
     check_apart(patch, old, new)
-    before, after = manifest.check(old), manifest.check(new)
+    old_text, new_text = _manifest(old), _manifest(new)
+    before, after = manifest.parse(old_text, str(old)), manifest.parse(new_text, str(new))
     tensors: dict[str, np.ndarray] = {}
     sizes = {name: (new / name).stat().st_size for name in after}
     for name in sorted(after):
@@ -81,8 +84,8 @@ def diff(old: Path, new: Path, patch: Path) -> None:
         tensors[CARD_DATA] = np.fromfile(new / CARD, dtype=np.uint8)
     metadata = {
         "format": FORMAT,
-        "old_manifest_sha256": file_sha256(old / manifest.MANIFEST),
-        "manifest": read_text(new / manifest.MANIFEST),
+        "old_manifest_sha256": _sha256(old_text),
+        "manifest": new_text,
         "sizes": json.dumps(sizes),
     }
     with new_file(patch) as partial:
@@ -102,9 +105,9 @@ def apply(old: Path, patch: Path, destination: Path) -> None:
 
 
 def _fill(old: Path, patch: Path, partial: Path) -> None:
-    before = manifest.check(old)
-    content = _read(patch)
-    if file_sha256(old / manifest.MANIFEST) != content.old_manifest_sha256:
+    old_text, content = _manifest(old), _read(patch)
+    before = manifest.parse(old_text, str(old))
+    if _sha256(old_text) != content.old_manifest_sha256:
         raise CheckpointError(f"{patch} was made for another folder than {old}.")
     for name, size in content.sizes.items():
         if name in content.changes:
@@ -125,6 +128,18 @@ def _fill(old: Path, patch: Path, partial: Path) -> None:
             raise CheckpointError(
                 f"{patch} is damaged: its {name} is not the file that was written."
             )
+
+
+def _manifest(folder: Path) -> str:
+    """Its text, once it agrees; of what Transformers wrote, as it would be now."""
+    if not manifest.exists(folder) and was_saved(folder):
+        return manifest.describe(folder)
+    manifest.check(folder)
+    return read_text(folder / manifest.MANIFEST)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read(patch: Path) -> _Patch:

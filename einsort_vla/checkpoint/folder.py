@@ -26,7 +26,6 @@ from einsort_vla.checkpoint.source import (
     WEIGHTS,
     DenseFolder,
     is_compressed,
-    is_lerobot,
     policy_type,
     read_config,
 )
@@ -48,7 +47,7 @@ class CompressionSummary:
     plan: Plan
     dense_bytes: int  # of the source's weight files
     compressed_bytes: int
-    n_weights: int  # of the source, in all tensors
+    n_weights: int  # of the source, in all tensors that are stored
     unseen: Sequence[str] = ()  # matrices whose layers the calibration did not see at work
     notes: tuple[str, ...] = ()  # sentences on files that were left out, or travel and are large
 
@@ -162,9 +161,11 @@ def read_folder(folder: Path) -> Checkpoint:
             f"{folder} holds a dense policy of type {policy_type(folder, config)!r}. "
             f"Compress it first: einsort-vla compress {folder} DIR --rate 0.5"
         )
-    if not is_lerobot(config) and not manifest.exists(folder) and was_saved(folder):
-        return read_saved(folder, config)
-    manifest.check(folder)
+    has_manifest = manifest.exists(folder)
+    if has_manifest or not was_saved(folder):
+        manifest.check(folder)
+    if was_saved(folder):
+        return replace(read_saved(folder, config), has_fingerprints=has_manifest)
     return checkpoint_file.read(folder / WEIGHTS)
 
 
@@ -227,11 +228,14 @@ def _write_weights(
     details = checkpoint_file.metadata(about)
     layout = checkpoint_file.layout(plan, remainder)
     writer = FileWriter(partial.folder / WEIGHTS, layout, details, partial.journal)
-    for name in remainder.keys() - writer.done:
-        tensor = checkpoint_file.finite(name, dense.get(name))
-        dense.check_unchanged()  # what the journal names is of these weights, whoever goes on
-        writer.write({name: tensor})
-    _write_coded(dense, plan, statistics, writer, partial.give_up, on_progress)
+    try:
+        for name in remainder.keys() - writer.done:
+            tensor = checkpoint_file.finite(name, dense.get(name))
+            dense.check_unchanged()  # what the journal names is of these weights, whoever goes on
+            writer.write({name: tensor})
+        _write_coded(dense, plan, statistics, writer, partial.give_up, on_progress)
+    finally:
+        writer.sync()
     writer.finish()
 
 

@@ -28,9 +28,18 @@ def write(folder: Path) -> None:
     Raises:
         CheckpointError: a file has a name that no manifest may have, or cannot be read.
     """
+    (folder / MANIFEST).write_text(describe(folder), encoding="utf-8")
+
+
+def describe(folder: Path) -> str:
+    """The text of a manifest of all files that are there.
+
+    Raises:
+        CheckpointError: a file has a name that no manifest may have, or cannot be read.
+    """
     content = {"files": {name: file_sha256(folder / name) for name in _names(folder)}}
     _check_names(content["files"], str(folder))
-    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return json.dumps(content, indent=1) + "\n"
 
 
 def exists(folder: Path) -> bool:

@@ -15,7 +15,13 @@ from einsort_vla.checkpoint.file import (
     layout,
     read_coded,
 )
-from einsort_vla.checkpoint.source import QUANTIZATION, weight_files
+from einsort_vla.checkpoint.source import (
+    QUANTIZATION,
+    is_compressed,
+    is_lerobot,
+    read_config,
+    weight_files,
+)
 from einsort_vla.checkpoint.transformers_layers import names_in_model, skeleton
 from einsort_vla.errors import CheckpointError
 from einsort_vla.plan import Plan
@@ -23,7 +29,14 @@ from einsort_vla.tensors import StoredTensor, TensorFile, open_tensors
 
 
 def was_saved(folder: Path) -> bool:
-    """Whether Transformers wrote the weights of a compressed folder, not `compress`."""
+    """Whether it is a coded model that Transformers wrote, not `compress`.
+
+    Raises:
+        CheckpointError: it is no model at all.
+    """
+    config = read_config(folder)
+    if is_lerobot(config) or not is_compressed(config):
+        return False
     return open_tensors(weight_files(folder)[0]).metadata.get("format") != FORMAT
 
 
@@ -54,7 +67,6 @@ def read_saved(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
         plan,
         {name: read_coded(together, name, planned) for name, planned in plan.tensors.items()},
         {name: finite(f"{folder}: {name}", together.read(name)) for name in dense},
-        has_fingerprints=False,
     )
 
 

@@ -121,8 +121,10 @@ class DenseFolder:
 
     @property
     def n_weights(self) -> int:
-        """Numbers in its weight files, of all tensors."""
-        return sum(math.prod(stored.shape) for stored in self.tensors.values())
+        """Numbers in its weight files, without those that inference never uses."""
+        dropped = self.family.dropped_reasons(self.tensors.keys())
+        used = (stored for name, stored in self.tensors.items() if name not in dropped)
+        return sum(math.prod(stored.shape) for stored in used)
 
     @property
     def n_bytes(self) -> int:

@@ -7,6 +7,7 @@ known from the plan, so that it is written at once, and each tensor at its place
 import errno
 import json
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from einsort_vla.tensors import DTYPES
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 ALIGNMENT = 8
+SYNC_SECONDS = 1.0  # a disk takes milliseconds for it, whatever the size
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
@@ -50,9 +52,11 @@ class FileWriter:
                 journal.unlink(missing_ok=True)
             _reserve(path, header, size)
         self._path = path
+        self._unsynced: list[str] = []
+        self._synced = time.monotonic()
 
     def write(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put tensors in their places; once this returns they survive a kill.
+        """Put tensors in their places; a kill loses what was written in the last second at most.
 
         Raises:
             CheckpointError: a tensor is not of the layout, or the disk is full.
@@ -64,14 +68,28 @@ class FileWriter:
                     file.seek(self._offsets[name])
                     flat = tensor.detach().cpu().contiguous().view(-1)
                     file.write(memoryview(flat.view(torch.uint8).numpy()))
-                file.flush()
+        except OSError as error:
+            raise _no_room(self._path, error) from error
+        self._unsynced += tensors
+        self.done |= tensors.keys()
+        if time.monotonic() > self._synced + SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Let all that was written survive a kill: on the disk first, in the journal then.
+
+        Raises:
+            CheckpointError: the disk is full.
+        """
+        try:
+            with self._path.open("r+b") as file:
                 os.fsync(file.fileno())
             if self._journal:
                 with self._journal.open("a", encoding="utf-8") as journal:
-                    journal.writelines(json.dumps(name) + "\n" for name in tensors)
+                    journal.writelines(json.dumps(name) + "\n" for name in self._unsynced)
         except OSError as error:
             raise _no_room(self._path, error) from error
-        self.done |= tensors.keys()
+        self._unsynced, self._synced = [], time.monotonic()
 
     def finish(self) -> None:
         """Check that nothing is missing.
@@ -81,6 +99,7 @@ class FileWriter:
         """
         if missing := self._layout.keys() - self.done:
             raise CheckpointError(f"{self._path}: {min(missing)} was not written.")
+        self.sync()
 
     def _check(self, name: str, tensor: Tensor) -> None:
         if (tensor.dtype, tuple(tensor.shape)) != self._layout[name]:

@@ -19,9 +19,16 @@ class Diff:
     """File to write."""
 
     def run(self, console: Console) -> int:
-        from einsort_vla.checkpoint import write_patch
+        from einsort_vla.checkpoint import has_manifest, write_patch
 
         write_patch(self.old, self.new, self.patch)
+        for folder in (self.old, self.new):
+            if not has_manifest(folder):
+                console.print(
+                    f"{folder} has no fingerprints, as Transformers' save_pretrained wrote it; "
+                    "its files are taken as they are.",
+                    soft_wrap=True,
+                )
         whole = sum(p.stat().st_size for p in self.new.rglob("*") if p.is_file())
         console.print(
             f"{self.patch}: {self.patch.stat().st_size / 1e6:.2f} MB instead of the whole folder's "

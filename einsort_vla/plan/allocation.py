@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any
 
 import msgspec
@@ -53,7 +54,7 @@ class Plan:
     rate_requested: float
     tensors: Mapping[str, PlannedTensor]
 
-    @property
+    @cached_property  # asked for at every matrix, of which there may be many
     def n_weights(self) -> int:
         return sum(math.prod(t.shape) for t in self.tensors.values())
 
@@ -63,7 +64,7 @@ class Plan:
         coded = (t for t in self.tensors.values() if not isinstance(t.spec, Dense))
         return sum(math.prod(t.shape) for t in coded)
 
-    @property
+    @cached_property
     def n_bits(self) -> int:
         return sum(t.bits for t in self.tensors.values())
 

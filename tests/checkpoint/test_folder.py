@@ -9,12 +9,15 @@ from safetensors.torch import load_file, save_file
 
 from einsort_vla.checkpoint import (
     DenseFolder,
+    compress_folder,
+    plan_folder,
     read,
     read_folder,
     write,
 )
-from einsort_vla.codec import decode
+from einsort_vla.codec import Codec, decode
 from einsort_vla.errors import CheckpointError, NumericsError, UsageError
+from einsort_vla.plan import InputStatistics
 from tests.compressing import compress
 
 WEIGHTS = "model.safetensors"
@@ -137,3 +140,22 @@ def test_nothing_is_written_over(tiny_policy_folder, compressed):
     with pytest.raises(CheckpointError, match="exists already"):
         write(compressed / WEIGHTS, read(compressed / WEIGHTS))
     assert (compressed / WEIGHTS).read_bytes() == before
+
+
+def test_layers_that_a_calibration_did_not_see_are_coded_without_it(tiny_policy_folder, tmp_path):
+    """They never ran, or on zeros alone; the summary names them."""
+    dense, codec = DenseFolder(tiny_policy_folder), Codec("scalar")
+    statistics = InputStatistics(dense.sha256)
+    statistics.add("model.first.weight", torch.zeros(8, 64))
+    plan = plan_folder(dense, 0.7, codec)
+    with pytest.raises(CheckpointError, match="saw none of the 2 layers"):
+        compress_folder(dense, tmp_path / "new", plan, statistics)
+    inputs = torch.randn(8, 96, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    statistics.add("model.second.weight", inputs)
+    summary = compress_folder(dense, tmp_path / "new", plan, statistics)
+    assert summary.unseen == ["model.first.weight"]
+    compress_folder(dense, tmp_path / "plain", plan)
+    fed, plain = (read_folder(tmp_path / name).coded for name in ("new", "plain"))
+    same = {n: torch.equal(decode(fed[n]), decode(plain[n])) for n in plain}
+    assert same == {"model.first.weight": True, "model.second.weight": False}
+    assert summary.share_coded == pytest.approx(9312 / 10528)  # the head is dropped

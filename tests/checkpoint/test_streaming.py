@@ -143,7 +143,7 @@ def test_a_source_that_is_quantized_already(tiny_policy_folder, tmp_path):
     tensors = load_file(tiny_policy_folder / WEIGHTS)
     tensors["model.first.weight"] = tensors["model.first.weight"].to(torch.int8)
     save_file(tensors, tiny_policy_folder / WEIGHTS)
-    with pytest.raises(EinSortError, match=r"model.first.weight: the weight is of type torch.int8"):
+    with pytest.raises(CheckpointError, match=r"quantized already: it holds model.first.weight"):
         compress(tiny_policy_folder, tmp_path / "new")
     assert not list(tmp_path.glob("new*"))
 
@@ -191,3 +191,26 @@ def _damage(content: bytes, chance: random.Random) -> bytes:
     else:
         damaged[place : place + 16] = bytes(len(damaged[place : place + 16]))
     return bytes(damaged)
+
+
+def test_many_small_matrices_wait_for_the_disk_together(tmp_path, monkeypatch):
+    """What the journal names is on the disk; a stopped run has named all that it wrote."""
+    (tmp_path / "dense").mkdir()
+    generator = torch.Generator().manual_seed(0)
+    tensors = {f"model.{k}.weight": torch.randn(8, 8, generator=generator) for k in range(200)}
+    save_file(tensors, tmp_path / "dense" / WEIGHTS)
+    (tmp_path / "dense" / "config.json").write_text(json.dumps({"type": "act"}))
+    waits, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: waits.append(file) or fsync(file))
+
+    def stop(done, total):
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compress(tmp_path / "dense", tmp_path / "new", on_progress=stop)
+    (journal,) = tmp_path.rglob("*.journal")
+    assert len({line.split(".")[1] for line in journal.read_text().split()}) == 101
+    compress(tmp_path / "dense", tmp_path / "new")
+    assert len(read_folder(tmp_path / "new").coded) == 200
+    assert len(waits) < 100

@@ -8,8 +8,9 @@ import torch
 pytest.importorskip("transformers")
 
 import transformers
+from safetensors.torch import load_file, save_file
 
-from einsort_vla.checkpoint import read_folder
+from einsort_vla.checkpoint import apply_patch, read_folder, write_patch
 from einsort_vla.codec import Codec, decode
 from einsort_vla.errors import CheckpointError
 from einsort_vla.huggingface import EinSortConfig
@@ -132,6 +133,132 @@ def test_compressed_on_disk_and_loaded_by_transformers(build, tmp_path):
     on_load.save_pretrained(tmp_path / "saved")
     again = type(model).from_pretrained(tmp_path / "saved")
     assert torch.equal(logits(again), logits(on_load))
+
+
+def test_layers_with_transposed_weights_are_coded(tmp_path):
+    """GPT-2's Conv1D, on disk and on load; dequantized, they are Conv1D again."""
+    config = transformers.GPT2Config(n_embd=48, n_layer=1, n_head=2, vocab_size=64, n_positions=32)
+    torch.manual_seed(0)
+    model = transformers.GPT2LMHeadModel(config)
+    model.save_pretrained(tmp_path / "dense")
+    made = compress(tmp_path / "dense", tmp_path / "new")
+    assert made.plan.tensors["transformer.h.0.mlp.c_fc.weight"].shape == (192, 48)
+    settings = {"quantization_config": EinSortConfig(rate=0.5)}
+    for source, more in (("new", {}), ("dense", settings)):
+        loaded = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / source, **more)
+        coded = loaded.transformer.h[0].mlp.c_fc.compressed
+        dense = model.transformer.h[0].mlp.c_fc.weight.t()
+        assert (decode(coded) - dense).norm() < 0.02 * dense.norm()
+        expected = logits(loaded)
+        assert (expected - logits(model)).norm() < 0.1 * logits(model).norm()
+        loaded.dequantize().save_pretrained(tmp_path / f"plain {source}")
+        plain = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / f"plain {source}")
+        torch.testing.assert_close(logits(plain), expected)
+
+
+def change(folder, config=None, tensors=None):
+    """Edit a model in place: fields of its config.json, and what its weight file holds."""
+    if config:
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    if tensors:
+        path = folder / "model.safetensors"
+        save_file(tensors(load_file(path)), path, metadata={"format": "pt"})
+
+
+def renamed(old, new):
+    return lambda stored: {name.replace(old, new): own for name, own in stored.items()}
+
+
+def emptied(stored):
+    return {n: torch.empty(0) if "mlp" in n else own for n, own in stored.items()}
+
+
+SCALED = {"model.layers.0.mlp.up_proj.weight_scale_inv": torch.ones(1, 1)}
+UNUSUAL = [
+    ({}, renamed("model.", "model._orig_mod."), "wrapper of torch.compile"),
+    ({}, renamed("up_proj.weight", "up_proj.qweight"), r"up_proj.qweight \(GPTQ or AWQ\)"),
+    ({}, lambda stored: stored | SCALED, r"up_proj.weight_scale_inv \(FP8\)"),
+    ({}, lambda s: {n: t.char() if "o_proj.w" in n else t for n, t in s.items()}, "integers"),
+    ({}, emptied, "5 more: these are the placeholders of DeepSpeed"),
+    ({}, renamed("model.", "net."), "holds none of the 14 linear layers of LlamaForCausalLM"),
+    ({"intermediate_size": 64}, None, r"\(48, 80\) in the weight file and \(48, 64\) by config"),
+    ({"architectures": []}, None, "must name the one class"),
+    ({"architectures": ["LlamaModel", "LlamaForCausalLM"]}, None, "must name the one class"),
+    ({"architectures": ["set_seed"]}, None, "no model class 'set_seed'"),
+    ({"num_hidden_layers": 10**9}, None, "num_hidden_layers is 1000000000; models have at most"),
+    ({"num_hidden_layers": 30_000}, None, "describes a model of more than"),
+    ({"num_labels": 10**9}, None, "num_labels is 1000000000"),
+    ({"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}, None, "is never run"),
+]
+
+
+@pytest.mark.parametrize(("config", "tensors", "message"), UNUSUAL, ids=range(len(UNUSUAL)))
+def test_what_cannot_be_coded_is_told_before_work(config, tensors, message, tmp_path):
+    llama().save_pretrained(tmp_path / "dense")
+    change(tmp_path / "dense", config, tensors)
+    (tmp_path / "dense" / "own.py").write_text("raise SystemExit('it was run')")
+    with pytest.raises(CheckpointError, match=message):
+        plan(tmp_path / "dense")
+
+
+def test_models_without_anything_to_code(tmp_path):
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])
+    transformers.ResNetModel(config).save_pretrained(tmp_path / "pictures")
+    with pytest.raises(CheckpointError, match="ResNetModel has no linear layer"):
+        plan(tmp_path / "pictures")
+    (tmp_path / "pictures" / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"is an adapter.*merge_and_unload"):
+        plan(tmp_path / "pictures")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("model.layers.7.mlp.up_proj.weight", [80, 48], "is none of its linear layers"),
+        ("model.embed_tokens.weight", [96, 48], "is none of its linear layers"),
+        ("model.layers.0.mlp.up_proj", [80, 48], "is none of its linear layers"),
+        ("model.layers.0.mlp.up_proj.weight", [2**20, 2**20], r"it has shape \(80, 48\) there"),
+        ("lm_head.weight", [96, 48], "lacks the tensor lm_head.weight_indices"),
+    ],
+)
+def test_a_plan_of_a_stranger(name, shape, message, tmp_path):
+    """It is held against the model, and the files against it, before anything is made."""
+    llama().save_pretrained(tmp_path / "dense")
+    compress(tmp_path / "dense", tmp_path / "new", codec=Codec("scalar"))
+    method = json.loads((tmp_path / "new" / "config.json").read_text())["quantization_config"]
+    spec = {"form": "scalar", "bits": 4}
+    method["plan"]["tensors"][name] = {"spec": spec, "shape": shape, "distortion": 0.01}
+    change(tmp_path / "new", {"quantization_config": method})
+    with pytest.raises(CheckpointError, match=message):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "new")
+    change(tmp_path / "new", {"quantization_config": {"quant_method": "einsort"}})
+    with pytest.raises(CheckpointError, match="has no plan"):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "new")
+
+
+def test_what_save_pretrained_wrote_is_read_and_checked(tmp_path):
+    qwen2_5_vl().save_pretrained(tmp_path / "dense")  # its names on disk are others than in it
+    load = transformers.AutoModelForImageTextToText.from_pretrained
+    model = load(tmp_path / "dense", quantization_config=EinSortConfig(rate=0.6))
+    model.save_pretrained(tmp_path / "saved", max_shard_size="40KB")
+    found = read_folder(tmp_path / "saved")
+    assert not found.has_fingerprints
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, CompressedLinear)}
+    for path, layer in layers.items():
+        coded = found.coded[f"{path}.weight"]
+        assert torch.equal(decode(coded), decode(layer.compressed)), path
+    load(tmp_path / "saved", quantization_config=EinSortConfig(backend="cpu")).save_pretrained(
+        tmp_path / "other"
+    )
+    write_patch(tmp_path / "other", tmp_path / "saved", tmp_path / "patch")
+    apply_patch(tmp_path / "other", tmp_path / "patch", tmp_path / "patched")
+    patched = read_folder(tmp_path / "patched")  # with a manifest
+    assert patched.coded.keys() == found.coded.keys()
+    shard = max((tmp_path / "saved").glob("*.safetensors"))
+    save_file({n: t[:1] if "_indices" in n else t for n, t in load_file(shard).items()}, shard)
+    with pytest.raises(CheckpointError, match="the plan says"):
+        read_folder(tmp_path / "saved")
 
 
 def test_what_is_not_ours_is_refused(tmp_path):

@@ -21,14 +21,19 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+    ViTConfig,
+    ViTModel,
 )
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.huggingface import EinSortConfig, watch_text
 from einsort_vla.kernels import decode_fast
-from einsort_vla.layers import CompressedLinear
+from einsort_vla.layers import CompressedLinear, count_backends
 from einsort_vla.plan import InputStatistics
+from tests.compressing import compress
 
 TOKENS = torch.arange(12)[None]
 
@@ -70,6 +75,71 @@ def test_watched_while_it_reads(dense, tmp_path):
         watch_text(source, tmp_path / "text.txt", statistics)
     with pytest.raises(CheckpointError, match="cannot be read"):
         watch_text(source, tmp_path / "none.txt", statistics)
+
+    (tmp_path / "text.txt").write_bytes("Ein Text für Robotér".encode("latin-1"))
+    with pytest.raises(CheckpointError, match="utf-8"):
+        watch_text(source, tmp_path / "text.txt", statistics)
+
+
+def with_tokenizer(model, folder):
+    tokenizer = Tokenizer(WordLevel({"a": 3, "b": 4}, unk_token="a"))
+    tokenizer.pre_tokenizer = Whitespace()
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    return DenseFolder(folder)
+
+
+def test_who_reads_a_text(tmp_path):
+    """Encoders with their decoders do, and short memories; models of pictures say so."""
+    (tmp_path / "text.txt").write_text("a b " * 300)
+    t5 = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4)
+    short = LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=64, max_position_embeddings=64,
+    )  # fmt: skip
+    for model, n_tokens in ((T5ForConditionalGeneration(t5), 512), (LlamaForCausalLM(short), 576)):
+        source = with_tokenizer(model, tmp_path / type(model).__name__)
+        statistics = InputStatistics(source.sha256)
+        assert watch_text(source, tmp_path / "text.txt", statistics) == n_tokens
+        assert all(statistics.saw(name) for name in source.matrices)
+    pictures = ViTConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
+        image_size=28, patch_size=14,
+    )  # fmt: skip
+    source = with_tokenizer(ViTModel(pictures), tmp_path / "sees")
+    with pytest.raises(CheckpointError, match="ViTModel does not read it"):
+        watch_text(source, tmp_path / "text.txt", InputStatistics(source.sha256))
+
+
+def test_the_backend_is_the_loaders_choice(dense, tmp_path):
+    settings = EinSortConfig(rate=0.5, codec="scalar group=16")
+    model = AutoModelForCausalLM.from_pretrained(dense, quantization_config=settings)
+    model.save_pretrained(tmp_path / "saved")
+    compress(dense, tmp_path / "compressed")
+    for folder in ("saved", "compressed"):
+        settings = EinSortConfig(backend="reference")
+        again = AutoModelForCausalLM.from_pretrained(
+            tmp_path / folder, quantization_config=settings
+        )
+        assert count_backends(again) == {"reference": 14}
+        assert "reference" not in json.dumps(again.config.quantization_config.to_dict())
+
+
+def test_what_is_tied_stays_dense_whatever_is_left_out(tmp_path):
+    config = LlamaConfig(
+        hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=64, tie_word_embeddings=True,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "dense")
+    settings = EinSortConfig(rate=0.5, modules_to_not_convert=["o_proj"])
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "dense", quantization_config=settings)
+    planned = model.config.quantization_config.plan["tensors"]
+    assert planned.keys() == {f"{name}.weight" for name in coded_layers(model)}
+    assert len(planned) == 12
+    model.save_pretrained(tmp_path / "saved")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    assert again.lm_head.weight is again.model.embed_tokens.weight
+    assert torch.equal(logits(again), logits(model))
 
 
 def test_a_vision_language_model(reference_policy, tmp_path):
@@ -161,6 +231,7 @@ def test_another_state_is_taken_up(dense):
         ({"rate": 1.5}, "outside"),
         ({"codec": "leder"}, "Did you mean 'leader'"),
         ({"backend": "fast"}, "nknown backend"),
+        ({"bits": 4}, "no setting 'bits'"),
     ],
 )
 def test_bad_settings(settings, message):

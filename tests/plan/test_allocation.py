@@ -183,5 +183,12 @@ def test_the_reason_for_a_finer_code_is_in_the_plan():
     assert "times as important as usual" in plan.tensors["layer7"].reason
     assert plan.tensors["layer7"].bits == max(t.bits for t in plan.tensors.values())
     assert Plan.from_dict(plan.as_dict()) == plan
-    with pytest.raises(CheckpointError, match="no sensitivity of layer0"):
-        allocate(found, 0.85, {"layer7": 1.0})
+
+
+def test_layers_without_a_sensitivity_count_as_the_mean_of_the_others():
+    found = candidates({f"layer{i}": (256, 256) for i in range(4)})
+    known = {"layer0": 3.0, "layer1": 1.0}
+    assert allocate(found, 0.8, known) == allocate(found, 0.8, known | {"layer2": 2, "layer3": 2})
+    assert allocate(found, 0.8, {"layer0": 0.0}).rate >= 0.8
+    with pytest.raises(CheckpointError, match="no sensitivity of layer0 or any other"):
+        allocate(found, 0.8, {"of another policy": 1.0})
