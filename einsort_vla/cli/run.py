@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import tyro
-from rich.console import Console
 
+from einsort_vla.cli.console import PlainConsole
 from einsort_vla.errors import EinSortError, MissingDependency
 
 INCOMPLETE, MISUSE = 1, 2  # a stated gate failed or work is left; a request that cannot be met
@@ -29,7 +29,7 @@ def run_command(settings: Any, main: str | Callable[[Any, Any], int], name: str)
         if isinstance(main, str):
             module, _, function = main.partition(":")
             run = getattr(importlib.import_module(module), function)
-        sys.exit(run(parsed, Console(width=width, highlight=False)))
+        sys.exit(run(parsed, PlainConsole(width=width)))
     except EinSortError as error:
         kind = "Missing" if isinstance(error, MissingDependency) else "Error"
         print(f"{kind}: {error}", file=sys.stderr)
