@@ -127,6 +127,11 @@ class Benchmark[P: EpisodeProtocol](Protocol):
     def features(self) -> Features: ...
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """Whose versions decide what happens in an episode."""
+        ...
+
+    @property
     def max_displacement_m(self) -> float:
         """How far objects can be moved; 0 where they cannot."""
         ...

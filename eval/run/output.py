@@ -3,7 +3,7 @@
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -33,13 +33,18 @@ def comparable(settings: RunSettings) -> dict[str, Any]:
 
 
 def describe_run(
-    kind: str, script: str, model: str, settings: RunSettings, inputs_sha256: Mapping[str, str]
+    kind: str,
+    script: str,
+    model: str,
+    settings: RunSettings,
+    inputs_sha256: Mapping[str, str],
+    packages: Sequence[str] = (),
 ) -> Run:
     """What run.json says of a run, with the fingerprint of what it calibrates on, too."""
     inputs, source = dict(inputs_sha256), settings.calibrate
     if source and Path(source).is_file():
         inputs["calibrate"] = file_sha256(Path(source))
-    return describe(kind, script, model, comparable(settings), inputs)
+    return describe(kind, script, model, comparable(settings), inputs, packages)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from einsort_vla.atomic import atomic_folder
 from einsort_vla.checkpoint import WEIGHTS, DenseFolder, file_sha256
-from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
+from einsort_vla.errors import CheckpointError, MissingDependency, UsageError, reason_of
 from einsort_vla.lerobot import resolve_folder
 from eval.run.provenance import ROOT
 from eval.text.settings import SMOLLM2
@@ -26,8 +26,7 @@ def check_device(device: str) -> None:
     try:
         torch.empty(1, device=device)
     except Exception as error:  # an unknown name, a CUDA that is not there: several classes
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {device} cannot be used: {reason}") from error
+        raise UsageError(f"--device {device} cannot be used: {reason_of(error)}") from error
 
 
 def find_model(model: str, console: Console) -> DenseFolder:

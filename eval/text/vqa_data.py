@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct
 from PIL import Image, ImageOps
 
-from einsort_vla.errors import CheckpointError, UsageError, importing
+from einsort_vla.errors import CheckpointError, UsageError, importing, reason_of
 from einsort_vla.reading import as_record, parse_json, read_json, read_text
 from eval.text.vqa_prompts import read_prompt
 
@@ -243,7 +243,4 @@ def _numbered(source: object, questions: list[VqaQuestion]) -> tuple[VqaQuestion
 
 def _reason(error: Exception) -> str:
     is_gated = "gated" in f"{type(error).__name__} {error}".lower()
-    first_line = (str(error).splitlines() or [""])[0]
-    return ("gated, accept its conditions on the hub first; " if is_gated else "") + (
-        f"{type(error).__name__}: {first_line}"
-    )
+    return "gated, accept its conditions on the hub first; " * is_gated + reason_of(error)
