@@ -101,7 +101,8 @@ def _ours(settings: Settings, folder: Path) -> list[str]:
 def _theirs(settings: Settings, folder: Path) -> list[str]:
     size = load_protocol().image_size_px
     return [
-        sys.executable, "-m", "lerobot.scripts.lerobot_eval", f"--policy.path={settings.policy}",
+        sys.executable, "-P", "-m", "lerobot.scripts.lerobot_eval",
+        f"--policy.path={settings.policy}",
         "--policy.device=cpu", "--env.type=libero", f"--env.task={settings.suite}",
         f"--env.task_ids=[{settings.task}]", f"--env.episode_length={settings.steps}",
         f"--env.observation_height={size}", f"--env.observation_width={size}",

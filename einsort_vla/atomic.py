@@ -1,28 +1,65 @@
-"""Files and folders that are whole or not there, whatever stops the writer.
+"""Files that are whole or not there, whatever stops their writer; and locks on folders."""
 
-A writer that is killed leaves what it had under a hidden name, `.NAME.XXXXXXXX.partial`, beside it.
-"""
-
+import errno
+import fcntl
+import logging
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from einsort_vla.errors import CheckpointError, EinSortError
+from einsort_vla.errors import CheckpointError, UsageError
 
 PARTIAL = ".partial"  # the end of a name that is not finished
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EBADF, errno.EINVAL)
+log = logging.getLogger(__name__)
 
 
 def check_new(path: Path) -> None:
     """Refuse a file or folder that is there already.
 
     Raises:
-        CheckpointError: it is.
+        CheckpointError: it is, or it is a link that leads nowhere.
     """
     if path.exists():
         raise CheckpointError(f"{path} exists already; nothing was written over.")
+    if path.is_symlink():
+        raise CheckpointError(
+            f"{path} is a dangling link (to {os.readlink(path)}); delete it, or name another."
+        )
+
+
+def check_apart(destination: Path, *sources: Path) -> None:
+    """Refuse to write into a folder that is read, wherever links lead.
+
+    Raises:
+        UsageError: the destination lies in a source, or would hold it.
+    """
+    new = Path(os.path.realpath(destination))
+    for source in sources:
+        old = Path(os.path.realpath(source))
+        if new.is_relative_to(old):
+            raise UsageError(f"{destination} lies in {source}, which is read; write elsewhere.")
+        if old.is_relative_to(new):
+            raise UsageError(f"{source}, which is read, lies in {destination}; write elsewhere.")
+
+
+@contextmanager
+def alone_in(folder: Path, refusal: str) -> Iterator[None]:
+    """Keep other processes out of a folder; the system lets go of it however this one ends.
+
+    On a file system without locks this only warns.
+
+    Raises:
+        UsageError: another process is at work in it; `refusal` is what it says.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        lock(descriptor, folder, refusal)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -31,14 +68,28 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     After an exception nothing is left of it, and an older file is as it was.
     """
-    partial = _beside(path)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         yield partial
-        _sync(partial)
+        sync(partial)
         os.replace(partial, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """As `atomic_file`, for a file that must not be there.
+
+    Raises:
+        CheckpointError: `path` exists already, before or after, or its folder does not.
+    """
+    check_new(path)
+    check_parent(path)
+    with atomic_file(path) as partial:
+        yield partial
+        check_new(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,61 +98,35 @@ def write_text(path: Path, text: str) -> None:
         partial.write_bytes(text.encode())
 
 
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` to fill; it takes that name on leaving.
-
-    After an exception nothing is left of it.
+def check_parent(path: Path) -> None:
+    """Refuse a name in a folder that is not there.
 
     Raises:
-        CheckpointError: `path` exists already, before or after.
+        CheckpointError: it is not, or it is no folder.
     """
-    check_new(path)
-    partial = _beside(path)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        _take_place(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    if not path.parent.is_dir():
+        raise CheckpointError(f"{path.parent} is no folder; make it, or correct {path}.")
 
 
-@contextmanager
-def resumable_folder(path: Path) -> Iterator[Path]:
-    """As `atomic_folder`, but a stopped writer leaves PATH.partial, and the next one goes on there.
-
-    After an error of ours nothing is left of it: the same request would meet it again.
+def lock(descriptor: int, folder: Path, refusal: str) -> None:
+    """Lock an open folder until it is closed; on a file system without locks this only warns.
 
     Raises:
-        CheckpointError: `path` exists already, before or after.
+        UsageError: another process holds it.
     """
-    check_new(path)
-    partial = path.with_name(path.name + PARTIAL)
-    partial.mkdir(parents=True, exist_ok=True)
     try:
-        yield partial
-        _take_place(partial, path)
-    except EinSortError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(refusal) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        log.warning(
+            "The file system of %s has no locks: make sure that nothing else writes there.", folder
+        )
 
 
-def _beside(path: Path) -> Path:
-    """No other writer has the same name."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
-
-
-def _take_place(folder: Path, path: Path) -> None:
-    for inside, _, names in os.walk(folder):
-        for name in names:
-            _sync(Path(inside, name))
-        _sync(Path(inside))
-    check_new(path)
-    os.rename(folder, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Bring a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

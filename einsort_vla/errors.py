@@ -51,6 +51,12 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line}".removesuffix(": ")
 
 
+def shown(name: object) -> str:
+    """The name of a file or anything else, on one line, whatever characters it has."""
+    text = str(name)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 @contextmanager
 def importing(lack: str, fix: str) -> Iterator[None]:
     """Around the import of an optional library.

@@ -11,27 +11,51 @@ Importing this module registers the method `einsort`; Transformers has no other 
 # pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
 # pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
-import transformers
 from torch import Tensor, nn
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from transformers.core_model_loading import ConversionOps
-from transformers.quantizers import HfQuantizer
+from transformers.pytorch_utils import Conv1D
+from transformers.quantizers import HfQuantizer, auto
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from einsort_vla.checkpoint import METHOD, DenseFolder, linear_layers
+from einsort_vla.checkpoint import (
+    METHOD,
+    DenseFolder,
+    check_parts,
+    is_transposed,
+    linear_layers,
+    linear_shape,
+    model_class,
+)
 from einsort_vla.codec import Codec, encode
 from einsort_vla.errors import CheckpointError, EinSortError, UsageError
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, check_rate, options
+from einsort_vla.reading import as_record
 
 BLOCK_TOKENS = 512  # that a text is read in
+CHARACTERS_A_TOKEN = 64  # more than any text has on the average
+
+logger = logging.getLogger(__name__)
+
+
+class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a config.json may say of the method; its maker may be a stranger."""
+
+    rate: float
+    codec: str
+    backend: str
+    modules_to_not_convert: list[str] | None
+    plan: dict[str, Any] | None
 
 
 @register_quantization_config(METHOD)
@@ -42,12 +66,15 @@ class EinSortConfig(QuantizationConfigMixin):
         rate: share of their bfloat16 bytes to remove, 0 to 0.95; all that is stored is counted.
         codec: form of the code, with options of its menu; one that needs no look at the weights
             (`leader`, whose matrices are then all rotated, or `scalar`).
-        backend: how coded weights are multiplied here; it is not saved with the model.
-        modules_to_not_convert: modules left dense; by default the head over the vocabulary.
+        backend: how coded weights are multiplied here; it is not saved with the model, and may be
+            chosen anew whenever a saved or compressed one is loaded.
+        modules_to_not_convert: modules left dense; by default the head over the vocabulary. Weights
+            that are tied to others are always dense.
         plan: code of each matrix; made when a model is compressed, stored with it.
 
     Raises:
-        UsageError: the rate, the codec or the backend cannot be.
+        UsageError: the rate, the codec or the backend cannot be, or there is no such setting.
+        CheckpointError: a setting has another type.
     """
 
     def __init__(
@@ -55,19 +82,35 @@ class EinSortConfig(QuantizationConfigMixin):
         rate: float = 0.75,
         codec: str = "leader",
         backend: str = "decoded",
-        modules_to_not_convert: list[str] | None = None,
+        modules_to_not_convert: Sequence[str] | None = None,
         plan: Mapping[str, Any] | None = None,
-        **_: Any,
+        quant_method: str = METHOD,
+        **other: Any,
     ) -> None:
+        if other or quant_method != METHOD:
+            raise UsageError(f"EinSortConfig has no setting {min(other, default=quant_method)!r}.")
+        given = {
+            "rate": rate, "codec": codec, "backend": backend,
+            "modules_to_not_convert": modules_to_not_convert, "plan": plan,
+        }  # fmt: skip
+        own = as_record(given, _Settings, "EinSortConfig")
         self.quant_method: Any = METHOD
-        self.rate, self.codec = check_rate(rate), str(Codec.parse(codec))
-        self.backend = str(BackendChoice.parse(backend))
-        self.modules_to_not_convert = modules_to_not_convert
-        self.plan = plan
+        self.rate, self.codec = check_rate(own.rate), str(Codec.parse(own.codec))
+        self.backend = str(BackendChoice.parse(own.backend))
+        self.modules_to_not_convert = own.modules_to_not_convert
+        self.plan: Mapping[str, Any] | None = own.plan
 
     def to_dict(self) -> dict[str, Any]:
         """What is saved with a model; the backend is for whoever loads it to choose."""
         return {name: own for name, own in super().to_dict().items() if name != "backend"}
+
+    def get_loading_attributes(self) -> dict[str, Any]:
+        """What the caller of `from_pretrained` decides, whatever is saved with a model."""
+        return {"backend": self.backend}
+
+
+# Transformers asks only the classes in this tuple for their `get_loading_attributes`.
+auto.LOADING_ATTRIBUTES_CONFIG_TYPES += (EinSortConfig,)
 
 
 @register_quantizer(METHOD)
@@ -90,37 +133,88 @@ class EinSortQuantizer(HfQuantizer):
     def get_quantize_ops(self) -> ConversionOps:
         return _Encode(self)
 
-    def _process_model_before_weight_loading(self, model: Any, **_: Any) -> None:
+    def _process_model_before_weight_loading(
+        self, model: Any, checkpoint_files: Sequence[str] | None = None, **_: Any
+    ) -> None:
         config = self.quantization_config
         if config.plan is None:
+            if self.pre_quantized:
+                raise CheckpointError(f"{model.name_or_path}: its quantization_config has no plan.")
             config.plan = self._make_plan(model).as_dict()
         self.plan = Plan.from_dict(config.plan)
+        layers = self._planned_layers(model)
+        self._transposed = {path for path, layer in layers.items() if is_transposed(layer)}
         if self.pre_quantized:
-            for name, planned in self.plan.tensors.items():
-                path = name.removesuffix(".weight")
-                linear = model.get_submodule(path)
-                how = BackendChoice.parse(config.backend), linear.weight.dtype
-                layer = CompressedLinear.empty(planned.spec, planned.shape, linear.bias, *how)
-                model.set_submodule(path, layer)
+            how = BackendChoice.parse(config.backend)
+            for path, layer in layers.items():
+                planned, bias = self.plan.tensors[f"{path}.weight"], layer.bias
+                own = planned.spec, planned.shape, bias, how, layer.weight.dtype
+                model.set_submodule(path, CompressedLinear.empty(*own))
+            if checkpoint_files:
+                check_parts([Path(file) for file in checkpoint_files], self.plan, model)
+
+    def _planned_layers(self, model: Any) -> dict[str, Any]:
+        """Path to linear layer of what the plan codes; a stranger may have written it."""
+        layers = linear_layers(model, [])
+        for name, planned in self.plan.tensors.items():
+            layer = layers.get(name.removesuffix(".weight"))
+            found = None if layer is None else linear_shape(layer)
+            if not name.endswith(".weight") or found != planned.shape:
+                kind = f"has shape {found} there" if found else "is none of its linear layers"
+                raise CheckpointError(
+                    f"the plan codes {name} as {planned.shape}, and this {type(model).__name__} is "
+                    f"another model: it {kind}. Compress the dense model again."
+                )
+        return {
+            name.removesuffix(".weight"): layers[name.removesuffix(".weight")]
+            for name in self.plan.tensors
+        }
+
+    def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
+        for name in self.plan.tensors:
+            if not isinstance(model.get_submodule(name.removesuffix(".weight")), CompressedLinear):
+                raise CheckpointError(
+                    f"{model.name_or_path} lacks {name}, which {type(model).__name__} needs: its "
+                    "weight files belong to another model, or are quantized already."
+                )
+        return model
 
     def _make_plan(self, model: Any) -> Plan:
         config = self.quantization_config
         layers = linear_layers(model, config.modules_to_not_convert)
-        shapes = {
-            f"{path}.weight": (layer.out_features, layer.in_features)
-            for path, layer in layers.items()
-        }
+        shapes = {f"{path}.weight": linear_shape(layer) for path, layer in layers.items()}
         codec = Codec.parse(config.codec)
-        choices = {n: options(s, codec, has_outlying_inputs=True) for n, s in shapes.items()}
+        with torch.device("cpu"):  # Transformers builds models on the meta device
+            choices = {
+                n: options(s, codec, has_outlying_inputs=True) for n, s in shapes.items() if s
+            }
         if any(len(choice) < 2 for choice in choices.values()):
             raise UsageError(f"--codec {codec} must see the weights before it can plan.")
-        return allocate(Candidates(codec, choices), config.rate)
+        plan = allocate(Candidates(codec, choices), config.rate)
+        n_weights = sum(parameter.numel() for parameter in model.parameters())
+        if plan.n_coded < n_weights / 2:
+            logger.warning(
+                "%.1f %% of the weights of %s are coded; the others stay as they are.",
+                100 * plan.n_coded / n_weights, type(model).__name__,
+            )  # fmt: skip
+        return plan
 
     def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
         for path, module in list(model.named_modules()):
             if isinstance(module, CompressedLinear):
-                model.set_submodule(path, module.decoded(dtype))
+                plain = module.decoded(dtype)
+                is_flipped = path in self._transposed
+                model.set_submodule(path, _transposed(plain) if is_flipped else plain)
         return model
+
+
+def _transposed(linear: nn.Linear) -> nn.Module:
+    """The same layer as GPT-2 has it, with a weight of (in_features, out_features)."""
+    layer = Conv1D(0, 0)
+    layer.nf, layer.nx = linear.out_features, linear.in_features
+    layer.weight = nn.Parameter(linear.weight.t().contiguous(), requires_grad=False)
+    layer.bias = linear.bias
+    return layer
 
 
 class _Encode(ConversionOps):
@@ -132,26 +226,30 @@ class _Encode(ConversionOps):
     def convert(
         self,
         input_dict: Mapping[str, Any],
-        full_layer_name: str | None = None,
         model: Any = None,
         missing_keys: set[str] | None = None,
         **_: Any,
-    ) -> dict[str, Tensor]:
-        (value,) = input_dict.values()
-        weight = value[0] if isinstance(value, list) else value
-        assert full_layer_name is not None
-        path = full_layer_name.removesuffix(".weight")
-        linear, planned = model.get_submodule(path), self._quantizer.plan.tensors[full_layer_name]
+    ) -> dict[str, Any]:
+        """Code what the plan has, and hand on the rest: one stored tensor may hold several."""
+        coded = input_dict.keys() & self._quantizer.plan.tensors.keys()
+        for name in coded:
+            value = input_dict[name]
+            self._replace(model, name, value[0] if isinstance(value, list) else value)
+            if missing_keys is not None:
+                missing_keys.discard(name)
+        return {name: value for name, value in input_dict.items() if name not in coded}
+
+    def _replace(self, model: Any, name: str, weight: Tensor) -> None:
+        path = name.removesuffix(".weight")
+        linear, planned = model.get_submodule(path), self._quantizer.plan.tensors[name]
+        matrix = weight.t() if is_transposed(linear) else weight
         try:
-            compressed = encode(weight, planned.spec)
+            compressed = encode(matrix, planned.spec)
         except EinSortError as error:
-            raise type(error)(f"{full_layer_name}: {error}") from error
+            raise type(error)(f"{name}: {error}") from error
         backend = BackendChoice.parse(self._quantizer.quantization_config.backend)
         layer = CompressedLinear(compressed, linear.bias, backend, linear.weight.dtype)
         model.set_submodule(path, layer.to(weight.device))
-        if missing_keys is not None:
-            missing_keys.discard(full_layer_name)
-        return {}
 
 
 def watch_text(
@@ -166,25 +264,50 @@ def watch_text(
         max_tokens: how many are enough.
 
     Raises:
-        CheckpointError: there is no such text, it has less than a block, or no tokenizer goes
-            with the model.
+        CheckpointError: there is no such text, it has less than a block, no tokenizer goes with the
+            model, or the model does not read text.
     """
+    layers_of = {n: own.removesuffix(".weight") for n, own in dense.in_model.items()}
+    block = _block_of(dense)
+    ids = _tokens(dense, text, max_tokens)
+    blocks = ids[: len(ids) // block * block].view(-1, block)
+    if not len(blocks):
+        raise CheckpointError(f"{text} has {len(ids)} tokens; at least {block} are needed.")
+    kind = model_class(dense.folder, dense.config)
+    model = kind.from_pretrained(dense.folder, dtype=torch.float32, use_safetensors=True).eval()
+    layers = {name: model.get_submodule(path) for name, path in layers_of.items()}
+    with torch.inference_mode(), statistics.observing(layers):
+        for own in blocks[:, None]:
+            _read(model, own, dense.folder)
+    return blocks.numel()
+
+
+def _block_of(dense: DenseFolder) -> int:
+    """Tokens that are read at once: BLOCK_TOKENS, or as many as the model has positions for."""
+    own = AutoConfig.from_pretrained(dense.folder, trust_remote_code=False).get_text_config()
+    positions = getattr(own, "max_position_embeddings", None)
+    return min(BLOCK_TOKENS, positions) if isinstance(positions, int) else BLOCK_TOKENS
+
+
+def _tokens(dense: DenseFolder, text: Path, max_tokens: int) -> Tensor:
+    """(n,) the first tokens of a text."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(dense.folder)
-        content = text.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(dense.folder, trust_remote_code=False)
+        with text.open(encoding="utf-8") as file:
+            content = file.read(max_tokens * CHARACTERS_A_TOKEN)
+    except Exception as error:  # whatever a missing or damaged tokenizer raises
         lack = f"the text {text} cannot be read for {dense.folder}"
         raise CheckpointError(f"{lack}: {error}") from error
-    ids = tokenizer(content, return_tensors="pt", verbose=False).input_ids[0, :max_tokens]
-    blocks = ids[: len(ids) // BLOCK_TOKENS * BLOCK_TOKENS].view(-1, BLOCK_TOKENS)
-    if not len(blocks):
-        raise CheckpointError(f"{text} has {len(ids)} tokens; at least {BLOCK_TOKENS} are needed.")
-    model_class = getattr(transformers, dense.config["architectures"][0])
-    model = model_class.from_pretrained(dense.folder, dtype=torch.float32).eval()
-    layers = {
-        n: model.get_submodule(own.removesuffix(".weight")) for n, own in dense.in_model.items()
-    }
-    with torch.inference_mode(), statistics.observing(layers):
-        for block in blocks:
-            model(input_ids=block[None])
-    return blocks.numel()
+    return tokenizer(content, return_tensors="pt", verbose=False).input_ids[0, :max_tokens]
+
+
+def _read(model: Any, tokens: Tensor, folder: Path) -> None:
+    """One pass; an encoder and its decoder both read the text."""
+    more = {"decoder_input_ids": tokens} if model.config.is_encoder_decoder else {}
+    try:
+        model(input_ids=tokens, **more)
+    except Exception as error:  # a model of pictures or sounds, a tokenizer of another model
+        raise CheckpointError(
+            f"{folder} cannot be calibrated by a text: {type(model).__name__} does not read it "
+            f"({type(error).__name__}: {error}). Compress it without --calibrate."
+        ) from error

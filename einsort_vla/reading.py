@@ -4,7 +4,9 @@ A record is a `msgspec.Struct` (with `forbid_unknown_fields`, and `msgspec.Meta`
 dataclass. A right fingerprint proves nothing of what a file holds: whoever wrote it computed it.
 """
 
+import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ import msgspec
 from einsort_vla.errors import CheckpointError
 
 MAX_JSON = 2**25  # bytes; lists of nothing take twenty times as much memory as their text
+MAX_PATH, MAX_NAME = 1024, 255  # bytes of a path in a folder, and of each name in it
+AGAIN = "Fetch the folder again."
+_LFS = b"version https://git-lfs"
 
 
 def read_json[T](path: Path, kind: type[T], fix: str = "", limit: int = MAX_JSON) -> T:
@@ -41,6 +46,7 @@ def read_text(path: Path, limit: int = MAX_JSON) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(limit + 1)
+        check_fetched(path, content)
         if len(content) > limit:
             raise CheckpointError(f"{path} has more than {limit} bytes; such a file is not read.")
         return content.decode()
@@ -50,6 +56,70 @@ def read_text(path: Path, limit: int = MAX_JSON) -> str:
         ) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def read_object(path: Path, fix: str = "") -> dict[str, Any]:
+    """A JSON object of any content; `Infinity` and NaN are let be, as other tools write them.
+
+    Raises:
+        CheckpointError: it is missing, too long, no JSON, nested too deeply, or no object.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise _refusal(str(path), error, fix) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no JSON object." + (fix and f" {fix}"))
+    return content
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is no plain file.
+
+    Raises:
+        CheckpointError: it is missing, a folder, a pipe or a device.
+    """
+    try:
+        if path.is_file():
+            return
+        is_there, is_folder, is_link = path.exists(), path.is_dir(), path.is_symlink()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if is_there:
+        what = "a folder" if is_folder else "a pipe or a device"
+        raise CheckpointError(f"{path} is {what}, not a file.")
+    if is_link:
+        raise CheckpointError(f"{path} is a link to a file that does not exist. {AGAIN}")
+    raise CheckpointError(f"{path} does not exist.")
+
+
+def is_name(text: str, limit: int = MAX_NAME) -> bool:
+    """Whether a name can be shown and stored: some characters, none of them a control code."""
+    kinds = {unicodedata.category(letter) for letter in text[: limit + 1]}
+    return 0 < len(text) <= limit and not kinds & {"Cc", "Cs"}
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative path, with `/` between its names, cannot lead out of its folder."""
+    parts = name.split("/")
+    return (
+        is_name(name, MAX_PATH)
+        and "\\" not in name
+        and not {"", ".", ".."} & set(parts)
+        and all(len(part.encode()) <= MAX_NAME for part in parts)
+    )
+
+
+def check_fetched(path: Path, start: bytes) -> None:
+    """Refuse a file that begins as a pointer of Git LFS does.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    if start.startswith(_LFS):
+        raise CheckpointError(
+            f"{path} is a Git-LFS pointer: the file itself was not fetched. Run: git lfs pull"
+        )
 
 
 def parse_json[T](text: str | bytes, kind: type[T], source: str, fix: str = "") -> T:
@@ -63,8 +133,9 @@ def parse_json[T](text: str | bytes, kind: type[T], source: str, fix: str = "") 
 def as_record[T](content: Any, kind: type[T], source: str, fix: str = "") -> T:
     """As `parse_json`, of plain data such as YAML gives; numbers must be finite."""
     try:
+        record = msgspec.convert(content, type=kind)  # before its depth is walked
         _check_finite(content, "$")
-        return msgspec.convert(content, type=kind)
+        return record
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _refusal(source, error, fix) from error
 

@@ -12,7 +12,10 @@ if not __package__:  # run as a script: see eval/libero.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from einsort_vla.cli.run import run_command
-from eval.closed_loop.settings import CalibrationSettings
 
 if __name__ == "__main__":
-    run_command(CalibrationSettings, "eval.closed_loop.calibration:calibrate", "eval/calibrate.py")
+    run_command(
+        "eval.closed_loop.settings:CalibrationSettings",
+        "eval.closed_loop.calibration:calibrate",
+        "eval/calibrate.py",
+    )

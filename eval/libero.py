@@ -7,7 +7,10 @@ if not __package__:  # run as a script: the root, not eval/, else `import libero
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from einsort_vla.cli.run import run_command
-from eval.closed_loop.settings import ClosedLoopSettings
 
 if __name__ == "__main__":
-    run_command(ClosedLoopSettings, "eval.closed_loop.command:evaluate", "eval/libero.py")
+    run_command(
+        "eval.closed_loop.settings:ClosedLoopSettings",
+        "eval.closed_loop.command:evaluate",
+        "eval/libero.py",
+    )

@@ -7,7 +7,10 @@ if not __package__:  # run as a script: see eval/libero.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from einsort_vla.cli.run import run_command
-from eval.text.settings import TextVqaSettings
 
 if __name__ == "__main__":
-    run_command(TextVqaSettings, "eval.text.vqa_command:main", "eval/textvqa.py")
+    run_command(
+        "eval.text.settings:TextVqaSettings",
+        "eval.text.vqa_command:main",
+        "eval/textvqa.py",
+    )

@@ -8,7 +8,7 @@ from einsort_vla.checkpoint import WEIGHTS, file_sha256
 from einsort_vla.errors import CheckpointError
 from einsort_vla.lerobot import Shown, load_policy, replace_sampling_
 from einsort_vla.runtime import OnnxSession, open_bundle
-from einsort_vla.runtime.bundle import CHUNK
+from einsort_vla.runtime.manifest import CHUNK
 from policies.lerobot_adapter import LeRobotPolicy
 
 
@@ -20,7 +20,7 @@ def load_onnx(folder: str, bundle: Path) -> LeRobotPolicy:
         MissingDependency: onnxruntime is not installed.
     """
     opened = open_bundle(bundle)
-    if opened.manifest["source"]["weights_sha256"] != file_sha256(Path(folder) / WEIGHTS):
+    if opened.manifest.source.weights_sha256 != file_sha256(Path(folder) / WEIGHTS):
         raise CheckpointError(f"{bundle} was exported of another policy than {folder}.")
     session = OnnxSession(opened, torch.get_num_threads())
     loaded = load_policy(folder, backend="reference")  # it multiplies nothing
@@ -31,6 +31,6 @@ def load_onnx(folder: str, bundle: Path) -> LeRobotPolicy:
 
     replace_sampling_(loaded, sample)
     policy = LeRobotPolicy(loaded)
-    coded = {layer["name"] for part in opened.parts.values() for layer in part["layers"]}
+    coded = {layer.name for part in opened.parts.values() for layer in part.layers}
     policy.layers = {"onnx": len(coded)}
     return policy

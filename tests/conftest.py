@@ -20,6 +20,12 @@ def as_many_threads_as_stated():
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def remembered_apart(tmp_path_factory):
+    """What tests have this machine remember is not the user's."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture
 def tiny_policy_folder(tmp_path):
     """A folder with the shape of a dense SmolVLA checkpoint, of a few matrices."""

@@ -1,9 +1,20 @@
 """What is written is whole or not there, and what was there before is as it was."""
 
+import errno
+import fcntl
+import os
+
 import pytest
 
-from einsort_vla.atomic import atomic_file, atomic_folder, resumable_folder, write_text
-from einsort_vla.errors import CheckpointError
+from einsort_vla.atomic import (
+    alone_in,
+    atomic_file,
+    check_apart,
+    check_new,
+    new_file,
+    write_text,
+)
+from einsort_vla.errors import CheckpointError, UsageError
 
 
 def names(folder):
@@ -27,36 +38,41 @@ def test_a_file_takes_the_place_of_an_older_one_only_when_it_is_whole(tmp_path):
     assert names(tmp_path) == ["run.json"]
 
 
-@pytest.mark.parametrize("make", [atomic_folder, resumable_folder])
-def test_a_folder_is_never_written_over(tmp_path, make):
-
+def test_a_new_file_is_never_written_over(tmp_path):
     def write_while_another_does():
-        with make(tmp_path / "new") as partial:
-            (partial / "weights").write_bytes(b"mine")
-            (tmp_path / "new").mkdir()
-            (tmp_path / "new" / "weights").write_bytes(b"theirs")
+        with new_file(tmp_path / "patch") as partial:
+            partial.write_text("mine")
+            (tmp_path / "patch").write_text("theirs")
 
     with pytest.raises(CheckpointError, match="exists already"):
         write_while_another_does()
-    assert (tmp_path / "new" / "weights").read_bytes() == b"theirs"
-    assert names(tmp_path) == ["new"]
-    with make(tmp_path / "other") as partial:
-        (partial / "deep").mkdir()
-        (partial / "deep" / "weights").write_bytes(b"mine")
-    assert (tmp_path / "other" / "deep" / "weights").read_bytes() == b"mine"
+    assert (tmp_path / "patch").read_text() == "theirs"
+    assert names(tmp_path) == ["patch"]
 
 
-def test_only_a_resumable_folder_is_gone_on_with(tmp_path):
-    def stop_half_way(make):
-        with make(tmp_path / "new") as partial:
-            (partial / "done").touch()
-            raise KeyboardInterrupt
+def test_names_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "way").symlink_to("folder")
+    with pytest.raises(CheckpointError, match=r"link is a dangling link \(to nowhere\)"):
+        check_new(tmp_path / "link")
+    with pytest.raises(CheckpointError, match="is a dangling link"):
+        check_new(tmp_path / "loop")
+    with pytest.raises(CheckpointError, match="missing is no folder; make it"):
+        new_file(tmp_path / "missing" / "patch").__enter__()
+    for new in ("folder", "folder/deep/er", "way/new", "folder/../way/new"):
+        with pytest.raises(UsageError, match="which is read; write elsewhere"):
+            check_apart(tmp_path / new, tmp_path / "folder")
+    with pytest.raises(UsageError, match="which is read, lies in"):
+        check_apart(tmp_path, tmp_path / "way")
+    check_apart(tmp_path / "folder2", tmp_path / "folder")
 
-    with pytest.raises(KeyboardInterrupt):
-        stop_half_way(atomic_folder)
-    assert names(tmp_path) == []
-    with pytest.raises(KeyboardInterrupt):
-        stop_half_way(resumable_folder)
-    with resumable_folder(tmp_path / "new") as partial:
-        assert names(partial) == ["done"]
-    assert names(tmp_path) == ["new"]
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with alone_in(tmp_path, "never said"):
+        assert "has no locks: make sure that nothing else writes there" in caplog.text

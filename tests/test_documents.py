@@ -39,7 +39,9 @@ def settings():
         if program not in known:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(sys, "path", [*sys.path])
-                patch.setattr(run, "run_command", lambda kind, *_: known.update({program: kind}))
+                patch.setattr(
+                    run, "run_command", lambda kind, *_: known.update({program: run.named(kind)})
+                )
                 runpy.run_path(str(ROOT / program.removeprefix("python ")), run_name="__main__")
         return known[program]
 

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, Scalar, Shape, decode, encode
-from einsort_vla.codec.interface import FLOAT16_MAX
+from einsort_vla.codec.spec import FLOAT16_MAX
+from einsort_vla.errors import NumericsError
 from einsort_vla.kernels import decode_fast
 
 Size = tuple[int, int, int]  # (heads, tokens, head_dim)
 Axes = Literal["token", "channel", "joint"]
 FINE = Scalar(8)
 """The code of first tokens and of channel means."""
+SMALLEST = 2.0**-10  # of the largest state: what float16 scales lose is 1/512 of it at most
 MAX_GAIN = 2.0  # a row whose decoded form hardly resembles it is not blown up
 
 
@@ -71,20 +73,27 @@ class BlockCode:
     def encode(self, states: Tensor) -> "CodedStates":
         """Code (heads, tokens, head_dim) of any float type.
 
+        Rows far smaller than the rest may become zero: attention adds what is beside them.
+
         Raises:
-            NumericsError: there is NaN or infinity in it, or what a float16 scale cannot hold.
+            NumericsError: there is NaN or infinity in it, or all of it is too large or too small
+                for float16 scales.
         """
+        if 0 < states.abs().amax() < SMALLEST:
+            raise NumericsError(f"all states are below {SMALLEST:.2g}, too small to be coded.")
         heads, tokens, dim = states.shape
         first, rest = states.float().split([self.n_first, tokens - self.n_first], dim=1)
         parts: dict[str, Tensor] = {}
         if self.n_first:
-            parts |= _prefixed("first_", encode(first.reshape(-1, dim), FINE).parts)
+            parts |= _prefixed(
+                "first_", encode(first.reshape(-1, dim), FINE, may_lose_rows=True).parts
+            )
         if self.is_centred:
-            means = encode(rest.mean(1), FINE)
+            means = encode(rest.mean(1), FINE, may_lose_rows=True)
             parts |= _prefixed("mean_", means.parts)
             rest = rest - decode(means)[:, None].to(rest)
         matrix = self._to_matrix(rest)
-        coded = encode(matrix, self.spec)
+        coded = encode(matrix, self.spec, may_lose_rows=True)
         if isinstance(self.spec, Leader):
             coded.parts["scale"] = _unbiased(coded, matrix)
         parts |= coded.parts

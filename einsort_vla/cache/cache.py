@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from einsort_vla.cache.block import CodedStates
-from einsort_vla.cache.choice import cache_codec, check_rate, choose
+from einsort_vla.cache.choice import cache_codec, check_rate, code_of
 from einsort_vla.cache.layer import EinSortLayer
 from einsort_vla.codec import DENSE_BITS, CodecSpec
 from einsort_vla.errors import NumericsError, UsageError
@@ -72,7 +72,10 @@ class EinSortCache(Cache):
     """Keys and values of a decoder, coded; for `generate(past_key_values=...)` or a forward pass.
 
     The first tokens it is given are coded, layer by layer, once their attention has been computed
-    from the exact ones; the EinSort paper's protocol, section 4.1. It holds sequences of any
+    from the exact ones; the EinSort paper's protocol, section 4.1. So is every later run of CHUNK
+    tokens or more, such as the chunks of a prompt, with the exact ones before it. What is too short
+    for a code of that rate, or beyond the range of its scales, stays exact; `report` counts it. It
+    holds sequences of any
     length, also for models whose masks slide a window over it. Coded tokens stay on the device they
     came from, as packed integers; each step decodes them, in the type they came in: `leader` in
     memory by compiled code, all else by torch.
@@ -83,8 +86,9 @@ class EinSortCache(Cache):
         rate: share of the bfloat16 bytes that is removed, everything counted; for a network that
             of its core numbers alone, as in the EinSort paper, and `report` says what it takes in
             truth. 0 codes nothing.
-        block: tokens that are coded together after the first update, once there are as many newer
-            ones; 0 keeps later tokens exact.
+        block: tokens that are coded together where they come singly, once there are as many newer
+            ones; if there is no code for so few, the least multiple that has one. 0 keeps such
+            tokens exact.
 
     Raises:
         UsageError: an unknown codec or option, a rate outside [0, 0.95], a negative block.
@@ -94,9 +98,10 @@ class EinSortCache(Cache):
         if block < 0:
             raise UsageError(f"a block has 1 or more tokens, or 0 for none; not {block}.")
         check_rate(rate)
-        chosen = partial(choose, cache_codec(codec), rate) if rate else None
+        chosen = partial(code_of, cache_codec(codec), rate) if rate else None
         super().__init__(layer_class_to_replicate=cast(Any, partial(EinSortLayer, chosen, block)))
         self.layers: list[EinSortLayer]
+        self._updated: int | None = None  # the last layer of this forward pass; -1 before the first
 
     def __iter__(self) -> Iterator[tuple[Tensor | None, Tensor | None, None]]:
         """Keys, values and no window of each layer, as `DynamicCache` gives them."""
@@ -106,11 +111,25 @@ class EinSortCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """See `EinSortLayer.update`; errors name the layer."""
+        """See `EinSortLayer.update`; errors name the layer.
+
+        A decoder beside an encoder that is given this cache alone brings each layer's own tokens,
+        and at once, in the same pass, those of the encoder, anew in each step. They are handed
+        back, and not held. `EncoderDecoderCache(EinSortCache(), DynamicCache())` keeps them.
+        """
+        if layer_idx == self._updated:
+            return key_states, value_states
+        if self._updated is not None:
+            self._updated = layer_idx
         try:
             return super().update(key_states, value_states, layer_idx, *args, **kwargs)
         except NumericsError as error:
             raise NumericsError(f"the cache of layer {layer_idx}: {error}") from error
+
+    def get_mask_sizes(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """As of any cache; models ask at the beginning of each forward pass."""
+        self._updated = -1
+        return super().get_mask_sizes(*args, **kwargs)
 
     def update_recurrent_state(self, *args: Any, **kwargs: Any) -> Tensor:
         """Refused, as `update_conv_state` is.
@@ -125,11 +144,15 @@ class EinSortCache(Cache):
 
     update_conv_state = update_recurrent_state
 
-    def share(self) -> "EinSortCache":
-        """A copy that can be appended to apart; coded tokens are stored once for both."""
+    def share(self, is_exact: bool = False) -> "EinSortCache":
+        """A copy that can be appended to apart; coded tokens are stored once for both.
+
+        Args:
+            is_exact: keep exact what is added to the copy, such as what is soon dropped again.
+        """
         copy = EinSortCache(rate=0)
         copy.layer_class_to_replicate = self.layer_class_to_replicate
-        copy.layers = [layer.share() for layer in self.layers]
+        copy.layers = [layer.share(is_exact) for layer in self.layers]
         return copy
 
     def report(self) -> CacheReport:

@@ -19,6 +19,7 @@ _AXES: dict[str, tuple[Axes, Axes]] = {
     "scalar": ("channel", "token"),
 }
 _N_FIRST, _FROM_TOKENS = 1, 16  # in fewer, a token coded apart would cost more than it brings
+MANY_TOKENS = 1024  # what cannot be coded in so many cannot be coded in more
 # Measured on SmolLM2-135M: of errors of equal share, that of the keys costs so much more.
 _KEY_WEIGHT = 1.5
 
@@ -78,6 +79,20 @@ def choose(codec: Codec | Network, rate: float, size: Size) -> tuple[BlockCode, 
         code = BlockCode(_largest_rank(replace(template, slices=size[0]), rate, size), "token")
         return code, code
     return _least_error(codec, rate, size)
+
+
+@lru_cache(maxsize=4096)  # each step asks for each layer
+def code_of(codec: Codec | Network, rate: float, size: Size) -> tuple[BlockCode, BlockCode] | None:
+    """As `choose`, or None for a block that is too short for any code of that rate.
+
+    Raises:
+        UsageError: no code is that small, however many tokens there are.
+    """
+    try:
+        return choose(codec, rate, size)
+    except UsageError:
+        choose(codec, rate, (size[0], max(size[1], MANY_TOKENS), size[2]))
+        return None
 
 
 def _least_error(codec: Codec, rate: float, size: Size) -> tuple[BlockCode, BlockCode]:

@@ -9,9 +9,10 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from einsort_vla.cache.block import BlockCode, CodedStates, Size
-from einsort_vla.errors import ShapeError
+from einsort_vla.errors import NumericsError, ShapeError
 
-Choose = Callable[[Size], tuple[BlockCode, BlockCode]]
+Choose = Callable[[Size], tuple[BlockCode, BlockCode] | None]
+CHUNK = 16  # tokens that come at once and are coded; fewer may be a draft's, and dropped soon
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class CodedBlock:
 
 
 class EinSortLayer(DynamicLayer):
-    """The first tokens it is given are coded and handed back as they were; later ones stay exact,
-    or are coded `block` at a time, once there are as many newer ones.
+    """The first tokens it is given are coded and handed back as they were, and so are later ones
+    that come by CHUNK or more; others stay exact, or are coded `block` at a time, once there are as
+    many newer ones. What no code can hold stays exact.
 
     Nothing decoded is kept: each step decodes what it attends to.
 
@@ -38,8 +40,9 @@ class EinSortLayer(DynamicLayer):
         recent_keys: (batch, heads, tokens, head_dim), those after them; likewise `recent_values`.
 
     Args:
-        choose: the codes of keys and values of a block of some size; None keeps all exact.
-        block: tokens that are coded together after the first update; 0 keeps them exact.
+        choose: the codes of keys and values of a block of some size, or None if it is too short for
+            any; in its place None keeps all exact.
+        block: see `EinSortCache`.
     """
 
     def __init__(self, choose: Choose | None, block: int = 0) -> None:
@@ -78,9 +81,9 @@ class EinSortLayer(DynamicLayer):
             All keys and values; those that were exact before are so once more, though coded now.
 
         Raises:
-            NumericsError: NaN, infinity or a number too large is to be coded.
+            NumericsError: NaN or infinity is to be coded.
             ShapeError: the batch is of another size than before.
-            UsageError: no code of the asked rate exists for so few tokens.
+            UsageError: no code of the asked rate exists, however many tokens there are.
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -147,9 +150,13 @@ class EinSortLayer(DynamicLayer):
         self.recent_keys = self.recent_keys[chosen.to(self.recent_keys.device)]
         self.recent_values = self.recent_values[chosen.to(self.recent_values.device)]
 
-    def share(self) -> "EinSortLayer":
-        """A copy that goes its own way but has the coded blocks in common; they never change."""
-        copy = EinSortLayer(self._choose, self._block)
+    def share(self, is_exact: bool = False) -> "EinSortLayer":
+        """A copy that goes its own way but has the coded blocks in common; they never change.
+
+        Args:
+            is_exact: keep exact what is added to the copy.
+        """
+        copy = EinSortLayer(None if is_exact else self._choose, self._block)
         if self.is_initialized:
             copy.lazy_initialization(self.recent_keys, self.recent_values)
             copy.blocks = list(self.blocks)
@@ -161,12 +168,26 @@ class EinSortLayer(DynamicLayer):
         n = keys.shape[-2]
         if self._choose is None or n == 0:
             return
-        if self.get_seq_length() == 0:
-            yield _coded(self._choose, keys, values)
-        elif self._block:
-            for k in range(0, n - 2 * self._block + 1, self._block):
-                run = (..., slice(k, k + self._block), slice(None))
-                yield _coded(self._choose, keys[run], values[run])
+        is_first, n_new = self.get_seq_length() == 0, n - self.recent_keys.shape[-2]
+        if is_first or n_new >= CHUNK:
+            whole = _coded(self._choose, keys, values)
+            if whole is not None:
+                yield whole
+                return
+        size = self._block_size(self._choose, keys, values)
+        for k in range(0, n - 2 * size + 1, size) if size else ():
+            run = (..., slice(k, k + size), slice(None))
+            block = _coded(self._choose, keys[run], values[run])
+            if block is None:
+                return  # blocks follow each other: those after it wait
+            yield block
+
+    def _block_size(self, choose: Choose, keys: Tensor, values: Tensor) -> int:
+        """The least multiple of `block` tokens that have a code and as many newer ones, or 0."""
+        if not self._block:
+            return 0
+        sizes = range(self._block, keys.shape[-2] // 2 + 1, self._block)
+        return next((size for size in sizes if _codes(choose, keys, values, size)), 0)
 
     def _joined(self, blocks: Iterator[tuple[CodedStates, ...]], recent: Tensor) -> Tensor:
         """What is decoded of the blocks, and the recent tokens."""
@@ -183,15 +204,34 @@ class EinSortLayer(DynamicLayer):
         return joined
 
 
-def _coded(choose: Choose, keys: Tensor, values: Tensor) -> CodedBlock:
-    _, heads, tokens, key_dim = keys.shape
-    key_code = choose((heads, tokens, key_dim))[0]
-    value_code = choose((heads, tokens, values.shape[-1]))[1]
-    return CodedBlock(
-        tuple(key_code.encode(states) for states in keys),
-        tuple(value_code.encode(states) for states in values),
-        tokens,
-    )
+def _codes(
+    choose: Choose, keys: Tensor, values: Tensor, tokens: int
+) -> tuple[BlockCode, BlockCode] | None:
+    """The codes of so many tokens' keys and values; None if there are none for so few."""
+    of_keys, of_values = (choose((s.shape[1], tokens, s.shape[-1])) for s in (keys, values))
+    return (of_keys[0], of_values[1]) if of_keys and of_values else None
+
+
+def _coded(choose: Choose, keys: Tensor, values: Tensor) -> CodedBlock | None:
+    """A block of all tokens; None if they are too few, or beyond the range of the scales.
+
+    Raises:
+        NumericsError: there is NaN or infinity in them.
+    """
+    tokens = keys.shape[-2]
+    codes = _codes(choose, keys, values, tokens)
+    if codes is None:
+        return None
+    try:
+        coded = [
+            tuple(code.encode(own) for own in states)
+            for code, states in zip(codes, (keys, values), strict=True)
+        ]
+    except NumericsError:
+        if not (keys.isfinite().all() and values.isfinite().all()):
+            raise
+        return None
+    return CodedBlock(coded[0], coded[1], tokens)
 
 
 def _from(states: Tensor, n: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Compressed checkpoints on disk: the file, and the policy folder around it."""
 
 from einsort_vla.checkpoint.card import write_results
+from einsort_vla.checkpoint.comparison import Comparison, compare_matrices, compare_rest
 from einsort_vla.checkpoint.delta import apply as apply_patch
 from einsort_vla.checkpoint.delta import diff as write_patch
 from einsort_vla.checkpoint.file import Checkpoint, read, write
@@ -11,28 +12,41 @@ from einsort_vla.checkpoint.folder import (
     plan_folder,
     read_folder,
 )
+from einsort_vla.checkpoint.read_files import file_sha256
+from einsort_vla.checkpoint.saved import check_parts
 from einsort_vla.checkpoint.source import (
     METHOD,
     WEIGHTS,
     DenseFolder,
-    file_sha256,
     is_compressed,
     read_config,
     weight_files,
 )
-from einsort_vla.checkpoint.transformers_layers import linear_layers
+from einsort_vla.checkpoint.transformers_layers import (
+    is_transposed,
+    linear_layers,
+    linear_shape,
+    model_class,
+)
 
 __all__ = [
     "METHOD",
     "WEIGHTS",
     "Checkpoint",
+    "Comparison",
     "CompressionSummary",
     "DenseFolder",
     "apply_patch",
+    "check_parts",
+    "compare_matrices",
+    "compare_rest",
     "compress_folder",
     "file_sha256",
     "is_compressed",
+    "is_transposed",
     "linear_layers",
+    "linear_shape",
+    "model_class",
     "plan_candidates",
     "plan_folder",
     "read",

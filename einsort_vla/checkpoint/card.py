@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
@@ -36,7 +37,12 @@ _USE_TRANSFORMERS = """    import einsort_vla.huggingface    # registers the met
 
 
 def model_card(
-    base: str, dense: DenseFolder, plan: Plan, dense_bytes: int, compressed_bytes: int
+    base: str,
+    dense: DenseFolder,
+    plan: Plan,
+    dense_bytes: int,
+    compressed_bytes: int,
+    notes: Sequence[str] = (),
 ) -> str:
     """README.md of a compressed folder.
 
@@ -46,7 +52,9 @@ def model_card(
         plan: what each matrix was coded with.
         dense_bytes: of the dense weight files.
         compressed_bytes: of the compressed one.
+        notes: sentences on the files beside it.
     """
+    beside = "".join(f"{_as_text(note)}\n" for note in notes)
     library, pipeline, tags = _LEROBOT if dense.is_lerobot else _TRANSFORMERS
     use = _USE_LEROBOT if dense.is_lerobot else _USE_TRANSFORMERS
     model_class = next(iter(dense.config.get("architectures") or ["AutoModel"]))
@@ -61,7 +69,7 @@ tags: [{tags}, einsort, compression]
 **{plan.bits_per_weight:.3f} bits a weight** (rate {plan.rate:.4f}: that share of their bfloat16
 bytes is gone, everything stored counted).
 Weight file: {dense_bytes / 1e6:.2f} MB before, {compressed_bytes / 1e6:.2f} MB now.
-
+{beside}
 ## Use
 {use.format(type=dense.policy_type, model_class=model_class)}
 
@@ -121,6 +129,11 @@ def read_card(folder: Path) -> str:
             "it all; then write the results again."
         )
     return content
+
+
+def _as_text(note: str) -> str:
+    """Markdown of a sentence with the names of files, which are other people's."""
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", note)
 
 
 def _block(text: str) -> str:

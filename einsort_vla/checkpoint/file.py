@@ -6,21 +6,34 @@ bytes. docs/format.md describes every byte.
 
 import hashlib
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-import torch
+import msgspec
 from torch import Tensor
 
-from einsort_vla.atomic import atomic_file, check_new
-from einsort_vla.checkpoint.source import open_weights
+from einsort_vla.atomic import new_file
 from einsort_vla.checkpoint.writer import FileWriter, Layout
-from einsort_vla.codec import CodecSpec, CompressedTensor, Shape
+from einsort_vla.codec import CompressedTensor
 from einsort_vla.errors import CheckpointError
-from einsort_vla.plan import Plan
+from einsort_vla.plan import LEAST_BITS, Plan, PlannedTensor
+from einsort_vla.reading import as_record, parse_json
+from einsort_vla.tensors import DTYPES, TensorFile, is_finite, open_tensors
 
 FORMAT = "einsort"
-FORMAT_VERSION = "5"
+FORMAT_VERSION = "6"
+
+
+class _Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: str
+    format_version: str
+    plan: str
+    dropped: str
+    source_sha256: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
+    calibrated: Literal["true", "false"]
+    tables_sha256: str
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,7 @@ class Checkpoint:
     dropped: dict[str, str] = field(default_factory=dict)  # name to why it is not needed
     source_sha256: str = ""  # of the dense weights
     is_calibrated: bool = False  # coded so that outputs stay close, not weights
+    has_fingerprints: bool = True  # what Transformers' save_pretrained wrote has none
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
@@ -41,17 +55,13 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: the file exists already.
     """
-    check_new(path)
     dense = {name: (t.dtype, tuple(t.shape)) for name, t in checkpoint.dense.items()}
-    with atomic_file(path) as partial:
+    with new_file(path) as partial:
         writer = FileWriter(partial, layout(checkpoint.plan, dense), metadata(checkpoint))
-        try:
-            for name, compressed in checkpoint.coded.items():
-                writer.write(parts_by_name(name, compressed))
-            writer.write(checkpoint.dense)
-            writer.finish()
-        finally:
-            writer.discard()
+        for name, compressed in checkpoint.coded.items():
+            writer.write(parts_by_name(name, compressed))
+        writer.write(checkpoint.dense)
+        writer.finish()
 
 
 def layout(plan: Plan, dense: Layout) -> Layout:
@@ -83,22 +93,36 @@ def parts_by_name(name: str, compressed: CompressedTensor) -> dict[str, Tensor]:
 
 
 def read(path: Path) -> Checkpoint:
-    """Read and check a compressed file.
+    """Read and check a compressed file; its tensors have memory of their own.
+
+    The whole layout is compared with the plan before any tensor is read.
 
     Raises:
-        CheckpointError: missing, truncated, of another format or version, made with other tables,
-            or a part is missing or has another size or type than the plan says.
+        CheckpointError: missing, truncated, of another format or version, made with other tables;
+            a part is missing, has another size or type than the plan says, or content that no
+            encoder writes; or a number is not finite.
     """
-    with open_weights(path) as file:
-        details = file.metadata() or {}
-        plan = _read_plan(path, details)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    coded = {
-        name: _take(path, tensors, name, planned.spec, planned.shape)
-        for name, planned in plan.tensors.items()
-    }
-    dropped, is_calibrated = (json.loads(details[key]) for key in ("dropped", "calibrated"))
-    return Checkpoint(plan, coded, tensors, dropped, details["source_sha256"], is_calibrated)
+    file = open_tensors(path)
+    about = _read_metadata(path, file.metadata)
+    plan = _read_plan(path, about)
+    dropped = parse_json(about.dropped, dict[str, str], f"{path}: dropped in its metadata")
+    dense = check_layout(file, plan, dropped)
+    coded = {name: read_coded(file, name, planned) for name, planned in plan.tensors.items()}
+    remainder = {name: finite(f"{path}: {name}", file.read(name)) for name in dense}
+    return Checkpoint(
+        plan, coded, remainder, dropped, about.source_sha256, about.calibrated == "true"
+    )
+
+
+def finite(name: str, tensor: Tensor) -> Tensor:
+    """The tensor itself, if all its numbers are finite.
+
+    Raises:
+        CheckpointError: it holds NaN or infinity; the message names it.
+    """
+    if not is_finite(tensor):
+        raise CheckpointError(f"{name} is damaged: it holds NaN or infinity.")
+    return tensor
 
 
 def tables_sha256(plan: Plan) -> str:
@@ -110,7 +134,7 @@ def tables_sha256(plan: Plan) -> str:
     return digest.hexdigest()
 
 
-def _read_plan(path: Path, details: dict[str, str]) -> Plan:
+def _read_metadata(path: Path, details: Mapping[str, str]) -> _Metadata:
     if details.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not an EinSort checkpoint: its metadata does not say so.")
     if (found := details.get("format_version")) != FORMAT_VERSION:
@@ -118,30 +142,52 @@ def _read_plan(path: Path, details: dict[str, str]) -> Plan:
             f"{path} has format_version {found}; this library reads {FORMAT_VERSION}. "
             "Compress the dense policy again with this version."
         )
-    try:
-        plan = Plan.from_dict(json.loads(details["plan"]))
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: the plan in its metadata is damaged: {error}") from error
-    if details.get("tables_sha256") != tables_sha256(plan):
+    return as_record(dict(details), _Metadata, f"{path}: its metadata")
+
+
+def _read_plan(path: Path, about: _Metadata) -> Plan:
+    source = f"{path}: the plan in its metadata"
+    most = int(8 * path.stat().st_size / LEAST_BITS)  # so many weights the file can explain
+    plan = Plan.from_dict(parse_json(about.plan, dict[str, Any], source), source, most)
+    if about.tables_sha256 != tables_sha256(plan):
         raise CheckpointError(f"{path} was coded with other look-up tables than this library has.")
     return plan
 
 
-def _take(
-    path: Path, tensors: dict[str, Tensor], name: str, spec: CodecSpec, shape: Shape
-) -> CompressedTensor:
-    """Move the parts of one matrix out of `tensors`, checked against the plan."""
-    parts: dict[str, Tensor] = {}
-    for part, expected in spec.layout(shape).items():
-        key = f"{name}_{part}"
-        if key not in tensors:
-            raise CheckpointError(f"{path} lacks the tensor {key}, which its plan promises.")
-        stored = parts[part] = tensors.pop(key)
-        if (stored.dtype, tuple(stored.shape)) != expected:
+def check_layout(file: TensorFile, plan: Plan, dropped: Collection[str]) -> list[str]:
+    """The names of the dense tensors, once all coded ones are as the plan says.
+
+    Raises:
+        CheckpointError: a part is missing or has another size or type, or a matrix is there twice.
+    """
+    expected = layout(plan, {})
+    for key, (dtype, shape) in expected.items():
+        if key not in file.tensors:
+            raise CheckpointError(f"{file.path} lacks the tensor {key}, which its plan promises.")
+        stored = file.tensors[key]
+        if (DTYPES.get(stored.dtype), stored.shape) != (dtype, shape):
             raise CheckpointError(
-                f"{path}: {key} is {stored.dtype} of shape {tuple(stored.shape)}; the plan says "
-                f"{expected.dtype} of shape {expected.shape}, for {spec}."
+                f"{file.path}: {key} is {stored.dtype} of shape {stored.shape}; the plan says "
+                f"{dtype} of shape {shape}."
             )
-        if stored.is_floating_point() and not torch.isfinite(stored).all():
-            raise CheckpointError(f"{path}: {key} is damaged: it holds NaN or infinity.")
-    return CompressedTensor(spec, shape, parts)
+    dense = [name for name in file.tensors if name not in expected]
+    if twice := (plan.tensors.keys() | set(dropped)) & set(dense):
+        raise CheckpointError(f"{file.path} holds {min(twice)}, which is coded or dropped.")
+    return dense
+
+
+def read_coded(file: TensorFile, name: str, planned: PlannedTensor) -> CompressedTensor:
+    """One coded matrix.
+
+    Raises:
+        CheckpointError: it holds what no encoder writes, or a number is not finite.
+    """
+    parts = {
+        part: finite(f"{file.path}: {name}_{part}", file.read(f"{name}_{part}"))
+        for part in planned.spec.layout(planned.shape)
+    }
+    try:
+        planned.spec.check(parts, planned.shape)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file.path}: {name} is damaged: {error}") from error
+    return CompressedTensor(planned.spec, planned.shape, parts)

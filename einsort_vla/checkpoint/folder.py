@@ -1,8 +1,8 @@
 """A compressed policy folder: weights, config, side files that travel, a card and a manifest."""
 
+import hashlib
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from einsort_vla.atomic import resumable_folder
 from einsort_vla.checkpoint import file as checkpoint_file
 from einsort_vla.checkpoint import manifest
 from einsort_vla.checkpoint.card import CARD, model_card
-from einsort_vla.checkpoint.file import Checkpoint
+from einsort_vla.checkpoint.file import FORMAT_VERSION, Checkpoint
 from einsort_vla.checkpoint.processors import carry_tokenizer
+from einsort_vla.checkpoint.saved import read_saved, was_saved
+from einsort_vla.checkpoint.side_files import SideFiles, side_files
 from einsort_vla.checkpoint.source import (
     CONFIG,
     INDEX,
@@ -24,16 +25,18 @@ from einsort_vla.checkpoint.source import (
     QUANTIZATION,
     WEIGHTS,
     DenseFolder,
-    StoredTensor,
     is_compressed,
+    is_lerobot,
     policy_type,
     read_config,
 )
-from einsort_vla.checkpoint.writer import DTYPES, FileWriter
-from einsort_vla.codec import Codec, CompressedTensor, Shape, encode
+from einsort_vla.checkpoint.writer import FileWriter
+from einsort_vla.claims import Claim, Resumable, claim, resumable_folder
+from einsort_vla.codec import Codec, CompressedTensor, Dense, Shape, encode
 from einsort_vla.errors import CheckpointError, EinSortError
 from einsort_vla.families import TYPE_PREFIX
 from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, candidates_of, check_rate
+from einsort_vla.tensors import DTYPES, StoredTensor
 
 MATRICES_AT_ONCE = 4  # with feedback; each takes up to four times its float32 size of memory
 
@@ -45,6 +48,19 @@ class CompressionSummary:
     plan: Plan
     dense_bytes: int  # of the source's weight files
     compressed_bytes: int
+    n_weights: int  # of the source, in all tensors
+    unseen: Sequence[str] = ()  # matrices whose layers the calibration did not see at work
+    notes: tuple[str, ...] = ()  # sentences on files that were left out, or travel and are large
+
+    @property
+    def share_coded(self) -> float:
+        """Of all weights; the others were stored as they were."""
+        return self.plan.n_coded / self.n_weights
+
+    @property
+    def share_saved(self) -> float:
+        """Of the bytes of the whole weight file."""
+        return 1 - self.compressed_bytes / self.dense_bytes
 
 
 def plan_folder(
@@ -91,40 +107,51 @@ def plan_candidates(
 
 def compress_folder(
     dense: DenseFolder,
-    destination: Path,
+    destination: Path | Claim,
     plan: Plan,
     statistics: InputStatistics | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CompressionSummary:
     """Write a copy of a policy folder, compressed by a plan that was made for it.
 
-    The new folder appears under its name when it is whole. A run that was killed leaves
-    `<destination>.partial`, and the same call goes on with it.
+    The new folder appears under its name when it is whole, if the source is then what it was. A run
+    that was stopped leaves `<destination>.partial`, and the same call goes on with it.
 
     Args:
         dense: the policy.
         destination: the folder to make.
         plan: from `plan_folder` of that policy.
         statistics: the layers' inputs; with them, errors are fed back so that outputs stay close.
+            A layer that did not run, or on zeros alone, is coded as without them.
         on_progress: called with weights coded and weights in all.
 
     Raises:
-        CheckpointError: the destination exists, the disk is full, or the plan or the statistics are
-            those of another policy.
+        CheckpointError: the destination exists, the disk is full, a file of the source cannot be
+            copied or changed meanwhile, the plan or the statistics are those of another policy, or
+            the statistics saw none of the layers at work.
         NumericsError: a weight is not finite.
+        UsageError: another process is writing the destination, or it lies in the source.
     """
-    _check_plan(plan, dense.matrices)
-    if statistics:
-        statistics.check_source(dense.sha256)
-    with resumable_folder(destination) as partial:
-        _write_weights(dense, plan, statistics, partial / WEIGHTS, on_progress)
-        summary = CompressionSummary(plan, dense.n_bytes, (partial / WEIGHTS).stat().st_size)
-        _write_beside(dense, summary, partial)
+    with claim(destination, dense.folder) as own:
+        _check_plan(plan, dense.matrices)
+        unseen = _unseen(plan, statistics, dense) if statistics else []
+        beside = _side_files(dense)
+        names = {WEIGHTS, CONFIG, CARD, manifest.MANIFEST, *beside.travelling}
+        with resumable_folder(own, _request(dense, plan, statistics), names) as partial:
+            _write_weights(dense, plan, statistics, partial, on_progress)
+            sizes = dense.n_bytes, (partial.folder / WEIGHTS).stat().st_size
+            notes = tuple(beside.notes())
+            summary = CompressionSummary(plan, *sizes, dense.n_weights, unseen, notes)
+            _write_beside(dense, summary, beside, partial)
+            dense.check_unchanged()
+            beside.check_unchanged(_side_files(dense))
     return summary
 
 
 def read_folder(folder: Path) -> Checkpoint:
     """The compressed weights of a policy folder, whose files are checked against its manifest.
+
+    What Transformers' `save_pretrained` wrote has no manifest, and is checked without one.
 
     Raises:
         CheckpointError: the folder holds no compressed policy, or a file of it was changed.
@@ -135,6 +162,8 @@ def read_folder(folder: Path) -> Checkpoint:
             f"{folder} holds a dense policy of type {policy_type(folder, config)!r}. "
             f"Compress it first: einsort-vla compress {folder} DIR --rate 0.5"
         )
+    if not is_lerobot(config) and not manifest.exists(folder) and was_saved(folder):
+        return read_saved(folder, config)
     manifest.check(folder)
     return checkpoint_file.read(folder / WEIGHTS)
 
@@ -160,18 +189,31 @@ def _check_plan(plan: Plan, shapes: Mapping[str, Shape]) -> None:
             f"the plan was made for another policy: {other[0][0]} is missing on one side or has "
             "another shape. Plan this one anew."
         )
-    if plan.rate < plan.rate_requested:
+    if plan.rate < plan.rate_requested and plan.rate_requested > 0:  # 0 keeps float32, too
         raise CheckpointError(
             f"the plan reaches rate {plan.rate:.4f}, less than its rate_requested "
             f"({plan.rate_requested}). Choose codes of fewer bits, or lower rate_requested."
         )
 
 
+def _unseen(plan: Plan, statistics: InputStatistics, dense: DenseFolder) -> list[str]:
+    """The matrices to code whose layers had no inputs but zeros."""
+    statistics.check_source(dense.sha256)
+    coded = [name for name, planned in plan.tensors.items() if not isinstance(planned.spec, Dense)]
+    unseen = [name for name in coded if not statistics.saw(name)]
+    if unseen and len(unseen) == len(coded):
+        raise CheckpointError(
+            f"the calibration saw none of the {len(coded)} layers to code at work, such as "
+            f"{unseen[0]}: it was made for another part of the policy."
+        )
+    return unseen
+
+
 def _write_weights(
     dense: DenseFolder,
     plan: Plan,
     statistics: InputStatistics | None,
-    path: Path,
+    partial: Resumable,
     on_progress: Callable[[int, int], None],
 ) -> None:
     dropped = dense.family.dropped_reasons(dense.tensors.keys())
@@ -182,10 +224,13 @@ def _write_weights(
     }
     about = Checkpoint(plan, {}, {}, dropped, dense.sha256, statistics is not None)
     details = checkpoint_file.metadata(about)
-    writer = FileWriter(path, checkpoint_file.layout(plan, remainder), details)
+    layout = checkpoint_file.layout(plan, remainder)
+    writer = FileWriter(partial.folder / WEIGHTS, layout, details, partial.journal)
     for name in remainder.keys() - writer.done:
-        writer.write({name: dense.get(name)})
-    _write_coded(dense, plan, statistics, writer, on_progress)
+        tensor = checkpoint_file.finite(name, dense.get(name))
+        dense.check_unchanged()  # what the journal names is of these weights, whoever goes on
+        writer.write({name: tensor})
+    _write_coded(dense, plan, statistics, writer, partial.give_up, on_progress)
     writer.finish()
 
 
@@ -200,13 +245,15 @@ def _write_coded(
     plan: Plan,
     statistics: InputStatistics | None,
     writer: FileWriter,
+    on_bad_weight: Callable[[], None],
     on_progress: Callable[[int, int], None],
 ) -> None:
     def encode_one(name: str) -> CompressedTensor:
         try:
-            hessian = statistics.hessian(name) if statistics else None
+            hessian = statistics.hessian(name) if statistics and statistics.saw(name) else None
             return encode(dense.get(name), plan.tensors[name].spec, hessian)
         except EinSortError as error:
+            on_bad_weight()
             raise type(error)(f"{name}: {error}") from error
 
     def is_done(name: str) -> bool:
@@ -219,30 +266,35 @@ def _write_coded(
     at_once = min(MATRICES_AT_ONCE, torch.get_num_threads()) if statistics else 1
     with ThreadPoolExecutor(at_once) as pool:
         for name, compressed in zip(left, pool.map(encode_one, left), strict=True):
+            dense.check_unchanged()
             writer.write(checkpoint_file.parts_by_name(name, compressed))
             coded += math.prod(compressed.shape)
             on_progress(coded, plan.n_weights)
 
 
-def _write_beside(dense: DenseFolder, summary: CompressionSummary, folder: Path) -> None:
+def _write_beside(
+    dense: DenseFolder, summary: CompressionSummary, beside: SideFiles, partial: Resumable
+) -> None:
     """All files but the weights."""
+    folder = partial.folder
     config = _compressed_config(dense, summary.plan)
+    beside.copy(folder)
+    carry_tokenizer(folder, lambda name: partial.add([name]))
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     sizes = summary.dense_bytes, summary.compressed_bytes
-    card = model_card(dense.folder.name, dense, summary.plan, *sizes)
-    try:
-        _copy_side_files(dense, folder)
-        carry_tokenizer(folder)
-        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (folder / CARD).write_text(card, encoding="utf-8")
-        manifest.write(folder)
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be written: {error}") from error
+    card = model_card(dense.folder.name, dense, summary.plan, *sizes, summary.notes)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    manifest.write(folder)
 
 
-def _copy_side_files(dense: DenseFolder, destination: Path) -> None:
-    for item in dense.folder.iterdir():
-        if item.is_dir():
-            shutil.copytree(item, destination / item.name, dirs_exist_ok=True)
-        # The card describes the dense policy.
-        elif item not in dense.files and item.name not in (INDEX, CONFIG, CARD):
-            shutil.copy2(item, destination / item.name)
+def _side_files(dense: DenseFolder) -> SideFiles:
+    # The dense policy's card describes it; its manifest is of other files.
+    own = {file.name for file in dense.files} | {WEIGHTS, INDEX, CONFIG, CARD, manifest.MANIFEST}
+    return side_files(dense.folder, own, dense.tensors.keys())
+
+
+def _request(dense: DenseFolder, plan: Plan, statistics: InputStatistics | None) -> str:
+    """Tells whether two calls would write the same weights."""
+    inputs = statistics.sha256() if statistics else ""
+    content = [FORMAT_VERSION, dense.sha256, plan.as_dict(), inputs]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,20 +1,52 @@
 """The manifest of a compressed folder: SHA-256 of every file that its result depends on."""
 
 import json
-from pathlib import Path
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+from typing import Annotated
 
-from einsort_vla.checkpoint.source import file_sha256
+import msgspec
+
+from einsort_vla.checkpoint.read_files import file_sha256
 from einsort_vla.errors import CheckpointError
+from einsort_vla.reading import is_inside, parse_json, read_text
 
 MANIFEST = "einsort_manifest.json"
 FREE = ("README.md", ".gitattributes")  # may be edited
 HIDDEN = ".cache"  # of hub downloads
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+_AGAIN = "Copy the folder again."
+
+
+class _Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    files: dict[str, Sha256]
 
 
 def write(folder: Path) -> None:
-    """Write the manifest of all files that are there."""
+    """Write the manifest of all files that are there.
+
+    Raises:
+        CheckpointError: a file has a name that no manifest may have, or cannot be read.
+    """
     content = {"files": {name: file_sha256(folder / name) for name in _names(folder)}}
+    _check_names(content["files"], str(folder))
     (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def exists(folder: Path) -> bool:
+    """Whether a folder has a manifest."""
+    return (folder / MANIFEST).is_file()
+
+
+def parse(text: str, source: str) -> dict[str, str]:
+    """Each file's fingerprint by its name, of a manifest's text; errors call it `source`.
+
+    Raises:
+        CheckpointError: it is damaged, or names what is not in its folder.
+    """
+    files = parse_json(text, _Manifest, source, _AGAIN).files
+    _check_names(files, source)
+    return dict(sorted(files.items()))
 
 
 def check(folder: Path) -> dict[str, str]:
@@ -29,31 +61,30 @@ def check(folder: Path) -> dict[str, str]:
     path = folder / MANIFEST
     if not path.is_file():
         raise CheckpointError(f"{folder} lacks {MANIFEST}; copy the folder again, whole.")
-    try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
-        entries = sorted((str(name), str(digest)) for name, digest in files.items())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); copy the folder again.") from error
-    for name, digest in entries:
-        check_inside(path, name)
-        if not (folder / name).is_file():
+    files = parse(read_text(path), str(path))
+    for name, digest in files.items():
+        file = folder / name
+        if not file.is_file():
             raise CheckpointError(f"{folder} lacks {name}; copy the folder again, whole.")
-        if file_sha256(folder / name) != digest:
+        if not file.parent.resolve().is_relative_to(folder.resolve()):
+            raise CheckpointError(f"{path} names {name}, and a link leads out of the folder there.")
+        if file_sha256(file) != digest:
             raise CheckpointError(
-                f"{folder / name} is not the file that was written: it is damaged, truncated or "
+                f"{file} is not the file that was written: it is damaged, truncated or "
                 f"was edited. Copy it again; after an edit on purpose, take it out of {MANIFEST}."
             )
-    return dict(entries)
+    return files
 
 
-def check_inside(source: Path, name: str) -> None:
-    """Refuse a name that leads out of the folder.
-
-    Raises:
-        CheckpointError: it does; `source` is the file that has it.
-    """
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise CheckpointError(f"{source} names {name}, which is not in the folder.")
+def _check_names(names: Collection[str], source: str) -> None:
+    folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
+    for name in names:
+        if not is_inside(name):
+            raise CheckpointError(f"{source} names the file {name[:100]!r}, which is not allowed.")
+        if name == MANIFEST:
+            raise CheckpointError(f"{source} names {MANIFEST}, which cannot hold its own digest.")
+        if name in folders:
+            raise CheckpointError(f"{source} names {name} as a file and as a folder.")
 
 
 def _names(folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ policy folder, they go into the state of the step, which the LeRobot plug-in rea
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ PREPROCESSOR = "policy_preprocessor.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def carry_tokenizer(folder: Path) -> None:
+def carry_tokenizer(folder: Path, on_name: Callable[[str], None] = lambda name: None) -> None:
     """Store the tokenizer of a copied policy folder in its preprocessor, if the folder has it.
+
+    Args:
+        folder: of the copy.
+        on_name: is told the name of a file before it is written.
 
     Raises:
         CheckpointError: the preprocessor's JSON is damaged.
@@ -33,17 +38,18 @@ def carry_tokenizer(folder: Path) -> None:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     for number, step in enumerate(content.get("steps", [])):
         if step.get("registry_name") == "tokenizer_processor":
-            _store(folder, number, step)
+            _store(folder, number, step, on_name)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _store(folder: Path, number: int, step: dict[str, Any]) -> None:
+def _store(folder: Path, number: int, step: dict[str, Any], on_name: Callable[[str], None]) -> None:
     own = folder / Path(step["config"].get("tokenizer_name", "")).name
     files = [own / name for name in TOKENIZER_FILES if (own / name).is_file()]
     if own == folder or not files:
         return  # a name on the hub
     name = f"policy_preprocessor_step_{number}_einsort_tokenizer.safetensors"
     state = {f.name: torch.from_numpy(np.fromfile(f, dtype=np.uint8)) for f in files}
+    on_name(name)
     save_file(state, folder / name)
     del step["config"]["tokenizer_name"]
     step |= {"registry_name": "einsort_tokenizer", "state_file": name}

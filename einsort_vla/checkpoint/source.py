@@ -1,33 +1,30 @@
 """A dense policy or model on disk: its config, and its tensors one at a time, from any shard."""
 
 import hashlib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import math
+import sys
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from einsort_vla.checkpoint.transformers_layers import TransformersFamily, linear_weights
+from einsort_vla.checkpoint.not_dense import check_dense, check_no_adapter
+from einsort_vla.checkpoint.read_files import ReadFiles
+from einsort_vla.checkpoint.transformers_layers import (
+    LinearWeight,
+    TransformersFamily,
+    linear_weights,
+)
 from einsort_vla.codec import Shape
 from einsort_vla.errors import CheckpointError
 from einsort_vla.families import TYPE_PREFIX, Family, family_of
+from einsort_vla.reading import AGAIN, as_record, check_file, is_inside, read_object
+from einsort_vla.tensors import StoredTensor, TensorFile, open_tensors
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 QUANTIZATION, METHOD = "quantization_config", "einsort"  # Transformers' key, and our name there
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where a tensor lies, and what it is, in the names of safetensors (`BF16`)."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
 
 
 class DenseFolder:
@@ -52,9 +49,13 @@ class DenseFolder:
                 f"{folder} is already compressed ({method}); give the dense policy instead."
             )
         self.files = weight_files(folder)
-        self.tensors = {name: stored for file in self.files for name, stored in _read_header(file)}
-        if (folder / INDEX).is_file() and len(self.files) > 1:
-            self._check_index(_read_json(folder / INDEX)["weight_map"])
+        self._read = ReadFiles(folder / CONFIG, *self.files)
+        self.tensors: dict[str, StoredTensor] = {}
+        for file in self.files:
+            self._add(open_tensors(file))
+        if WEIGHTS not in (file.name for file in self.files):
+            self._check_index(_weight_map(folder))
+        check_dense(folder, {name: (own.dtype, own.shape) for name, own in self.tensors.items()})
 
     @property
     def is_lerobot(self) -> bool:
@@ -71,25 +72,47 @@ class DenseFolder:
         """
         if self.is_lerobot:
             return family_of(self.policy_type)
-        return TransformersFamily(self.in_model)
+        return TransformersFamily(self._linear)
 
-    @cached_property
+    @property
     def in_model(self) -> dict[str, str]:
         """Of a Transformers model: stored name to name in it of the weights that are compressible.
 
         Raises:
-            CheckpointError: a model that the installed Transformers does not know.
+            CheckpointError: a model that the installed Transformers does not know, or of which
+                nothing is compressible.
         """
-        return linear_weights(self.folder, self.tensors)
+        return {name: weight.in_model for name, weight in self._linear.items()}
+
+    @cached_property
+    def _linear(self) -> dict[str, LinearWeight]:
+        shapes = {name: stored.shape for name, stored in self.tensors.items()}
+        return linear_weights(self.folder, self.config, shapes)
 
     @property
     def matrices(self) -> dict[str, Shape]:
-        """Name to (out_features, in_features) of all compressible ones."""
-        return {
+        """Name to (out_features, in_features) of all compressible ones.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        return self._matrices
+
+    @cached_property
+    def _matrices(self) -> dict[str, Shape]:
+        if not self.is_lerobot:
+            return {name: weight.shape for name, weight in self._linear.items()}
+        found = {
             name: (stored.shape[0], stored.shape[1])
             for name, stored in self.tensors.items()
             if self.family.dense_reason(name, stored.shape) is None
         }
+        if not found:
+            raise CheckpointError(
+                f"{self.folder} has nothing to code: none of its {len(self.tensors)} tensors is "
+                f"the weight of a linear layer that a {self.policy_type!r} policy uses."
+            )
+        return found
 
     @property
     def has_outlying_inputs(self) -> bool:
@@ -97,26 +120,51 @@ class DenseFolder:
         return not self.is_lerobot
 
     @property
+    def n_weights(self) -> int:
+        """Numbers in its weight files, of all tensors."""
+        return sum(math.prod(stored.shape) for stored in self.tensors.values())
+
+    @property
     def n_bytes(self) -> int:
         """Of the weight files."""
         return sum(file.stat().st_size for file in self.files)
 
-    def get(self, name: str) -> Tensor:
-        """One tensor, in memory of its own only while it is used.
+    def check_unchanged(self) -> None:
+        """Refuse to go on if config or weights are no more what was read; `ReadFiles` has the rule.
 
         Raises:
-            CheckpointError: its file is damaged or truncated.
+            CheckpointError: one of them is not.
         """
-        with open_weights(self.tensors[name].file) as file:
-            return file.get_tensor(name)
+        self._read.check()
+
+    def get(self, name: str) -> Tensor:
+        """One tensor, in memory of its own; matrices as `matrices` has them.
+
+        Raises:
+            CheckpointError: its file was cut, or it is of a type that is not read.
+        """
+        tensor = self.tensors[name].read()
+        is_flipped = (
+            not self.is_lerobot and name in self._linear and self._linear[name].is_transposed
+        )
+        return tensor.t().contiguous() if is_flipped else tensor
 
     @cached_property  # gigabytes are read once, however many ask
     def sha256(self) -> str:
         """Fingerprint of the weights: of the file, or of its shards' fingerprints."""
-        digests = [file_sha256(file) for file in self.files]
+        digests = [self._read.sha256(file) for file in self.files]
         if len(digests) == 1:
             return digests[0]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def _add(self, file: TensorFile) -> None:
+        for name, stored in file.tensors.items():
+            if name in self.tensors:
+                raise CheckpointError(
+                    f"{self.tensors[name].file} and {file.path} both hold {name}: one of them is "
+                    f"left over from another save. {AGAIN}"
+                )
+            self.tensors[name] = stored
 
     def _check_index(self, weight_map: dict[str, str]) -> None:
         for name, shard in weight_map.items():
@@ -127,20 +175,35 @@ class DenseFolder:
 
 
 def fetch_from_hub(hub_id: str, revision: str | None = None) -> Path:
-    """The local folder of a model on the hub.
+    """The local folder of a model on the hub; that it is fetched is said on the error output.
 
     Raises:
         CheckpointError: it cannot be reached, or there is none of that name.
     """
+    print(f"{hub_id} is no folder here; fetching it from the hub.", file=sys.stderr)
     try:
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(hub_id, revision=revision))
     except Exception as error:  # whatever the hub's client raises
+        close = _closest_folder(Path(hub_id))
+        hint = f" Did you mean the folder {close}?" if close else ""
         raise CheckpointError(
             f"{hub_id!r} is neither a folder here nor a hub model that can be reached "
-            f"({type(error).__name__})."
+            f"({type(error).__name__}).{hint}"
         ) from error
+
+
+def _closest_folder(path: Path) -> Path | None:
+    """The folder whose name is that of `path` but for a typing error in any part of it."""
+    found = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts:
+        names = [entry.name for entry in found.iterdir() if entry.is_dir()]
+        close = get_close_matches(part, names, n=1)
+        if not close:
+            return None
+        found /= close[0]
+    return found
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -153,12 +216,18 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"the policy folder {folder} does not exist.")
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; a policy is a folder with a {CONFIG}.")
+    check_no_adapter(folder)
     has_weights = (folder / WEIGHTS).is_file() or (folder / INDEX).is_file()
     for name, is_there in ((CONFIG, (folder / CONFIG).is_file()), (WEIGHTS, has_weights)):
         if not is_there:
+            if (folder / name).exists() or (folder / name).is_symlink():
+                check_file(folder / name)
             found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-            raise CheckpointError(f"{folder} is not a policy: no {name} in it (found: {found}).")
-    config = _read_json(folder / CONFIG)
+            fix = "" if name == CONFIG else " save_pretrained writes it; other kinds are not read."
+            raise CheckpointError(
+                f"{folder} is not a policy: no {name} in it (found: {found}).{fix}"
+            )
+    config = read_object(folder / CONFIG, AGAIN)
     policy_type(folder, config)
     return config
 
@@ -200,11 +269,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
-    try:
-        names = sorted(set(_read_json(folder / INDEX)["weight_map"].values()))
-        files = [folder / name for name in names]
-    except (KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{folder / INDEX} has no weight_map.") from error
+    files = [folder / name for name in sorted(set(_weight_map(folder).values()))]
     if missing := [file.name for file in files if not file.is_file()]:
         raise CheckpointError(
             f"{folder} lacks {', '.join(missing)} of its {len(files)} shards; fetch it again."
@@ -212,41 +277,14 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def file_sha256(path: Path) -> str:
-    """Fingerprint of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def open_weights(path: Path) -> Iterator[Any]:
-    """A safetensors file.
-
-    Raises:
-        CheckpointError: it is missing, damaged or truncated.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged or truncated: {error}") from error
-
-
-def _read_header(path: Path) -> list[tuple[str, StoredTensor]]:
-    with open_weights(path) as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        return [
-            (n, StoredTensor(path, s.get_dtype(), tuple(s.get_shape()))) for n, s in slices.items()
-        ]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object.")
-    return content
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Which shard holds which tensor, by the index of a folder."""
+    path = folder / INDEX
+    content = read_object(path, AGAIN)
+    if "weight_map" not in content:
+        raise CheckpointError(f"{path} has no weight_map.")
+    shards = as_record(content["weight_map"], dict[str, str], f"{path}: its weight_map", AGAIN)
+    for shard in set(shards.values()):
+        if "/" in shard or not is_inside(shard):
+            raise CheckpointError(f"{path} names the shard {shard!r}, which is not in the folder.")
+    return shards

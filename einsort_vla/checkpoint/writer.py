@@ -8,6 +8,7 @@ import errno
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,8 @@ import torch
 from torch import Tensor
 
 from einsort_vla.errors import CheckpointError
+from einsort_vla.tensors import DTYPES
 
-DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U8": torch.uint8, "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-}  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 ALIGNMENT = 8
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
@@ -34,21 +30,24 @@ class FileWriter:
     written is in `done`.
 
     Args:
-        path: the unfinished file; its journal lies beside it.
+        path: the unfinished file.
         layout: name to type and shape.
         metadata: of the file.
+        journal: a file to note in what is written; without it nothing can be gone on with.
 
     Raises:
         CheckpointError: there is no room for the file.
     """
 
-    def __init__(self, path: Path, layout: Layout, metadata: Mapping[str, str]) -> None:
-        self._layout = layout
-        self._journal = path.with_name(f"{path.name}.journal")
+    def __init__(
+        self, path: Path, layout: Layout, metadata: Mapping[str, str], journal: Path | None = None
+    ) -> None:
+        self._layout, self._journal = layout, journal
         header, self._offsets, size = _header(layout, metadata)
         self.done = self._names_done() if _begins_with(path, header) else set[str]()
         if not self.done:
-            self._journal.unlink(missing_ok=True)
+            if journal:
+                journal.unlink(missing_ok=True)
             _reserve(path, header, size)
         self._path = path
 
@@ -67,25 +66,21 @@ class FileWriter:
                     file.write(memoryview(flat.view(torch.uint8).numpy()))
                 file.flush()
                 os.fsync(file.fileno())
-            with self._journal.open("a", encoding="utf-8") as journal:
-                journal.writelines(json.dumps(name) + "\n" for name in tensors)
+            if self._journal:
+                with self._journal.open("a", encoding="utf-8") as journal:
+                    journal.writelines(json.dumps(name) + "\n" for name in tensors)
         except OSError as error:
             raise _no_room(self._path, error) from error
         self.done |= tensors.keys()
 
-    def discard(self) -> None:
-        """Drop the journal: the file will not be gone on with."""
-        self._journal.unlink(missing_ok=True)
-
     def finish(self) -> None:
-        """Check that nothing is missing, and drop the journal.
+        """Check that nothing is missing.
 
         Raises:
             CheckpointError: a tensor was not written.
         """
         if missing := self._layout.keys() - self.done:
             raise CheckpointError(f"{self._path}: {min(missing)} was not written.")
-        self._journal.unlink(missing_ok=True)
 
     def _check(self, name: str, tensor: Tensor) -> None:
         if (tensor.dtype, tuple(tensor.shape)) != self._layout[name]:
@@ -95,10 +90,13 @@ class FileWriter:
             )
 
     def _names_done(self) -> set[str]:
-        if not self._journal.is_file():
+        if self._journal is None or not self._journal.is_file():
             return set()
-        lines = self._journal.read_text(encoding="utf-8").split("\n")[:-1]  # whole lines only
-        return {json.loads(line) for line in lines}
+        names = set[str]()
+        for line in self._journal.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+            with suppress(ValueError):  # a disk that was full has cut a line
+                names.add(str(json.loads(line)))
+        return names & self._layout.keys()
 
 
 def _header(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int], int]:

@@ -8,6 +8,8 @@ from typing import Literal
 from rich.console import Console
 from tyro.conf import Positional
 
+from einsort_vla.cli.options import TrustKeyOption
+
 Runtime = Literal["auto", "tensorrt", "onnx"]
 
 
@@ -15,16 +17,18 @@ Runtime = Literal["auto", "tensorrt", "onnx"]
 class _OfBundle:
     bundle: Positional[Path]
     """Folder that `export` wrote."""
+    trust_key: TrustKeyOption = ()
 
 
 @dataclass(frozen=True)
 class Build(_OfBundle):
-    """Build the engines of an exported policy, for the target it was exported for."""
+    """Build the engines of an exported policy, for the target it was exported for. This runs the
+    bundle's plugin, which is code of whoever made the bundle."""
 
     def run(self, console: Console) -> int:
         from einsort_vla.runtime import commands
 
-        return commands.build(self.bundle, say_to(console))
+        return commands.build(self.bundle, self.trust_key, say_to(console))
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,14 @@ class Bench(_OfBundle):
     """Time an exported policy: each part, and whole chunks."""
 
     runtime: Runtime = "auto"
-    """What runs it; auto: TensorRT if engines were built, else ONNX Runtime."""
+    """What runs it; auto: TensorRT if engines were built here, else ONNX Runtime."""
     n: int = 100
     """Chunks to time."""
 
     def run(self, console: Console) -> int:
         from einsort_vla.runtime import commands
 
-        return commands.bench(self.bundle, self.runtime, self.n, say_to(console))
+        return commands.bench(self.bundle, self.runtime, self.n, self.trust_key, say_to(console))
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Audit(_OfBundle):
     def run(self, console: Console) -> int:
         from einsort_vla.runtime import commands
 
-        return commands.audit(self.bundle, say_to(console))
+        return commands.audit(self.bundle, self.trust_key, say_to(console))
 
 
 def say_to(console: Console) -> Callable[[str], None]:

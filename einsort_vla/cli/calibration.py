@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import track
 
 from einsort_vla.checkpoint import DenseFolder
-from einsort_vla.lerobot import load_policy, read_frames, watch_inputs
+from einsort_vla.lerobot import check_loads, load_policy, read_frames, watch_inputs
 from einsort_vla.plan import InputStatistics, is_statistics
 
 MAX_LOOKS = 128  # beyond, the second moments hardly change
@@ -39,3 +39,18 @@ def calibration_of(
     )
     console.print(f"Watched the dense policy at {len(looks)} looks.")
     return statistics
+
+
+def say_unless_loads(dense: DenseFolder, console: Console) -> None:
+    """See `check_loads`; if the names could not be compared, say so and go on.
+
+    Raises:
+        CheckpointError: the policy could not be loaded again.
+    """
+    if not dense.is_lerobot:
+        return
+    with console.status("Comparing names with the policy class"):
+        reason = check_loads(dense)
+    if reason:
+        aside = Console(stderr=True)  # a plan may go to the standard output
+        aside.print(f"Names were not compared with the policy class: {reason}", soft_wrap=True)

@@ -12,7 +12,7 @@ from einsort_vla.cli.export import Export
 from einsort_vla.cli.inspect import Inspect
 from einsort_vla.cli.plan import MakePlan
 from einsort_vla.cli.results import Merge, Report
-from einsort_vla.cli.run import run_command
+from einsort_vla.cli.run import parse_and_run
 from einsort_vla.cli.verify import Verify
 
 COMMANDS = (
@@ -32,6 +32,6 @@ COMMANDS = (
 )
 
 
-def run() -> None:
-    """Parse the command line and run the subcommand it names."""
-    run_command(COMMANDS, lambda command, console: command.run(console), "einsort-vla")
+def run() -> int:
+    """Parse the command line and run the subcommand it names; returns the exit code."""
+    return parse_and_run(COMMANDS, lambda command, console: command.run(console), "einsort-vla")

@@ -3,16 +3,22 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from tyro.conf import Positional
 
-from einsort_vla.atomic import check_new
+from einsort_vla.claims import claim, kept
 from einsort_vla.cli.options import CalibrateOption, CodecOption
-from einsort_vla.cli.plan import from_yaml
-from einsort_vla.cli.run import INCOMPLETE
+from einsort_vla.cli.plan import describe_left, from_yaml
+from einsort_vla.ending import keeping
 from einsort_vla.errors import UsageError
+
+if TYPE_CHECKING:  # loads torch
+    from einsort_vla.checkpoint import CompressionSummary, DenseFolder
+
+SHOWN = 3  # names in a sentence
 
 
 @dataclass(frozen=True)
@@ -36,17 +42,18 @@ class Compress:
 
     def run(self, console: Console) -> int:
         from einsort_vla.checkpoint import DenseFolder, compress_folder, plan_folder
-        from einsort_vla.cli.calibration import calibration_of
+        from einsort_vla.cli.calibration import calibration_of, say_unless_loads
         from einsort_vla.codec import Codec
         from einsort_vla.lerobot import resolve_folder
 
         if (self.rate is None) == (self.plan is None):
             raise UsageError("compress takes either --rate or --plan.")
-        check_new(self.destination)
         codec = Codec.parse(self.codec)
-        dense = DenseFolder(resolve_folder(self.source))
-        statistics = calibration_of(self.calibrate, dense, console)
-        try:
+        local = [Path(self.source)] if Path(self.source).exists() else []
+        with keeping(lambda: kept(self.destination)), claim(self.destination, *local) as own:
+            dense = DenseFolder(resolve_folder(self.source))
+            say_unless_loads(dense, console)
+            statistics = calibration_of(self.calibrate, dense, console)
             with Progress(console=console) as progress:
                 if self.rate is None:
                     assert self.plan is not None
@@ -55,16 +62,39 @@ class Compress:
                     patterns, planning = (self.include, self.exclude), _bar(progress, "planning")
                     plan = plan_folder(dense, self.rate, codec, statistics, *patterns, planning)
                 coding = _bar(progress, "coding weights")
-                summary = compress_folder(dense, self.destination, plan, statistics, coding)
-        except KeyboardInterrupt:
-            console.print("Stopped. The same command goes on where it was.")
-            return INCOMPLETE
-        console.print(
-            f"{self.destination}: rate {plan.rate:.4f} (requested {plan.rate_requested}), "
-            f"{plan.bits_per_weight:.3f} bits a weight, weight file "
-            f"{summary.dense_bytes / 1e6:.2f} MB -> {summary.compressed_bytes / 1e6:.2f} MB."
-        )
+                summary = compress_folder(dense, own, plan, statistics, coding)
+        _print_summary(summary, self.destination, dense, console)
+        for note in summary.notes:
+            console.print(note, soft_wrap=True)
+        if plan.rate < 0:
+            console.print(
+                "Matrices are kept in float16 or float32, which bfloat16 cannot hold; rates count "
+                "from bfloat16's 16 bits, so that this one is below 0."
+            )
         return 0
+
+
+def _print_summary(
+    summary: "CompressionSummary", destination: Path, dense: "DenseFolder", console: Console
+) -> None:
+    plan = summary.plan
+    console.print(
+        f"{destination}: {100 * summary.share_coded:.1f} % of the weights coded, file "
+        f"{100 * summary.share_saved:.1f} % smaller ({summary.dense_bytes / 1e6:.2f} MB -> "
+        f"{summary.compressed_bytes / 1e6:.2f} MB); rate {plan.rate:.4f} of the compressible "
+        f"matrices (requested {plan.rate_requested}), {plan.bits_per_weight:.3f} bits a weight.",
+        soft_wrap=True,
+    )
+    if left := describe_left(plan, dense):
+        console.print(left, soft_wrap=True)
+    if summary.unseen:
+        more = ", ..." if len(summary.unseen) > SHOWN else ""
+        console.print(
+            f"{len(summary.unseen)} of {len(plan.tensors)} matrices were coded as without a "
+            "calibration: their layers did not run, or on zeros alone "
+            f"({', '.join(summary.unseen[:SHOWN])}{more}).",
+            soft_wrap=True,
+        )
 
 
 def _bar(progress: Progress, text: str) -> Callable[[int, int], None]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 from tyro.conf import Positional
 
-from einsort_vla.atomic import check_new
+from einsort_vla.claims import claim
 from einsort_vla.errors import UsageError, unknown_name
 
 N_GRAPHS = 3
@@ -40,9 +40,10 @@ class Export:
     """Use at most this many of them; of noise there are four."""
 
     def run(self, console: Console) -> int:
-        from einsort_vla.export import MAX_BATCH, GraphOptions, export_bundle, find_target
+        from einsort_vla.export import GraphOptions, export_bundle, find_target
         from einsort_vla.families import PRECISIONS
         from einsort_vla.lerobot import read_frames
+        from einsort_vla.runtime.manifest import MAX_BATCH
 
         target = find_target(self.target)
         if self.precision and self.precision not in PRECISIONS:
@@ -52,14 +53,14 @@ class Export:
         options = GraphOptions(self.batch, self.dynamic_batch, self.precision)
         if not 1 <= self.batch <= MAX_BATCH or self.looks < 1:
             raise UsageError(f"--batch must be 1 to {MAX_BATCH}, --looks at least 1.")
-        check_new(self.out)
-        looks = read_frames(self.frames, self.looks) if self.frames else []
         total = N_GRAPHS * (2 if target.capability else 1)
-        with Progress(console=console, transient=True) as progress:
-            task = progress.add_task("tracing graphs", total=total)
-            manifest = export_bundle(
-                self.folder, self.out, target, options, looks, lambda: progress.advance(task)
-            )
+        with claim(self.out, self.folder) as out:
+            looks = read_frames(self.frames, self.looks) if self.frames else []
+            with Progress(console=console, transient=True) as progress:
+                task = progress.add_task("tracing graphs", total=total)
+                manifest = export_bundle(
+                    self.folder, out, target, options, looks, lambda: progress.advance(task)
+                )
         layers = {layer["name"] for part in manifest["parts"].values() for layer in part["layers"]}
         kept = manifest["source"]["kept_without_error"]
         console.print(

@@ -36,7 +36,12 @@ class Inspect:
 def describe(checkpoint: "Checkpoint") -> dict[str, Any]:
     """Rows and totals of a compressed file, as plain data."""
     plan = checkpoint.plan
+    remainder = sum(tensor.nbytes for tensor in checkpoint.dense.values())
+    n_weights = plan.n_weights + sum(tensor.numel() for tensor in checkpoint.dense.values())
+    in_bfloat16 = 2 * plan.n_weights + remainder
     return {
+        "share_coded": plan.n_coded / n_weights,
+        "share_saved": 1 - (plan.n_bits / 8 + remainder) / in_bfloat16,
         "rate_requested": plan.rate_requested,
         "rate": plan.rate,
         "bits_per_weight": plan.bits_per_weight,
@@ -44,10 +49,11 @@ def describe(checkpoint: "Checkpoint") -> dict[str, Any]:
         "order_bits_per_weight": plan.order_bits_per_weight,
         "predicted_distortion": plan.distortion,
         "coded_bytes": plan.n_bits // 8,
-        "dense_remainder_bytes": sum(t.nbytes for t in checkpoint.dense.values()),
+        "dense_remainder_bytes": remainder,
         "dropped": checkpoint.dropped,
         "calibrated": checkpoint.is_calibrated,
         "source_sha256": checkpoint.source_sha256,
+        "has_fingerprints": checkpoint.has_fingerprints,
         "tensors": [
             {
                 "name": name,
@@ -70,6 +76,12 @@ def _print_table(content: dict[str, Any], console: Console) -> None:
         bits, error = f"{row['bits_per_weight']:.3f}", f"{row['predicted_distortion']:.2e}"
         table.add_row(row["name"], row["code"], shape, bits, str(row["bytes"]), error)
     console.print(table)
+    console.print(
+        f"{100 * content['share_coded']:.1f} % of the weights coded, file "
+        f"{100 * content['share_saved']:.1f} % smaller than with these in bfloat16."
+    )
+    if not content["has_fingerprints"]:
+        console.print("No fingerprints: Transformers' save_pretrained wrote it.")
     console.print(
         f"Rate {content['rate']:.4f} (requested {content['rate_requested']}), "
         f"{content['bits_per_weight']:.3f} bits a weight: {content['coded_bytes']} bytes coded, "

@@ -1,5 +1,6 @@
 """Options that several commands have, with one help text each."""
 
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -34,5 +35,15 @@ CalibrateOption = Annotated[
         "actions need them), or what to watch the dense policy on now: a LeRobot dataset's folder "
         "or hub id, or the observation files of eval/calibrate.py; for a language model, a text "
         "file.",
+    ),
+]
+
+TrustKeyOption = Annotated[
+    tuple[Path, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(
+        metavar="PEM",
+        help="Public key (Ed25519, PEM) of a maker that you trust; the folder must be signed with "
+        "one of those given. Without it, fingerprints say that nothing changed, not who made it.",
     ),
 ]

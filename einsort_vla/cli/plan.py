@@ -1,5 +1,8 @@
 """`einsort-vla plan SRC --rate R`: the code of each matrix, as a file that can be edited."""
 
+import math
+import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +16,7 @@ from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.errors import CheckpointError
 
 if TYPE_CHECKING:  # loads torch
+    from einsort_vla.checkpoint import DenseFolder
     from einsort_vla.plan import Plan
 
 
@@ -31,25 +35,43 @@ class MakePlan:
 
     def run(self, console: Console) -> int:
         from einsort_vla.checkpoint import DenseFolder, plan_folder
-        from einsort_vla.cli.calibration import calibration_of
+        from einsort_vla.cli.calibration import calibration_of, say_unless_loads
         from einsort_vla.codec import Codec
         from einsort_vla.lerobot import resolve_folder
 
         codec, dense = Codec.parse(self.codec), DenseFolder(resolve_folder(self.source))
+        say_unless_loads(dense, console)
         statistics = calibration_of(self.calibrate, dense, console)
         plan = plan_folder(dense, self.rate, codec, statistics)
+        share = 100 * plan.n_coded / dense.n_weights
+        about = f"{share:.1f} % of the weights are coded. {describe_left(plan, dense)}".strip()
+        text = f"# {about}\n{to_yaml(plan)}"
         if self.output is None:
-            print(to_yaml(plan), end="")
+            print(text, end="")
             return 0
         check_new(self.output)
-        write_text(self.output, to_yaml(plan))
+        write_text(self.output, text)
         console.print(
-            f"{self.output}: {len(plan.tensors)} matrices, rate {plan.rate:.4f}, "
+            f"{self.output}: {about} {len(plan.tensors)} matrices, rate {plan.rate:.4f}, "
             f"{plan.bits_per_weight:.3f} bits a weight. Edit specs as you like, then: "
             f"einsort-vla compress {self.source} DST --plan {self.output}",
             soft_wrap=True,
         )
         return 0
+
+
+def describe_left(plan: "Plan", dense: "DenseFolder") -> str:
+    """What stays as it is, if that is the greater part of a policy; else nothing."""
+    dropped = dense.family.dropped_reasons(dense.tensors.keys())
+    kinds: Counter[str] = Counter()  # layers and experts of one kind together
+    for name, stored in dense.tensors.items():
+        if name not in plan.tensors and name not in dropped:
+            kinds[re.sub(r"\d+", "*", name)] += math.prod(stored.shape)
+    if kinds.total() < dense.n_weights / 2:
+        return ""
+    kind, n = kinds.most_common(1)[0]
+    share = 100 * n / dense.n_weights
+    return f"Most weights stay as they are: {kind} alone has {share:.1f} % of all."
 
 
 def to_yaml(plan: "Plan") -> str:
@@ -61,22 +83,29 @@ def to_yaml(plan: "Plan") -> str:
 
 
 def from_yaml(file: Path) -> "Plan":
-    """The plan in a file.
+    """The plan in a file, which may have been edited by hand.
 
     Raises:
-        CheckpointError: it is missing, no YAML, or no plan.
+        CheckpointError: it is missing, no YAML, or no plan; the message names line or field.
     """
     from einsort_vla.plan import Plan
+    from einsort_vla.reading import read_text
 
+    if not file.exists():
+        raise CheckpointError(f"the plan {file} does not exist.")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"the plan {file} does not exist.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{file} is not valid YAML: {error}") from error
+        content = yaml.safe_load(read_text(file))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" (line {mark.line + 1})" if mark else ""
+        what = error.problem or error.context
+        raise CheckpointError(f"{file} is not valid YAML: {what}{place}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise CheckpointError(f"{file} is not valid YAML: {what}.") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} holds no plan; `einsort-vla plan` writes one.")
-    return Plan.from_dict(content)
+    return Plan.from_dict(content, str(file))
 
 
 def _one_line(entry: dict[str, Any]) -> str:

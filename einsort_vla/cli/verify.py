@@ -1,4 +1,4 @@
-"""`einsort-vla verify DIR [--against SRC]`: is it whole, and as close as planned?"""
+"""`einsort-vla verify DIR [--against SRC]`: is it whole, and what coding its source gives?"""
 
 import math
 from dataclasses import dataclass
@@ -12,32 +12,34 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from einsort_vla.cli.bundle import Runtime, say_to
-from einsort_vla.cli.options import BackendOption
+from einsort_vla.cli.options import BackendOption, TrustKeyOption
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 
 if TYPE_CHECKING:  # loads torch
-    from einsort_vla.checkpoint import Checkpoint, DenseFolder
+    from einsort_vla.checkpoint import Checkpoint, Comparison, DenseFolder
 
-TOLERANCE = 2.0  # of the predicted error, which is that of Gaussian weights
-FLOOR = 1e-6  # below it, float16 scales and not the code decide
+FLOOR = 1e-9  # of errors that are compared
 SHOWN = 10
 
 
 @dataclass(frozen=True)
 class Verify:
-    """Check a compressed folder: its SHA-256 sums, layouts, finite numbers, and with --against its
-    errors. Check an exported one: every byte, and its actions against those stored with it.
+    """Check a compressed folder: its SHA-256 sums, layouts, finite numbers, and with --against that
+    it is what compressing that source gives. Check an exported one: every byte, and its actions
+    against those stored with it.
 
-    Exit code 1 if a matrix has more than twice the error that its plan predicts. Weights coded with
-    a calibration have larger errors on purpose: they are shown, not judged.
+    --against codes every matrix anew, which takes as long as `compress` did. Exit code 1 if a row
+    or a matrix has a larger error than coding it anew leaves, or if a tensor that is not coded
+    differs from the source's in any bit. With a calibration, rows are further off on purpose: then
+    a row must still resemble its source.
     """
 
     folder: Positional[Path]
     """Folder that `compress` or `export` wrote."""
     against: Path | None = None
-    """The dense policy it was made from. Every matrix is decoded and compared, and so are the
-    actions of both, at the same observations with the same noise."""
+    """The dense policy it was made from. Every tensor is compared, and so are the actions of both,
+    at the same observations with the same noise."""
     frames: str | None = None
     """Observations for the actions: files of eval/calibrate.py, or a LeRobot dataset's folder or
     hub id. Without them pictures of noise are used; they show only that it runs and is near."""
@@ -46,24 +48,34 @@ class Verify:
 
     backend: BackendOption = "decoded"
     runtime: Runtime = "auto"
-    """What runs an exported policy; auto: TensorRT if engines were built, else ONNX Runtime."""
+    """What runs an exported policy; auto: TensorRT if engines were built here, else ONNX
+    Runtime."""
+    trust_key: TrustKeyOption = ()
 
     def run(self, console: Console) -> int:
-        from einsort_vla.checkpoint import DenseFolder, read_folder
-        from einsort_vla.kernels import check_available
         from einsort_vla.runtime import commands, is_bundle
 
-        check_available(self.backend)
-        if is_bundle(self.folder):
+        if is_bundle(self.folder):  # which needs no torch
             if self.against or self.frames:
                 raise UsageError(
                     "an exported policy is verified with what was stored at its export; --against "
                     "and --frames are for compressed folders."
                 )
-            return commands.verify(self.folder, self.runtime, say_to(console))
+            return commands.verify(self.folder, self.runtime, self.trust_key, say_to(console))
+        from einsort_vla.checkpoint import DenseFolder, read_folder
+        from einsort_vla.checkpoint.manifest import MANIFEST
+        from einsort_vla.kernels import check_available
+        from einsort_vla.signature import check_signature
+
+        check_available(self.backend)
+        if self.trust_key:
+            check_signature(self.folder / MANIFEST, self.trust_key)
         content = read_folder(self.folder)
+        prints = "all files have their SHA-256"
+        if not content.has_fingerprints:
+            prints = "no fingerprints, as Transformers' save_pretrained wrote it"
         console.print(
-            f"{self.folder}: all files have their SHA-256; {len(content.coded)} coded "
+            f"{self.folder}: {prints}; {len(content.coded)} coded "
             f"matrices and {len(content.dense)} dense tensors are as the plan says.",
         )
         if self.against is None:
@@ -75,18 +87,27 @@ class Verify:
         return verdict
 
     def _judge_weights(self, content: "Checkpoint", dense: "DenseFolder", console: Console) -> int:
-        rows = _compare(content, dense, console)
-        worst = sorted(rows, key=lambda row: -row[1] / max(row[2], FLOOR))
-        _print(worst[:SHOWN], console)
-        failed = [row for row in rows if row[1] > TOLERANCE * row[2] + FLOOR]
-        if content.is_calibrated:
-            console.print("Coded with a calibration: weight errors are not judged.")
-            return 0
-        console.print(
-            f"{len(rows) - len(failed)} of {len(rows)} matrices have at most {TOLERANCE:g} times "
-            "the error predicted for Gaussian weights."
-        )
-        return INCOMPLETE if failed else 0
+        from einsort_vla.checkpoint import compare_matrices, compare_rest
+
+        if content.has_fingerprints and dense.sha256 != content.source_sha256:
+            raise CheckpointError(f"{dense.folder} does not hold the weights this was made from.")
+        faults = compare_rest(content, dense)
+        matrices, n = compare_matrices(content, dense), len(content.coded)
+        found = list(track(matrices, "coding anew", n, console=console))
+        _print(found, console)
+        faults += [f"{own.name}: {own.fault}" for own in found if own.fault]
+        for fault in faults[:SHOWN]:
+            console.print(f"Wrong: {fault}.", soft_wrap=True)
+        if faults:
+            console.print(f"{len(faults)} of {n + len(content.dense)} tensors are not as they are "
+                          "when this source is compressed.", soft_wrap=True)  # fmt: skip
+            return INCOMPLETE
+        n_same, n_rest = sum(own.is_same for own in found), len(content.dense)
+        rest = f"{n_rest} other tensors are the source's bit for bit."
+        if not content.has_fingerprints:
+            rest = f"{n_rest} other tensors were not compared."
+        console.print(f"{_passed(n, n_same, content.is_calibrated)} {rest}", soft_wrap=True)
+        return 0
 
     def _show_actions(self, dense: "DenseFolder", console: Console) -> None:
         from einsort_vla.kernels import device_of
@@ -95,7 +116,6 @@ class Verify:
             action_chunks,
             action_error,
             load_policy,
-            made_up_observations,
             read_frames,
         )
 
@@ -108,14 +128,12 @@ class Verify:
             return
         try:
             policy = load_policy(str(dense.folder), device_of(self.backend))
+            seen = [] if self.frames else policy.made_up_observations(self.looks)
         except (MissingDependency, CheckpointError) as error:
             console.print(f"Actions were not compared: {error}", soft_wrap=True)
             return
         if self.frames:
             seen = read_frames(self.frames, self.looks)
-        else:
-            features = dense.config["input_features"]
-            seen = made_up_observations(features, policy.statistics, self.looks)
         expected = action_chunks(policy, seen)
         del policy  # the two need not be in memory at once
         coded = load_policy(str(self.folder), device_of(self.backend), self.backend)
@@ -132,24 +150,22 @@ class Verify:
             console.print(f"{n} of them: {fallback}", soft_wrap=True)
 
 
-def _compare(
-    content: "Checkpoint", dense: "DenseFolder", console: Console
-) -> list[tuple[str, float, float]]:
-    """(name, relative squared error, predicted) of every coded matrix."""
-    from einsort_vla.codec import decode
-
-    if dense.sha256 != content.source_sha256:
-        raise CheckpointError(f"{dense.folder} does not hold the weights this was made from.")
-    rows = []
-    for name, compressed in track(content.coded.items(), "comparing", console=console):
-        weight = dense.get(name).float()
-        missing = (weight - decode(compressed)).square().sum() / weight.square().sum()
-        rows.append((name, float(missing), content.plan.tensors[name].distortion))
-    return rows
+def _passed(n: int, n_same: int, is_calibrated: bool) -> str:
+    """What was checked of the coded matrices, for people."""
+    if is_calibrated:
+        return (
+            "Coded with a calibration, weights are further off on purpose: in all "
+            f"{n} matrices every row has a bounded error and resembles its source."
+        )
+    return (
+        f"All {n} matrices, and each of their rows, are as close to the source as coding it "
+        f"anew makes them; {n_same} are the same bits."
+    )
 
 
-def _print(rows: list[tuple[str, float, float]], console: Console) -> None:
-    table = Table("matrix", "error", "predicted", title="Furthest from the prediction")
-    for name, error, predicted in rows:
-        table.add_row(name, f"{error:.2e}", f"{predicted:.2e}")
+def _print(rows: list["Comparison"], console: Console) -> None:
+    worst = sorted(rows, key=lambda row: (-row.error / max(row.expected, FLOOR), -row.error))
+    table = Table("matrix", "error", "coded anew", title="Furthest from being coded anew")
+    for row in worst[:SHOWN]:
+        table.add_row(row.name, f"{row.error:.2e}", f"{row.expected:.2e}")
     console.print(table)

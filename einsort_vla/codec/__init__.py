@@ -2,13 +2,13 @@
 
 from einsort_vla.codec.codec import Codec, spec_from_dict
 from einsort_vla.codec.dense import Dense
-from einsort_vla.codec.interface import CompressedTensor, decode, encode
+from einsort_vla.codec.interface import CompressedTensor, checked, decode, encode
 from einsort_vla.codec.leader import Leader
 from einsort_vla.codec.local import Local
 from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.network import Network
 from einsort_vla.codec.scalar import Scalar
-from einsort_vla.codec.spec import DENSE_BITS, CodecSpec, Shape
+from einsort_vla.codec.spec import DENSE_BITS, CodecSpec, Extent, Shape
 
 __all__ = [
     "DENSE_BITS",
@@ -16,12 +16,14 @@ __all__ = [
     "CodecSpec",
     "CompressedTensor",
     "Dense",
+    "Extent",
     "Leader",
     "Local",
     "Lossless",
     "Network",
     "Scalar",
     "Shape",
+    "checked",
     "decode",
     "encode",
     "spec_from_dict",

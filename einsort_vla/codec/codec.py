@@ -1,17 +1,20 @@
 """What a user chooses: a form, and options of its menu, such as `leader window=10`."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from inspect import signature
-from typing import Any
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
+from msgspec import Meta
 from torch import Tensor
 
 from einsort_vla.codec.dense import Dense
 from einsort_vla.codec.spec import CodecSpec, Shape
 from einsort_vla.errors import UsageError, unknown_name
 from einsort_vla.names import DENSE, FORMS
+from einsort_vla.reading import as_record
+
+_Parameter = bool | Annotated[int, Meta(ge=-(2**53), le=2**53)] | float | str
 
 
 @dataclass(frozen=True)
@@ -75,25 +78,34 @@ class Codec:
             weight: the matrix itself; without it, codes that depend on it are left out.
         """
         own = _form_class(self.form).choices(shape, weight, **dict(self.options))
-        return [*own, (Dense(), 0.0)]
+        return [*own, *((spec, 0.0) for spec in Dense.menu(weight))]
 
     def __str__(self) -> str:
         """The text that `parse` reads, one for equal codecs."""
         return " ".join([self.form, *(f"{name}={_text(value)}" for name, value in self.options)])
 
 
-def spec_from_dict(data: Mapping[str, Any]) -> CodecSpec:
-    """The inverse of `CodecSpec.as_dict`.
+def spec_from_dict(data: Any, source: str = "the spec") -> CodecSpec:
+    """The inverse of `CodecSpec.as_dict`, of data that anyone may have written.
 
     Raises:
-        UsageError: the form is unknown or its parameters cannot exist.
-        TypeError: a parameter is missing or left over.
+        CheckpointError: it is no mapping, or a parameter is missing or of another type; errors call
+            it `source`.
+        UsageError: the form or a parameter is unknown, or such a code does not exist.
     """
-    parameters = dict(data)
+    parameters = as_record(data, dict[str, _Parameter], source)
     form = parameters.pop("form", "")
     if form not in (forms := (DENSE, *FORMS)):
-        raise unknown_name("codec form", form, forms)
-    return _class(form)(**parameters)
+        raise unknown_name("codec form", str(form), forms)
+    kind = _class(str(form))
+    types = {n: t for n, t in get_type_hints(kind).items() if get_origin(t) is not ClassVar}
+    if left := parameters.keys() - types.keys():
+        raise unknown_name(f"parameter of {form}", min(left), types or ["(it has none)"])
+    for name, value in parameters.items():
+        options = get_args(types[name])
+        if options and isinstance(value, str) and value not in options:
+            raise unknown_name(f"{form} {name}", value, options)
+    return as_record(parameters, kind, source)
 
 
 def _form_class(form: str) -> type[CodecSpec]:

@@ -1,15 +1,12 @@
 """A coded matrix; encode and decode for every form."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from einsort_vla.codec.spec import CodecSpec, Shape
+from einsort_vla.codec.spec import CodecSpec, Extent, Shape
 from einsort_vla.errors import NumericsError, ShapeError
-
-FLOAT16_MAX = torch.finfo(torch.float16).max
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,12 @@ class CompressedTensor:
         return sum(8 * part.nbytes for part in self.parts.values())
 
 
-def encode(weight: Tensor, spec: CodecSpec, hessian: Tensor | None = None) -> CompressedTensor:
+def encode(
+    weight: Tensor,
+    spec: CodecSpec,
+    hessian: Tensor | None = None,
+    may_lose_rows: bool = False,
+) -> CompressedTensor:
     """Code one weight matrix.
 
     Args:
@@ -40,14 +42,31 @@ def encode(weight: Tensor, spec: CodecSpec, hessian: Tensor | None = None) -> Co
         spec: form and parameters.
         hessian: (in_features, in_features), X^T X of the layer's inputs; with it, the error of the
             outputs is made small rather than that of the weights. The stored bits are the same.
+        may_lose_rows: let rows too small for float16 scales become coarse or zero.
 
     Returns:
         Parts of `spec.n_bits(weight.shape)` bits, on the CPU.
 
     Raises:
         ShapeError: the weight is not a matrix, or is empty, or the Hessian does not fit it.
-        NumericsError: it is of no float type, holds NaN or infinity, or values a float16 scale
+        NumericsError: it is of no float type, holds NaN or infinity, or rows whose scales float16
             cannot hold; or the Hessian is not positive definite.
+    """
+    matrix = checked(weight)
+    extent = Extent.of(matrix)
+    if may_lose_rows:
+        extent = replace(extent, smallest=torch.inf)
+    if lack := spec.lack(extent):
+        raise NumericsError(f"{lack}. Leave it dense: --exclude names such matrices.")
+    return CompressedTensor(spec, (weight.shape[0], weight.shape[1]), spec.encode(matrix, hessian))
+
+
+def checked(weight: Tensor) -> Tensor:
+    """A weight as a float32 matrix, (out_features, in_features), of finite numbers.
+
+    Raises:
+        ShapeError: it is not a matrix, or is empty.
+        NumericsError: it is of no float type, or holds NaN or infinity.
     """
     if weight.ndim != 2 or not weight.numel():
         raise ShapeError(f"only matrices are coded; the weight has shape {tuple(weight.shape)}.")
@@ -56,16 +75,10 @@ def encode(weight: Tensor, spec: CodecSpec, hessian: Tensor | None = None) -> Co
             f"the weight is of type {weight.dtype}: it is quantized already. Give the original."
         )
     matrix = weight.detach().float()
-    low, high = (float(bound) for bound in torch.aminmax(matrix))  # NaN where there is one
-    if not (math.isfinite(low) and math.isfinite(high)):
+    if not torch.stack(torch.aminmax(matrix)).isfinite().all():  # NaN where there is one
         count = int((~torch.isfinite(matrix)).sum())
         raise NumericsError(f"the weight holds {count} NaN or infinite values; it cannot be coded.")
-    if max(-low, high) > FLOAT16_MAX:
-        raise NumericsError(
-            f"the weight reaches {max(-low, high):.3g}, "
-            f"beyond the float16 range of its scales ({FLOAT16_MAX:.0f})."
-        )
-    return CompressedTensor(spec, (weight.shape[0], weight.shape[1]), spec.encode(matrix, hessian))
+    return matrix
 
 
 def decode(compressed: CompressedTensor) -> Tensor:

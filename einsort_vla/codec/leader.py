@@ -23,7 +23,7 @@ from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.packing import pack, smallest_int, unpack
 from einsort_vla.codec.rotation import rotate, unrotate
 from einsort_vla.codec.search import WindowSearch, bites_tail
-from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart, stream
+from einsort_vla.codec.spec import FLOAT16_MAX, CodecSpec, Shape, StoredPart, stream
 from einsort_vla.errors import UsageError
 
 MAX_COMPANDED_BITS = 14
@@ -204,7 +204,8 @@ def least_squares_scale(columns: Tensor, signed: Tensor, hessian: Tensor | None 
         energy = energy + (own * weighted).sum(0)
         product = product + (columns[rows] * weighted).sum(0)
     energy.clamp_(min=torch.finfo(torch.float32).tiny)
-    return (product / energy).to(torch.float16).cpu()
+    # Of rows that reach the end of the range the best scale may lie a little beyond it.
+    return (product / energy).clamp(-FLOAT16_MAX, FLOAT16_MAX).to(torch.float16).cpu()
 
 
 class _Coder:

@@ -13,10 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart
+from einsort_vla.codec.spec import (
+    CodecSpec,
+    Extent,
+    Shape,
+    StoredPart,
+    check_padding,
+    most_padded,
+)
 from einsort_vla.errors import ShapeError, UsageError
 
 SWEEPS, TOLERANCE = 200, 1e-7
+MAX_OPERATORS, MAX_D = 32, 2**16
+LARGEST = 1e30  # of a weight, so that sums of operators stay finite
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class Local(CodecSpec):
     """The mean of `operators` local operators on bonds of size `d`.
 
     Raises:
-        UsageError: fewer than two operators, or bonds of size one.
+        UsageError: fewer than two operators, bonds of size one, or too many or too large ones.
     """
 
     operators: int
@@ -32,9 +41,9 @@ class Local(CodecSpec):
     form: ClassVar[str] = "local"
 
     def __post_init__(self) -> None:
-        if self.operators < 2 or self.d < 2:
+        if not (2 <= self.operators <= MAX_OPERATORS and 2 <= self.d <= MAX_D):
             raise UsageError(
-                f"local takes 2 or more operators on bonds of 2 or more; not "
+                f"local takes 2 to {MAX_OPERATORS} operators on bonds of 2 to {MAX_D}; not "
                 f"operators={self.operators} d={self.d}."
             )
 
@@ -47,6 +56,11 @@ class Local(CodecSpec):
 
     def predicted_distortion(self, in_features: int) -> float:
         raise UsageError("the error of local operators depends on the weights; use `choices`.")
+
+    def lack(self, extent: Extent) -> str:
+        if extent.largest > LARGEST:
+            return f"the weight reaches {extent.largest:.3g}, too large for sums of operators"
+        return ""  # its operators are bfloat16, whose range is that of float32
 
     def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
         shape = (weight.shape[0], weight.shape[1])
@@ -76,7 +90,10 @@ class Local(CodecSpec):
     def menu(cls, weight: Tensor | None = None, d: int = 2) -> Sequence["Local"]:
         if weight is None:
             return []
-        limit = min(_n_bonds(n, d) for n in weight.shape)
+        bonds = [_n_bonds(n, d) for n in weight.shape]
+        if d ** sum(bonds) > most_padded((weight.shape[0], weight.shape[1])):
+            return []
+        limit = min(bonds)
         return [cls(n, d) for n in range(min(5, limit), 1, -1)]
 
     @classmethod
@@ -96,6 +113,7 @@ class Local(CodecSpec):
                 f"{self.operators} local operators need {self.operators} bonds of {self.d}; a "
                 f"matrix of shape {shape} has {m} and {n}."
             )
+        check_padding(shape, self.d ** (m + n), f"{self}")
         return self.d ** (m - self.operators + 1), self.d ** (n - self.operators + 1)
 
     def _embed(self, operator: Tensor, k: int) -> Tensor:

@@ -5,7 +5,7 @@ coded by the Huffman coder of zlib, in blocks that can be decoded alone.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart
-from einsort_vla.errors import NumericsError
+from einsort_vla.codec.spec import CodecSpec, Extent, Shape, StoredPart
+from einsort_vla.errors import CheckpointError, NumericsError, UsageError
 
 BLOCK = 2**16  # weights
+NOT_FINITE = 255  # the exponent of NaN and infinity
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,17 @@ class Lossless(CodecSpec):
     """Sign and mantissa as they are, exponents in a stream of `exponent_bytes` bytes.
 
     The size depends on the weights, so that a spec fits one matrix: make it with `menu`.
+
+    Raises:
+        UsageError: the stream would be empty.
     """
 
     exponent_bytes: int
     form: ClassVar[str] = "lossless"
+
+    def __post_init__(self) -> None:
+        if self.exponent_bytes < 1:
+            raise UsageError(f"exponents take 1 byte or more; not {self.exponent_bytes}.")
 
     def layout(self, shape: Shape) -> dict[str, StoredPart]:
         n = shape[0] * shape[1]
@@ -39,6 +47,9 @@ class Lossless(CodecSpec):
 
     def predicted_distortion(self, in_features: int) -> float:
         return 0.0
+
+    def lack(self, extent: Extent) -> str:
+        return ""
 
     def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
         mantissas, blocks = _split(weight)
@@ -55,16 +66,16 @@ class Lossless(CodecSpec):
         }
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        stream = parts["exponents"].cpu().numpy().tobytes()
-        ends = np.cumsum(parts["lengths"].cpu().numpy())
-        exponents = b"".join(
-            zlib.decompress(stream[end - length : end], wbits=-zlib.MAX_WBITS)
-            for end, length in zip(ends, parts["lengths"].tolist(), strict=True)
-        )
-        high = np.frombuffer(exponents, dtype=np.uint8).astype(np.uint16)
+        high = np.empty(shape[0] * shape[1], dtype=np.uint16)
+        for first, block in _blocks(parts, len(high)):
+            high[first : first + len(block)] = block
         low = parts["mantissas"].cpu().numpy().astype(np.uint16)
         bits = (low & 0x80) << 8 | high << 7 | low & 0x7F
         return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).view(shape).float()
+
+    def check(self, parts: Mapping[str, Tensor], shape: Shape) -> None:
+        for _ in _blocks(parts, shape[0] * shape[1]):
+            pass
 
     @classmethod
     def menu(cls, weight: Tensor | None = None) -> Sequence["Lossless"]:
@@ -91,6 +102,38 @@ def _split(weight: Tensor) -> tuple[np.ndarray, list[bytes]]:
     mantissas = (bits >> 8 & 0x80 | bits & 0x7F).astype(np.uint8)
     exponents = (bits >> 7 & 0xFF).astype(np.uint8)
     return mantissas, [_huffman(exponents[k : k + BLOCK]) for k in range(0, len(bits), BLOCK)]
+
+
+def _blocks(parts: Mapping[str, Tensor], n: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The exponents of `n` weights block by block, each with the number of its first weight.
+
+    Raises:
+        CheckpointError: the lengths do not make up the stream, a block holds more or fewer
+            exponents than it should, or one of them is that of NaN or infinity.
+    """
+    stream = memoryview(parts["exponents"].cpu().numpy())
+    lengths = parts["lengths"].tolist()
+    if min(lengths) < 0 or sum(lengths) != len(stream):
+        raise CheckpointError(f"the lengths of its blocks do not make up {len(stream)} bytes.")
+    start = 0
+    for number, length in enumerate(lengths):
+        first = number * BLOCK
+        yield first, _inflated(stream[start : start + length], min(BLOCK, n - first))
+        start += length
+
+
+def _inflated(block: memoryview, n: int) -> np.ndarray:
+    """(n,) uint8; no more is inflated, whatever the block says."""
+    inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    try:
+        symbols = np.frombuffer(inflater.decompress(block, n + 1), dtype=np.uint8)
+    except zlib.error as error:
+        raise CheckpointError(f"a block of exponents cannot be inflated: {error}.") from error
+    if len(symbols) != n or not inflater.eof or inflater.unused_data:
+        raise CheckpointError(f"a block of exponents does not hold the {n} of its weights.")
+    if (symbols == NOT_FINITE).any():
+        raise CheckpointError("it holds NaN or infinity.")
+    return symbols
 
 
 def _huffman(symbols: np.ndarray) -> bytes:

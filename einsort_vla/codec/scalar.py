@@ -11,11 +11,12 @@ from torch import Tensor
 
 from einsort_vla.codec.feedback import code_columns
 from einsort_vla.codec.packing import CHUNK, pack, smallest_int, unpack
-from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart, stream
-from einsort_vla.errors import UsageError, unknown_name
+from einsort_vla.codec.spec import FLOAT16_MAX, CodecSpec, Extent, Shape, StoredPart, stream
+from einsort_vla.errors import CheckpointError, UsageError, unknown_name
 
 Grid = Literal["symmetric", "asymmetric", "nf4"]
 BITS = range(2, 16)
+MAX_GROUP = 2**31 - 1
 CLIPS = tuple(k / 32 for k in range(32, 12, -1))  # factors of a group's range that are tried
 
 
@@ -42,9 +43,10 @@ class Scalar(CodecSpec):
             raise unknown_name("scalar grid", self.grid, get_args(Grid))
         if self.bits not in BITS or (self.grid == "nf4" and self.bits != 4):
             raise UsageError(f"scalar takes 2 to 15 bits, nf4 takes 4; {self.bits} was asked for.")
-        if self.group < 0 or self.group == 1:
+        if self.group == 1 or not 0 <= self.group <= MAX_GROUP:
             raise UsageError(
-                f"a scalar group has 2 or more inputs, or 0 for all; not {self.group}."
+                f"a scalar group has 2 or more inputs, at most {MAX_GROUP}, or 0 for all; "
+                f"not {self.group}."
             )
 
     def layout(self, shape: Shape) -> dict[str, StoredPart]:
@@ -60,6 +62,14 @@ class Scalar(CodecSpec):
 
     def predicted_distortion(self, in_features: int) -> float:
         return _gaussian_error(self, min(self.group or in_features, in_features))
+
+    def lack(self, extent: Extent) -> str:
+        if self.grid == "asymmetric" and extent.span > FLOAT16_MAX:
+            return (
+                f"the highest and the lowest weight of a row are {extent.span:.3g} apart, beyond "
+                f"the float16 range of an asymmetric scale ({FLOAT16_MAX:.0f})"
+            )
+        return super().lack(extent)
 
     def levels(self) -> Tensor:
         """Ascending levels in [-1, 1] of a grid without zero points, float32."""
@@ -96,8 +106,18 @@ class Scalar(CodecSpec):
                 levels = levels - spread(zero.view(n, n_groups))
                 weight[first : first + n] = levels * (own / (2**self.bits - 1))
             else:
-                weight[first : first + n] = grid[levels] * own
+                # No index leads out of the grid, whoever wrote it.
+                weight[first : first + n] = grid[levels.clamp(max=len(grid) - 1)] * own
         return weight
+
+    def check(self, parts: Mapping[str, Tensor], shape: Shape) -> None:
+        if self.grid != "symmetric":
+            return  # each index is a level
+        n, top = shape[0] * shape[1], 2**self.bits - 1
+        for first in range(0, n, CHUNK):
+            own = unpack(parts["indices"], min(CHUNK, n - first), self.bits, first)
+            if int(own.max()) >= top:
+                raise CheckpointError(f"an index is {int(own.max())}; there are {top} levels.")
 
     @classmethod
     def menu(
@@ -163,10 +183,10 @@ class _Coder:
         """(out_features,) float16 scale and int64 zero point of one group."""
         if self._spec.grid != "asymmetric":
             # The largest magnitude is stored, not the step: fine steps would be subnormal.
-            scale = (clip * columns.abs().amax(0)).to(torch.float16)
+            scale = _float16(clip * columns.abs().amax(0))
             return scale, torch.zeros_like(scale, dtype=torch.int64)
         low, high = clip * columns.amin(0).clamp(max=0), clip * columns.amax(0).clamp(min=0)
-        scale = (high - low).to(torch.float16)
+        scale = _float16(high - low)
         zero = (-low / _positive(scale) * self._top).round().clamp(0, self._top)
         return scale, zero.to(torch.int64)
 
@@ -191,8 +211,13 @@ def _levels(spec: Scalar, device: torch.device) -> Tensor:
     return spec.levels().to(device)
 
 
+def _float16(scale: Tensor) -> Tensor:
+    """Finite, although error feedback may take a column beyond the range of the weights."""
+    return scale.clamp(max=FLOAT16_MAX).to(torch.float16)
+
+
 def _positive(scale: Tensor) -> Tensor:
-    return scale.float().clamp_min(torch.finfo(torch.float16).tiny)
+    return torch.where(scale > 0, scale.float(), 1.0)
 
 
 def _nearest(values: Tensor, levels: Tensor) -> Tensor:

@@ -9,7 +9,16 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from einsort_vla.errors import ShapeError
+
 DENSE_BITS = 16  # bfloat16
+FLOAT16_MAX = torch.finfo(torch.float16).max
+# A float16 below its normal range has steps of 2^-24: at this size a scale is off by 1.6 % at most.
+SMALLEST_SCALE = 2.0**-19
+
+# A code may pad its matrix to this many times its weights, or to this many numbers: then decoding
+# takes memory that the weights explain.
+PADDING, LEAST_PADDED = 4, 2**22
 
 Shape = tuple[int, int]  # (out_features, in_features)
 
@@ -25,9 +34,49 @@ class StoredPart(NamedTuple):
         return self.dtype.itemsize * math.prod(self.shape)
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How large the numbers of a finite matrix are.
+
+    Attributes:
+        largest: the largest magnitude.
+        span: the most that the highest and the lowest number of a row are apart, zero included.
+        smallest: the least root mean square of a row, rows of zeros apart; infinite without others.
+    """
+
+    largest: float
+    span: float
+    smallest: float
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> "Extent":
+        """Of (out_features, in_features) float32."""
+        low, high = matrix.amin(1).clamp(max=0), matrix.amax(1).clamp(min=0)
+        own = matrix[high > low]
+        rms = torch.linalg.vector_norm(own, dim=1) / math.sqrt(matrix.shape[1])
+        smallest = float(rms.min()) if len(own) else math.inf
+        largest = max(float(high.max()), -float(low.min()))
+        return cls(largest, float((high.double() - low.double()).max()), smallest)
+
+
 def stream(n_bits: int) -> StoredPart:
     """A packed stream of that many bits, padded to a whole byte."""
     return StoredPart(torch.uint8, (-(-n_bits // 8),))
+
+
+def most_padded(shape: Shape) -> int:
+    """Numbers that a matrix of that shape may be padded to."""
+    return max(PADDING * math.prod(shape), LEAST_PADDED)
+
+
+def check_padding(shape: Shape, padded: int, cause: str) -> None:
+    """Refuse a code that would be decoded to far more numbers than the matrix has.
+
+    Raises:
+        ShapeError: `padded` numbers are more than `most_padded`.
+    """
+    if padded > most_padded(shape):
+        raise ShapeError(f"{cause} would pad a matrix of shape {shape} to {padded} numbers.")
 
 
 @dataclass(frozen=True)
@@ -48,12 +97,26 @@ class CodecSpec(ABC):
     def predicted_distortion(self, in_features: int) -> float:
         """Relative mean squared error on a row of i.i.d. Gaussian weights of that length."""
 
+    def lack(self, extent: Extent) -> str:
+        """Why float16 cannot hold the scales of such a matrix; empty if it can."""
+        if extent.largest > FLOAT16_MAX:
+            return (
+                f"the weight reaches {extent.largest:.3g}, beyond the float16 range of its scales "
+                f"({FLOAT16_MAX:.0f})"
+            )
+        if extent.smallest < SMALLEST_SCALE:
+            return (
+                f"a row of the weight has a root mean square of {extent.smallest:.2g}, too small "
+                f"for float16 scales ({SMALLEST_SCALE:.2g}): it would become zero or coarse"
+            )
+        return ""
+
     def measured_distortion(self, weight: Tensor) -> float:
         """Relative mean squared error of a matrix once coded."""
         dense = weight.detach().float()
         missing = dense - self.decode(self.encode(dense), (dense.shape[0], dense.shape[1]))
-        energy = dense.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
-        return float(missing.square().sum() / energy)
+        lost, whole = (torch.linalg.vector_norm(m, dtype=torch.float64) for m in (missing, dense))
+        return float(lost / whole.clamp_min(torch.finfo(torch.float64).tiny)) ** 2
 
     @abstractmethod
     def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
@@ -62,6 +125,13 @@ class CodecSpec(ABC):
     @abstractmethod
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """(out_features, in_features) float32; the inverse of `encode` up to the code's error."""
+
+    def check(self, parts: Mapping[str, Tensor], shape: Shape) -> None:  # noqa: B027
+        """Refuse parts of the right types and shapes whose content no encoder writes.
+
+        Raises:
+            CheckpointError: an index is out of range, or a stream cannot be decoded.
+        """
 
     @classmethod
     @abstractmethod

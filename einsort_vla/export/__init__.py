@@ -12,6 +12,6 @@ with importing(
     import onnxscript as _onnxscript  # noqa: F401
 
 from einsort_vla.export.bundle import export_bundle
-from einsort_vla.export.targets import MAX_BATCH, GraphOptions, Target, find_target
+from einsort_vla.export.targets import GraphOptions, Target, find_target
 
-__all__ = ["MAX_BATCH", "GraphOptions", "Target", "export_bundle", "find_target"]
+__all__ = ["GraphOptions", "Target", "export_bundle", "find_target"]

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import shutil
 import zipfile
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -14,9 +13,11 @@ import numpy as np
 import torch
 
 import einsort_vla
-from einsort_vla.atomic import atomic_folder, check_new
 from einsort_vla.checkpoint import WEIGHTS, file_sha256, is_compressed, read_config, read_folder
+from einsort_vla.checkpoint.read_files import ReadFiles
+from einsort_vla.checkpoint.side_files import side_files
 from einsort_vla.checkpoint.source import policy_type
+from einsort_vla.claims import Claim, atomic_folder
 from einsort_vla.errors import UsageError
 from einsort_vla.export.graphs import write_graphs
 from einsort_vla.export.linear import OPERATORS
@@ -27,31 +28,25 @@ from einsort_vla.lerobot import (
     Observation,
     Shown,
     load_policy,
-    made_up_observations,
     replace_sampling_,
 )
-from einsort_vla.runtime.bundle import (
-    FORMAT,
-    FORMAT_VERSION,
-    GRAPHS,
-    MANIFEST,
-    PLUGINS,
-    SAMPLES,
-    plugin_name,
-    write_sums,
-)
+from einsort_vla.runtime.bundle import PLUGINS, open_bundle, plugin_name, write_sums
+from einsort_vla.runtime.manifest import FORMAT, FORMAT_VERSION, GRAPHS, MANIFEST, SAMPLES
+from einsort_vla.signature import SIGNATURE
 
 PROCESSING = "processing"
 DEVICE_PROGRAM = "einsort-device.pyz"
 MADE_UP_LOOKS = 4
-_LEFT_OUT = {WEIGHTS, "README.md", "einsort_manifest.json"}
+_LEFT_OUT = {WEIGHTS, "README.md", "einsort_manifest.json", "einsort_manifest.json" + SIGNATURE}
 _PACKAGES = ("einsort-vla", "torch", "onnx", "onnxscript", "onnxruntime", "transformers", "lerobot")
+# What the runtime needs of this package beside itself.
+_WITH_RUNTIME = ("__init__", "atomic", "ending", "errors", "private", "signature")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's first day: equal bundles are equal in every byte
 
 
 def export_bundle(
     source: Path,
-    out: Path,
+    out: Path | Claim,
     target: Target,
     options: GraphOptions,
     observations: Sequence[Observation] = (),
@@ -73,15 +68,17 @@ def export_bundle(
 
     Raises:
         CheckpointError: `out` exists, or the folder cannot be read.
-        UsageError: it is not compressed, or its family, the form of its code or the precision is
-            not exported.
+        UsageError: it is not compressed, its family, the form of its code or the precision is
+            not exported, another process is writing `out`, or that lies in the folder.
         MissingDependency: a compiler for the plugin is missing.
     """
-    check_new(out)
-    config = read_config(source)
-    export, plan = export_of(policy_type(source, config)), _plan_facts(source, config)
-    precision = None if target.capability is None else _precision(options, export, config["type"])
-    with atomic_folder(out) as partial:
+    with atomic_folder(out, source) as partial:
+        config = read_config(source)
+        export, plan = export_of(policy_type(source, config)), _plan_facts(source, config)
+        read, processing = ReadFiles(source / WEIGHTS), side_files(source, _LEFT_OUT)
+        precision = None
+        if target.capability is not None:
+            precision = _precision(options, export, config["type"])
         (partial / GRAPHS).mkdir()
         cuda = _write_plugin(partial / PLUGINS, target)
         policy = load_policy(str(source))
@@ -89,16 +86,19 @@ def export_bundle(
             "source": plan, "policy": _policy_facts(policy),
             **_circumstances(target, cuda, options, precision),
         }  # fmt: skip
-        _write_samples(partial / SAMPLES, policy, config, observations)
+        _write_samples(partial / SAMPLES, policy, observations)
         del policy
         manifest |= write_graphs(
             lambda: load_policy(str(source), backend="reference"), partial / GRAPHS, options,
             precision, on_progress,
         )  # fmt: skip
-        _copy_processing(source, partial / PROCESSING)
+        processing.copy(partial / PROCESSING)  # LeRobot's own files of processors, and tokenizers
         write_device_program(partial / DEVICE_PROGRAM)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         write_sums(partial)
+        open_bundle(partial)  # what a device would refuse is not handed out
+        read.check()
+        processing.check_unchanged(side_files(source, _LEFT_OUT))
     return manifest
 
 
@@ -129,12 +129,9 @@ def _circumstances(
     }  # fmt: skip
 
 
-def _write_samples(
-    path: Path, policy: LoadedPolicy, config: dict[str, Any], observations: Sequence[Observation]
-) -> None:
+def _write_samples(path: Path, policy: LoadedPolicy, observations: Sequence[Observation]) -> None:
     if not observations:
-        features = config["input_features"]
-        observations = made_up_observations(features, policy.statistics, MADE_UP_LOOKS)
+        observations = policy.made_up_observations(MADE_UP_LOOKS)
     runs: dict[str, Any] = dict(sample_runs(policy, observations))
     np.savez(path, **runs)
 
@@ -163,7 +160,7 @@ def sample_runs(policy: LoadedPolicy, observations: Sequence[Observation]) -> di
 def write_device_program(path: Path) -> None:
     """Write the `runtime` package as one file that any Python from 3.10 on runs."""
     root = Path(einsort_vla.__file__).parent
-    alone = [root / f"{name}.py" for name in ("__init__", "atomic", "errors")]
+    alone = [root / f"{name}.py" for name in _WITH_RUNTIME]
     members = [*alone, *sorted((root / "runtime").glob("*.py"))]
     with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as program:
         for member in members:
@@ -225,13 +222,6 @@ def _write_plugin(folder: Path, target: Target) -> str | None:
     made.rename(folder / plugin_name(target.machine))
     write_source(folder / "source", plugin_name(target.machine), code)
     return ".".join(map(str, nvrtc.version))
-
-
-def _copy_processing(source: Path, folder: Path) -> None:
-    """LeRobot's own files of the processors, and the tokenizer."""
-    shutil.copytree(
-        source, folder, ignore=lambda path, names: _LEFT_OUT if Path(path) == source else ()
-    )
 
 
 def _version(name: str) -> str | None:

@@ -11,8 +11,8 @@ import torch
 
 from einsort_vla.export.functions import OPSET
 from einsort_vla.export.linear import DOMAIN, OPERATOR, VERSION
-from einsort_vla.export.targets import MAX_BATCH
 from einsort_vla.families import Part
+from einsort_vla.runtime.manifest import MAX_BATCH
 
 SIGNS_INPUT = 1  # of an operator's node
 

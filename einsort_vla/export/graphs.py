@@ -17,7 +17,7 @@ from einsort_vla.export.targets import GraphOptions
 from einsort_vla.export.weights import WeightFile
 from einsort_vla.families import Part, export_of
 from einsort_vla.lerobot import LoadedPolicy
-from einsort_vla.runtime.bundle import CHUNK, WEIGHT_FILE
+from einsort_vla.runtime.manifest import CHUNK, WEIGHT_FILE
 
 _NUMPY_NAMES = {
     TensorProto.FLOAT: "float32", TensorProto.BOOL: "bool", TensorProto.INT64: "int64",

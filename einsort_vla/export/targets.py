@@ -5,7 +5,6 @@ from typing import Literal
 
 from einsort_vla.errors import unknown_name
 
-MAX_BATCH = 64
 Machine = Literal["x86_64", "aarch64"]
 
 

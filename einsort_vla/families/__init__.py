@@ -8,7 +8,11 @@ from typing import Any
 
 from einsort_vla.errors import UsageError, unknown_name
 from einsort_vla.families.act import ACT
-from einsort_vla.families.building import without_base_models
+from einsort_vla.families.building import (
+    CODE_OF_LEROBOT,
+    without_base_models,
+    without_foreign_code,
+)
 from einsort_vla.families.eo1 import EO1
 from einsort_vla.families.family import (
     BACKBONE_FOLDER,
@@ -20,6 +24,13 @@ from einsort_vla.families.family import (
     Part,
     Prefix,
 )
+from einsort_vla.families.features import (
+    MAX_SIDE,
+    Feature,
+    input_features,
+    output_features,
+    pictures_of,
+)
 from einsort_vla.families.groot import GROOT
 from einsort_vla.families.pi0 import PI0
 from einsort_vla.families.pi0_fast import PI0_FAST
@@ -30,18 +41,25 @@ from einsort_vla.families.xvla import XVLA
 
 __all__ = [
     "BACKBONE_FOLDER",
+    "CODE_OF_LEROBOT",
     "FAMILIES",
+    "MAX_SIDE",
     "NOT_LINEAR",
     "PRECISIONS",
     "TYPE_PREFIX",
     "Export",
     "Family",
+    "Feature",
     "Part",
     "Prefix",
     "export_of",
     "family_of",
+    "input_features",
+    "output_features",
+    "pictures_of",
     "prefix_of",
     "without_base_models",
+    "without_foreign_code",
 ]
 
 _ALL = (SMOLVLA, PI0, PI05, PI0_FAST, XVLA, GROOT, EO1, VLA_JEPA, ACT)

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from einsort_vla.errors import CheckpointError
 from einsort_vla.families.family import Family
+
+CODE_OF_LEROBOT = frozenset(
+    {"lerobot/fast-action-tokenizer", "physical-intelligence/fast", "nvidia/Cosmos-Reason2-2B"}
+)
+"""Repositories on the hub that LeRobot itself names, and whose code it asks Transformers to run.
+
+pi0_fast cannot act without the code of its action tokenizer. A name that is not among these runs
+nothing, whatever a checkpoint says.
+"""
 
 
 @contextmanager
@@ -21,6 +31,32 @@ def without_base_models(family: Family) -> Iterator[None]:
 
     from_config = classmethod(_from_config)
     with mock.patch.object(PreTrainedModel, "from_pretrained", from_config), family.offline():
+        yield
+
+
+@contextmanager
+def without_foreign_code() -> Iterator[None]:
+    """While this is open, Transformers runs no code that lies beside a model, and asks nobody.
+
+    LeRobot passes `trust_remote_code=True` for several of its policies, with names that a
+    checkpoint chooses.
+
+    Raises:
+        CheckpointError: something asks for such code, but for `CODE_OF_LEROBOT`.
+    """
+    from transformers import dynamic_module_utils as modules
+
+    load = modules.get_cached_module_file
+
+    def refuse(name: Any, file: str, *args: Any, **kwargs: Any) -> str:
+        if str(name) in CODE_OF_LEROBOT and not Path(name).exists():
+            return load(name, file, *args, **kwargs)
+        raise CheckpointError(f"{name} brings code of its own ({file}), which is not run.")
+
+    with (
+        mock.patch.object(modules, "get_cached_module_file", refuse),
+        mock.patch.object(modules, "TIME_OUT_REMOTE_CODE", 0),
+    ):
         yield
 
 

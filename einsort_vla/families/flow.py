@@ -93,7 +93,6 @@ def example_inputs(config: Any, batch: int, height: int, width: int) -> dict[str
     """What a policy could be shown, of the right shapes and types; see `lerobot.sampling.Shown`."""
     generator = torch.Generator().manual_seed(0)
     cameras, tokens = len(config.image_features), config.tokenizer_max_length
-    cameras += getattr(config, "empty_cameras", 0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(batch, *shape, generator=generator)

@@ -1,53 +1,81 @@
-"""Compiles kernels once each, into the user's cache."""
+"""Compiles kernels once each, into the user's cache.
 
+What lies there is loaded as code. So it is a folder that only its user can write to, and each file
+has the SHA-256 of its content in its name, which is compared each time.
+"""
+
+import contextlib
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from einsort_vla.atomic import atomic_file
 from einsort_vla.errors import MissingDependency
+from einsort_vla.private import cache_folder, check_own_file, private_folder
 
 COMPILERS = ("c++", "g++", "clang++")
 
 
-def cache() -> Path:
-    """The folder of this package in the user's cache."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "einsort-vla"
-
-
-@contextmanager
+@contextlib.contextmanager
 def kept_in_cache(what: str) -> Iterator[None]:
     """Around writing `what` to the cache and loading it from there.
 
     Raises:
         MissingDependency: in place of OSError: the folder cannot be written to, the disk is full,
-            or nothing there may be run.
+            others can write there, or nothing there may be run.
     """
+    where = "the cache"
     try:
+        where = str(cache_folder())
         yield
     except OSError as error:
         raise MissingDependency(
-            f"{what} cannot be kept in {cache()}: {error}. Make room there, or set XDG_CACHE_HOME "
-            "to a folder where files may be written and run."
+            f"{what} cannot be kept in {where}: {error}. Mend it, or set XDG_CACHE_HOME to a "
+            "folder that only you can write to, with room, where files may be run."
         ) from error
 
 
 def made_once(target: Path, make: Callable[[Path], object]) -> Path:
-    """The file `target`; if it is not there, `make` writes it, under a name for the time being.
+    """What `make` wrote under the name `target`; it is called if that is not there, or not whole.
 
-    It is whole, whoever else makes it at the same time.
+    Returns:
+        The file, with its fingerprint in its name: `NAME.SHA256.SUFFIX`.
+
+    Raises:
+        OSError: the folder is not this user's alone, or cannot be written to.
     """
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(target) as partial:
-            make(partial)
-    return target
+    folder = private_folder(target.parent)
+    for found in folder.glob(f"{target.stem}.*{target.suffix}"):
+        if _is_whole(found):
+            return found
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        made = Path(work) / target.name
+        make(made)
+        made.chmod(0o700)
+        whole = folder / f"{target.stem}.{_sha256(made)}{target.suffix}"
+        with atomic_file(whole) as partial:
+            made.rename(partial)
+    return whole
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is this user's, and what was made under its name; else it is removed."""
+    with contextlib.suppress(OSError):
+        check_own_file(path)
+        if _sha256(path) == path.name.split(".")[-2]:
+            return True
+    path.unlink()
+    return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def compiler_for(machine: str) -> str:

@@ -1,5 +1,7 @@
 """Put the content of a compressed checkpoint into a freshly built model."""
 
+from collections.abc import Collection, Mapping
+
 from torch import Tensor, nn
 
 from einsort_vla.checkpoint import Checkpoint
@@ -25,7 +27,8 @@ def load_(model: nn.Module, checkpoint: Checkpoint, backend: BackendChoice = DEC
     modules = dict(model.named_modules())
     for path in sorted({name.rpartition(".")[0] for name in checkpoint.dropped} & modules.keys()):
         model.set_submodule(path, nn.Identity())
-    _load_remainder(model, checkpoint)
+    coded_parts = {f"{n}_{part}" for n, c in checkpoint.coded.items() for part in c.parts}
+    load_dense_(model, checkpoint.dense, coded_parts)
     return model
 
 
@@ -50,34 +53,74 @@ def _find(model: nn.Module, path: str) -> nn.Module:
         raise CheckpointError(f"the model has no module {path}, which the file names.") from error
 
 
-def _load_remainder(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy the tensors that are not coded; the file and the model must name the same ones."""
-    own, dense = model.state_dict(), dict(checkpoint.dense)
-    _tie(model, dense)
-    coded_parts = {f"{n}_{part}" for n, c in checkpoint.coded.items() for part in c.parts}
-    expected = own.keys() - coded_parts
-    missing, extra = expected - dense.keys(), dense.keys() - expected
-    if missing or extra:
-        raise CheckpointError(
-            f"the file does not fit the model: missing {sorted(missing)[:5]}, "
-            f"left over {sorted(extra)[:5]}."
-        )
-    for name, tensor in dense.items():
-        _check_shape(name, own[name], tuple(tensor.shape))
-    typed = {name: tensor.to(own[name].dtype) for name, tensor in dense.items()}
+def load_dense_(
+    model: nn.Module, stored: Mapping[str, Tensor], coded_parts: Collection[str] = ()
+) -> None:
+    """Set the tensors of a model that are not coded, strictly, in place, in the model's own types.
+
+    They are copied: a tensor that safetensors gives is a view of its file, which may be
+    overwritten. The model may have been built `without_weights`.
+
+    Raises:
+        CheckpointError: a tensor is missing on one side.
+        ShapeError: one has another shape.
+    """
+    own = model.state_dict()
+    names = check_fit(model, {name: tuple(t.shape) for name, t in stored.items()}, coded_parts)
+    typed: dict[str, Tensor] = {}
+    copies: dict[str, Tensor] = {}
+    for name, source in names.items():
+        if source not in copies:
+            copies[source] = stored[source].to(own[name].dtype, copy=True)
+        typed[name] = copies[source]
     model.load_state_dict(typed, strict=False, assign=True)
     if left := [name for name, p in model.named_parameters() if p.is_meta]:
         raise CheckpointError(f"the file does not fit the model: {left[0]} got no value.")
 
 
-def _tie(model: nn.Module, dense: dict[str, Tensor]) -> None:
-    """Give tensors that the model shares, and the file holds once, to all their names."""
+def check_fit(
+    model: nn.Module, stored: Mapping[str, tuple[int, ...]], coded_parts: Collection[str] = ()
+) -> dict[str, str]:
+    """Compare the names and shapes of a file with those of a model.
+
+    Args:
+        model: its weights are not looked at.
+        stored: shape by name.
+        coded_parts: names in the model that something else fills.
+
+    Returns:
+        The stored name of every name in the model: of those that share one tensor, a file holds
+        one.
+
+    Raises:
+        CheckpointError: a tensor is missing on one side.
+        ShapeError: one has another shape.
+    """
+    own = model.state_dict()
+    names = {name: name for name in stored} | _tied(model, stored)
+    missing, extra = own.keys() - set(coded_parts) - names.keys(), names.keys() - own.keys()
+    if missing or extra:
+        raise CheckpointError(
+            f"the file does not fit the model: missing {sorted(missing)[:5]}, "
+            f"left over {sorted(extra)[:5]}."
+        )
+    for name, source in names.items():
+        _check_shape(name, own[name], stored[source])
+    return names
+
+
+def _tied(model: nn.Module, stored: Collection[str]) -> dict[str, str]:
+    """Names of tensors that the model shares to those that the file holds them by."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
-    for shared in names.values():
-        if stored := [name for name in shared if name in dense]:
-            dense.update({name: dense[stored[0]] for name in shared if name not in dense})
+    return {
+        name: source
+        for shared in names.values()
+        if (source := next((one for one in shared if one in stored), None)) is not None
+        for name in shared
+        if name not in stored
+    }
 
 
 def _check_shape(name: str, own: Tensor, stored: tuple[int, ...]) -> None:

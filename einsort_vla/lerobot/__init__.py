@@ -12,6 +12,7 @@ from einsort_vla.lerobot.calibration import (
     watch_inputs,
 )
 from einsort_vla.lerobot.loading import load_policy, quiet_lerobot, resolve_folder
+from einsort_vla.lerobot.names import check_loads
 from einsort_vla.lerobot.observations import (
     Observation,
     load_observations,
@@ -31,6 +32,7 @@ __all__ = [
     "action_chunks",
     "action_error",
     "action_errors",
+    "check_loads",
     "compressed_prefix",
     "load_observations",
     "load_policy",

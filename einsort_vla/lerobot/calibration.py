@@ -61,7 +61,8 @@ def measure_sensitivities(
     found = {}
     for name, layer in policy.layers(statistics.second_moments).items():
         weight = layer.weight
-        coded = encode(weight, PROBE, statistics.hessian(name))
+        hessian = statistics.hessian(name) if statistics.saw(name) else None
+        coded = encode(weight, PROBE, hessian)
         with replaced({weight: decode(coded)}):
             moved = action_error(action_chunks(policy, observations), expected)
         found[name] = moved / PROBE.predicted_distortion(weight.shape[1])

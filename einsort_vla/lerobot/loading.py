@@ -3,22 +3,27 @@
 import contextlib
 import io
 import logging
-import os
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from einsort_vla.checkpoint import DenseFolder, is_compressed, read_config
+from einsort_vla.checkpoint.processors import PREPROCESSOR
 from einsort_vla.checkpoint.source import fetch_from_hub
-from einsort_vla.errors import CheckpointError, MissingDependency, importing
-from einsort_vla.families import BACKBONE_FOLDER, FAMILIES, Family
+from einsort_vla.errors import CheckpointError, ShapeError
+from einsort_vla.families import without_foreign_code
+from einsort_vla.layers import Budget, load_dense_
 from einsort_vla.lerobot.policy import LoadedPolicy
-
-_PREPROCESSOR = "policy_preprocessor.json"
+from einsort_vla.lerobot.processors import Processors, read_processors
+from einsort_vla.lerobot.settings import (
+    building,
+    family_or_plain,
+    import_lerobot,
+    settings_of,
+    usable,
+)
 
 
 def load_policy(path_or_hub_id: str, device: str = "cpu", backend: str = "decoded") -> LoadedPolicy:
@@ -36,15 +41,13 @@ def load_policy(path_or_hub_id: str, device: str = "cpu", backend: str = "decode
     """
     folder = resolve_folder(path_or_hub_id)
     config = read_config(folder)
-    if not (folder / _PREPROCESSOR).is_file():
-        raise CheckpointError(f"{folder} has no {_PREPROCESSOR}: its normalization is unknown.")
+    processors = read_processors(folder, is_dense=not is_compressed(config))
     with quiet_lerobot():
         if is_compressed(config):
-            module = _load_compressed(folder, device, backend)
+            module = _load_compressed(folder, config, device, backend)
         else:
-            module = _build(config, folder, device).float()
-            _load_dense(module, DenseFolder(folder))
-        return _wrap(module.to(device).eval(), folder)
+            module = _load_dense(DenseFolder(folder), device)
+        return _wrap(module.to(device).eval(), processors)
 
 
 def resolve_folder(path_or_hub_id: str) -> Path:
@@ -74,94 +77,57 @@ def quiet_lerobot() -> Iterator[None]:
             root.setLevel(level)
 
 
-def _build(config: dict[str, Any], folder: Path, device: str) -> Any:
-    """The policy module that `config` describes, with weights not loaded yet."""
-    draccus, configs, factory = _import_lerobot()
-    known = configs.PreTrainedConfig.get_known_choices()
-    kind = str(config.get("type"))
-    if kind not in known:
-        raise CheckpointError(
-            f"{folder} holds a policy of type {kind!r}, which LeRobot does not know. "
-            f"Known: {', '.join(sorted(known))}."
-        )
-    fields = {key: value for key, value in config.items() if key != "type"}
-    fields |= {"device": device} | _family(kind).settings_in(folder)
-    try:
-        settings = draccus.decode(known[kind], fields)
-        return factory.get_policy_class(kind)(settings)
-    except Exception as error:
-        raise CheckpointError(f"{folder}: its config.json cannot be used: {error}") from error
+def build_dense(dense: DenseFolder, device: str = "cpu") -> Any:
+    """The policy module that a dense folder describes, its parameters on the meta device.
+
+    Raises:
+        CheckpointError: its config.json is damaged, or describes more than the weight files hold.
+        MissingDependency: lerobot is not installed.
+    """
+    settings = settings_of(dense.folder, dense.config, device)
+    _, _, factory = import_lerobot()
+    sizes = [math.prod(stored.shape) for stored in dense.tensors.values()]
+    budget = Budget.for_file(sum(sizes), len(sizes))
+    with building(dense.folder, family_or_plain(settings.type), budget):
+        return factory.get_policy_class(settings.type)(settings)
 
 
-def _family(kind: str) -> Family:
-    """What is known of a dense policy; those that are not compressed run all the same."""
-    return FAMILIES.get(kind, Family(kind))
-
-
-def _load_compressed(folder: Path, device: str, backend: str) -> Any:
+def _load_compressed(folder: Path, config: Mapping[str, Any], device: str, backend: str) -> Any:
     """A compressed policy, by way of our LeRobot plug-in."""
-    _, configs, factory = _import_lerobot()
-    from lerobot.utils.import_utils import register_third_party_plugins
-
-    register_third_party_plugins()
-    kind = read_config(folder)["type"]
-    if kind not in configs.PreTrainedConfig.get_known_choices():
-        raise MissingDependency(
-            f"{folder} is of type {kind!r}, which LeRobot's plug-in of this project brings. "
-            "Install it with: pip install lerobot_policy_einsort"
-        )
-    config = configs.PreTrainedConfig.from_pretrained(
-        str(folder), cli_overrides=[f"--device={device}"]
-    )
-    return factory.get_policy_class(config.type).from_pretrained(
-        folder, config=config, backend=backend
+    settings = settings_of(folder, config, device)
+    _, _, factory = import_lerobot()
+    return factory.get_policy_class(settings.type).from_pretrained(
+        folder, config=settings, backend=backend
     )
 
 
-def _load_dense(module: Any, dense: DenseFolder) -> None:
+def _load_dense(dense: DenseFolder, device: str) -> Any:
     """Load the weight files; every tensor must be there, none may be left over."""
+    module = build_dense(dense, device).float()
+    with usable(dense.folder):
+        state = {name: dense.get(name) for name in dense.tensors}
+        state = family_or_plain(module.config.type).in_policy(module, state)
     try:
-        state = {name: tensor for file in dense.files for name, tensor in load_file(file).items()}
-        state = _family(module.config.type).in_policy(module, state)
-        missing, extra = module.load_state_dict(state, strict=False)
-    except SafetensorError as error:
-        raise CheckpointError(f"{dense.folder} is damaged or truncated: {error}") from error
-    except RuntimeError as error:
+        load_dense_(module, state)
+    except (CheckpointError, ShapeError) as error:
         raise CheckpointError(f"{dense.folder} does not fit its config.json: {error}") from error
-    own = module.state_dict()
-    stored = {own[name].data_ptr() for name in state.keys() & own.keys()}
-    missing = [name for name in missing if own[name].data_ptr() not in stored]  # but for tied ones
-    if missing or extra:
-        raise CheckpointError(
-            f"{dense.folder} does not fit its config.json: missing {missing[:5]}, "
-            f"left over {extra[:5]}."
-        )
+    return module
 
 
-def _wrap(module: Any, folder: Path) -> LoadedPolicy:
+def _wrap(module: Any, processors: Processors) -> LoadedPolicy:
     """Join a loaded module with the processors saved in its folder."""
-    from lerobot.policies.factory import make_pre_post_processors
-
+    _, _, factory = import_lerobot()
+    folder = processors.folder
     if not hasattr(module.config, "chunk_size"):
         raise CheckpointError(
             f"{folder}: policies of type {module.config.type!r} do not answer one look with one "
             "chunk of actions (their config has no chunk_size). Use LeRobot's own loader."
         )
-    overrides: dict[str, Any] = {"device_processor": {"device": module.config.device}}
-    if (folder / BACKBONE_FOLDER).is_dir() and not is_compressed(read_config(folder)):
-        overrides["tokenizer_processor"] = {"tokenizer_name": str(folder / BACKBONE_FOLDER)}
-    preprocess, postprocess = make_pre_post_processors(
-        module.config, pretrained_path=str(folder), preprocessor_overrides=overrides
-    )
+    steps = {step.registry_name for step in processors.pipelines[PREPROCESSOR].steps}
+    overrides = {"device_processor": {"device": module.config.device}}
+    overrides = {name: own for name, own in overrides.items() if name in steps}
+    with usable(folder, "its processors"), without_foreign_code(), processors.copied() as copy:
+        preprocess, postprocess = factory.make_pre_post_processors(
+            module.config, pretrained_path=str(copy), preprocessor_overrides=overrides
+        )
     return LoadedPolicy(module, preprocess, postprocess)
-
-
-def _import_lerobot() -> tuple[Any, Any, Any]:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    install = "Install it with: pip install 'einsort-vla[lerobot]'"
-    with importing("lerobot cannot be imported", install):
-        import draccus
-        import lerobot.configs as configs
-        import lerobot.policies.factory as factory
-    return draccus, configs, factory

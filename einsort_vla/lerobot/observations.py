@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from einsort_vla.atomic import atomic_file
 from einsort_vla.errors import CheckpointError, importing
-from einsort_vla.runtime.observation import TASK_KEY, Observation
+from einsort_vla.runtime.observation import TASK_KEY, Observation, is_picture
+from einsort_vla.tensors import is_finite, open_tensors
 
 MADE_UP_TASK = "pick up the object and place it in the basket"
+MAX_TASK = 4096  # characters
 _DATASET_INFO = Path("meta") / "info.json"
 
 
@@ -33,19 +34,33 @@ def load_observations(paths: Sequence[Path]) -> list[Observation]:
     Raises:
         CheckpointError: a file is damaged or holds no observations.
     """
-    found: list[Observation] = []
-    for path in paths:
-        try:
-            with safe_open(path, framework="np") as file:
-                task = (file.metadata() or {}).get(TASK_KEY)
-                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} holds no observations: {error}") from error
-        if task is None or not any(key.startswith("observation.") for key in arrays):
-            raise CheckpointError(f"{path} holds no observations; eval/calibrate.py writes such.")
-        n = len(next(iter(arrays.values())))
-        found += [{**{key: a[k] for key, a in arrays.items()}, TASK_KEY: task} for k in range(n)]
-    return found
+    return [seen for path in paths for seen in _load(path)]
+
+
+def _load(path: Path) -> list[Observation]:
+    file = open_tensors(path)
+    task = file.metadata.get(TASK_KEY)
+    if task is None or not any(name.startswith("observation.") for name in file.tensors):
+        raise CheckpointError(f"{path} holds no observations; eval/calibrate.py writes such.")
+    if len(task) > MAX_TASK:
+        raise CheckpointError(f"{path}: its task has more than {MAX_TASK} characters.")
+    for name, stored in file.tensors.items():
+        types, n_axes = (("U8",), 4) if ".images." in name else (("U8", "F32", "F64"), None)
+        if stored.dtype not in types or len(stored.shape) != (n_axes or max(1, len(stored.shape))):
+            raise CheckpointError(
+                f"{path} is damaged: {name} is {stored.dtype} of shape {stored.shape}."
+            )
+    counts = {stored.shape[0] for stored in file.tensors.values()}
+    if len(counts) != 1 or 0 in counts:
+        raise CheckpointError(f"{path} is damaged: its tensors hold {sorted(counts)} observations.")
+    arrays = {}
+    for name, tensor in file.read_all().items():
+        if not is_finite(tensor):
+            raise CheckpointError(f"{path} is damaged: {name} holds NaN or infinity.")
+        arrays[name] = tensor.numpy()
+    return [
+        {**{key: a[k] for key, a in arrays.items()}, TASK_KEY: task} for k in range(min(counts))
+    ]
 
 
 def read_frames(source: str, limit: int) -> list[Observation]:
@@ -81,12 +96,12 @@ def spread(items: Sequence[Any], n: int) -> list[Any]:
 
 
 def made_up_observations(
-    features: Mapping[str, Mapping[str, Any]], statistics: Mapping[str, Mapping[str, Any]], n: int
+    features: Mapping[str, Any], statistics: Mapping[str, Mapping[str, Any]], n: int
 ) -> list[Observation]:
     """Observations of noise, the same at each call: for comparing policies without real ones.
 
     Args:
-        features: `input_features` of a LeRobot policy's config.json.
+        features: what has LeRobot's `type` and `shape`, by key.
         statistics: mean and deviation by key; states are drawn from them where they are given.
         n: how many.
     """
@@ -98,11 +113,9 @@ def made_up_observations(
     ]
 
 
-def _made_up(
-    feature: Mapping[str, Any], own: Mapping[str, Any], rng: np.random.Generator
-) -> np.ndarray:
-    shape = tuple(feature["shape"])
-    if feature.get("type") == "VISUAL":
+def _made_up(feature: Any, own: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
+    shape = tuple(feature.shape)
+    if feature.type == "VISUAL":
         return rng.integers(0, 256, (*shape[1:], shape[0]), dtype=np.uint8)
     mean, deviation = (np.asarray(own.get(k, v)) for k, v in (("mean", 0.0), ("std", 1.0)))
     return (mean + deviation * rng.standard_normal(shape)).astype(np.float32)
@@ -129,7 +142,7 @@ def _read_dataset(source: str, limit: int) -> list[Observation]:
 def _from_frame(frame: Mapping[str, Any]) -> Observation:
     found: Observation = {TASK_KEY: frame[TASK_KEY]}
     for key, value in frame.items():
-        if key.startswith("observation.images."):
+        if is_picture(key):
             if value.is_floating_point():  # of pictures that are no videos, 0 to 1 all the same
                 value = (value * 255).round().byte()
             found[key] = value.permute(1, 2, 0).contiguous().numpy()

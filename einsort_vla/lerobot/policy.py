@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from einsort_vla.errors import UsageError
+from einsort_vla.errors import CheckpointError, EinSortError, NumericsError, UsageError
 from einsort_vla.families import family_of
-from einsort_vla.lerobot.observations import TASK_KEY, Observation
+from einsort_vla.lerobot.observations import TASK_KEY, Observation, made_up_observations
+from einsort_vla.runtime.observation import is_picture, needed_pictures
 
 
 class LoadedPolicy:
@@ -30,8 +31,25 @@ class LoadedPolicy:
 
     @property
     def camera_keys(self) -> list[str]:
-        """The picture keys this policy was trained with."""
-        return list(self.module.config.image_features)
+        """The cameras that it must be shown, by the keys of their pictures."""
+        config = self.module.config
+        return needed_pictures(config.image_features, getattr(config, "empty_cameras", 0))
+
+    def made_up_observations(self, n: int) -> list[Observation]:
+        """See the function of that name.
+
+        Raises:
+            CheckpointError: its config.json names no inputs.
+        """
+        features = dict(self.module.config.input_features or {})
+        for masked in self.module.config.image_features.keys() - set(self.camera_keys):
+            del features[masked]
+        if not features:
+            raise CheckpointError(
+                "its config.json names no inputs (input_features is empty), so nobody can make up "
+                "what it is to be shown. Write them into the dense policy's config.json."
+            )
+        return made_up_observations(features, self.statistics, n)
 
     @property
     def statistics(self) -> dict[str, dict[str, Any]]:
@@ -55,7 +73,9 @@ class LoadedPolicy:
         """(chunk_size, action_dim) float32 in the units of the robot; `seed` fixes the noise.
 
         Raises:
-            UsageError: the observation lacks a camera the policy was trained with.
+            UsageError: the observation lacks a camera that the policy must be shown, or it cannot
+                act on it.
+            NumericsError: an action is NaN or infinite.
         """
         return self.chunks([observation], [seed])[0]
 
@@ -66,9 +86,28 @@ class LoadedPolicy:
         order. Policies whose noise cannot be given row by row are asked one after the other.
 
         Raises:
-            UsageError: an observation lacks a camera the policy was trained with.
+            UsageError: see `chunk`.
+            NumericsError: see `chunk`.
         """
-        batches = [self.preprocess(self._to_tensors(seen)) for seen in observations]
+        for seen in observations:
+            self._check_cameras(seen)
+        try:
+            chunks = self._answer(observations, seeds)
+        except EinSortError:
+            raise
+        except Exception as error:  # whatever LeRobot and torch raise at what does not fit
+            raise UsageError(
+                f"the policy cannot act on this observation: {type(error).__name__}: {error}"
+            ) from error
+        if not np.isfinite(chunks).all():
+            raise NumericsError(
+                "the policy answers with actions that are NaN or infinite: its weights or the "
+                "statistics of its processors are damaged."
+            )
+        return chunks
+
+    def _answer(self, observations: Sequence[Observation], seeds: Sequence[int]) -> np.ndarray:
+        batches = [self.preprocess(_to_tensors(seen)) for seen in observations]
         if not hasattr(getattr(self.module, "model", None), "sample_noise"):
             rows = zip(batches, seeds, strict=True)
             return np.concatenate([self._predict(batch, [seed]) for batch, seed in rows])
@@ -81,19 +120,22 @@ class LoadedPolicy:
             chunk = self.module.predict_action_chunk(batch)
         return self.postprocess(chunk).float().cpu().numpy()
 
-    def _to_tensors(self, observation: Observation) -> dict[str, Any]:
+    def _check_cameras(self, observation: Observation) -> None:
         if missing := [key for key in self.camera_keys if key not in observation]:
-            have = ", ".join(k for k in observation if ".images." in k) or "none"
+            have = ", ".join(filter(is_picture, observation)) or "none"
             raise UsageError(
                 f"the policy needs the cameras {', '.join(missing)}; the observation has {have}."
             )
-        tensors: dict[str, Any] = {TASK_KEY: observation[TASK_KEY]}
-        for key, value in observation.items():
-            if ".images." in key:
-                tensors[key] = torch.from_numpy(value).permute(2, 0, 1).float() / 255
-            elif key != TASK_KEY:
-                tensors[key] = torch.from_numpy(value)
-        return tensors
+
+
+def _to_tensors(observation: Observation) -> dict[str, Any]:
+    tensors: dict[str, Any] = {TASK_KEY: observation[TASK_KEY]}
+    for key, value in observation.items():
+        if is_picture(key):
+            tensors[key] = torch.from_numpy(value).permute(2, 0, 1).float() / 255
+        elif key != TASK_KEY:
+            tensors[key] = torch.from_numpy(value)
+    return tensors
 
 
 def _joined(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:

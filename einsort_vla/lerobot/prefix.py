@@ -93,6 +93,6 @@ def _shared_copies(module_name: str | None) -> AbstractContextManager[Any]:
     copy: Callable[[Any], Any] = module.clone_past_key_values
 
     def share(cache: Any) -> Any:
-        return cache.share() if isinstance(cache, EinSortCache) else copy(cache)
+        return cache.share(is_exact=True) if isinstance(cache, EinSortCache) else copy(cache)
 
     return mock.patch.object(module, "clone_past_key_values", share)

@@ -6,18 +6,43 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from einsort_vla.codec import DENSE_BITS, Codec, Dense, Lossless, spec_from_dict
-from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.errors import CheckpointError, ShapeError, UsageError
 from einsort_vla.plan.candidates import Candidates, PlannedTensor, planned
+from einsort_vla.reading import as_record
+from einsort_vla.tensors import MAX_NAME
 
 MAX_RATE = 0.95
+# Of bits a weight, over all matrices: MAX_RATE leaves 0.8, of which coarse codes may use a part.
+LEAST_BITS = 0.25
+MOST_WEIGHTS = 2**44
+MAX_DISTORTION = 1e6  # relative; an error as large as the matrix is 1
 BY_SIZE = 0.2  # share of a matrix's importance that is its size even where actions do not move
 # Without sensitivities, the smallest matrices (a VLA's projections of states and actions, which
 # turned out to matter most) get six bits more: together they are this share of the weights at most.
 SMALL_SHARE, SMALL_FACTOR = 0.0025, 4.0**6
 FINER_BITS = 0.75  # above the mean, a matrix is listed with the reason
+
+
+class _StoredTensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    spec: dict[str, Any]
+    shape: tuple[Annotated[int, Meta(ge=1, le=2**31)], Annotated[int, Meta(ge=1, le=2**31)]]
+    distortion: Annotated[float, Meta(ge=0, le=MAX_DISTORTION)]
+    reason: Annotated[str, Meta(max_length=512)] = ""
+
+
+class _StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    codec: Annotated[str, Meta(max_length=512)]
+    rate_requested: Annotated[float, Meta(ge=0, le=MAX_RATE)]
+    tensors: Annotated[
+        dict[Annotated[str, Meta(min_length=1, max_length=MAX_NAME)], dict[str, Any]],
+        Meta(min_length=1),
+    ]
 
 
 @dataclass(frozen=True)
@@ -33,6 +58,12 @@ class Plan:
         return sum(math.prod(t.shape) for t in self.tensors.values())
 
     @property
+    def n_coded(self) -> int:
+        """Weights that are not kept dense."""
+        coded = (t for t in self.tensors.values() if not isinstance(t.spec, Dense))
+        return sum(math.prod(t.shape) for t in coded)
+
+    @property
     def n_bits(self) -> int:
         return sum(t.bits for t in self.tensors.values())
 
@@ -42,7 +73,8 @@ class Plan:
 
     @property
     def rate(self) -> float:
-        """The achieved share of bf16 bytes removed; never below the requested one."""
+        """The achieved share of bf16 bytes removed; never below the requested one, unless that is
+        0: matrices that bfloat16 cannot hold are then kept in float16 or float32."""
         return 1 - self.bits_per_weight / DENSE_BITS
 
     @property
@@ -89,17 +121,42 @@ class Plan:
         return {"codec": str(self.codec), "rate_requested": self.rate_requested, "tensors": tensors}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Plan":
-        """The inverse of `as_dict`; bits are computed again.
+    def from_dict(
+        cls, data: Any, source: str = "the plan", most_weights: int = MOST_WEIGHTS
+    ) -> "Plan":
+        """The inverse of `as_dict`, of data that anyone may have written; bits are computed again.
+
+        Args:
+            data: plain data, from JSON or YAML.
+            source: what errors call it.
+            most_weights: that there can be; a plan for more is refused before its bits are counted.
 
         Raises:
-            CheckpointError: a key is missing or a spec cannot exist.
+            CheckpointError: a field is missing, unknown, of another type or out of its bounds, a
+                spec cannot exist, or it has less than `LEAST_BITS` a weight.
         """
+        stored = as_record(data, _StoredPlan, source)
+        entries = {
+            name: as_record(entry, _StoredTensor, f"{source}: {name}")
+            for name, entry in stored.tensors.items()
+        }
+        n_weights = sum(math.prod(entry.shape) for entry in entries.values())
+        if n_weights > most_weights:
+            raise CheckpointError(
+                f"{source} is for {n_weights} weights; there can be {most_weights} at most."
+            )
         try:
-            tensors = {name: _planned_from(entry) for name, entry in data["tensors"].items()}
-            return cls(Codec.parse(data["codec"]), data["rate_requested"], tensors)
-        except (KeyError, TypeError, ValueError, UsageError) as error:
-            raise CheckpointError(f"the compression plan cannot be read: {error}") from error
+            codec = Codec.parse(stored.codec)
+        except UsageError as error:
+            raise CheckpointError(f"{source}: {error}") from error
+        tensors = {name: _planned_from(e, f"{source}: {name}") for name, e in entries.items()}
+        plan = cls(codec, stored.rate_requested, tensors)
+        if plan.bits_per_weight < LEAST_BITS:
+            raise CheckpointError(
+                f"{source} has {plan.bits_per_weight:.3f} bits a weight; at least {LEAST_BITS} "
+                "are needed, so that what is decoded has a size that the file explains."
+            )
+        return plan
 
 
 def describe_cores(kept: float, order_bits_per_weight: Mapping[str, float]) -> str:
@@ -115,6 +172,8 @@ def check_rate(rate: float) -> float:
     Raises:
         UsageError: it is not a number in [0, 0.95].
     """
+    if isinstance(rate, bool) or not isinstance(rate, int | float):  # as a config may have it
+        raise UsageError(f"the rate must be a number from 0 to {MAX_RATE}; not {rate!r}.")
     if not 0 <= rate <= MAX_RATE:  # false for NaN too
         raise UsageError(
             f"--rate {rate} is outside [0, {MAX_RATE}]. It is the share of the linear weights' "
@@ -128,19 +187,22 @@ def allocate(
 ) -> Plan:
     """Spend 16 (1 - rate) bits a weight where they remove most distortion.
 
-    Every matrix starts at its cheapest code; the upgrade that removes most error a bit is taken
+    Rate 0 keeps every matrix as it is, whatever its type takes. Else each starts at its cheapest
+    code; the upgrade that removes most error a bit is taken
     until the next one no longer fits. Upgrades come in one order whatever the rate, so that a lower
     rate never gives any matrix a worse code.
 
     Args:
         candidates: what each compressible matrix can be coded as.
         rate: share of their bf16 bytes to remove, everything stored counted.
-        sensitivities: for each matrix, error of the actions per unit of its relative error; without
-            them the squared relative error is summed over weights, the smallest matrices apart.
+        sensitivities: by matrix, error of the actions per unit of its relative error; a matrix
+            without one, whose layer never ran, counts as the mean of the others does for its size.
+            Without them the squared relative error is summed over weights, the smallest matrices
+            apart.
 
     Raises:
         UsageError: the rate is no rate, or beyond what the candidates reach.
-        CheckpointError: a matrix has no sensitivity.
+        CheckpointError: no matrix has a sensitivity.
     """
     check_rate(rate)
     if not candidates.tensors:
@@ -148,22 +210,34 @@ def allocate(
     ladders = {name: _ladder(points) for name, points in candidates.tensors.items()}
     sizes = {name: math.prod(ladder[0].shape) for name, ladder in ladders.items()}
     importance = _importance(sizes, sensitivities)
+    if rate == 0:
+        return Plan(candidates.codec, rate, _as_they_are(candidates))
     budget = math.floor(DENSE_BITS * (1 - rate) * sum(sizes.values()))
     chosen = {name: ladder[0] for name, ladder in ladders.items()}
     spent = sum(code.bits for code in chosen.values())
     if spent > budget:
-        reach = Plan(candidates.codec, rate, chosen).rate
-        raise UsageError(
-            f"--codec {candidates.codec} reaches rate {math.floor(reach * 1e4) / 1e4} at most on "
-            f"these layers (scales and padding counted); {rate} was asked for."
-        )
+        raise _out_of_reach(Plan(candidates.codec, rate, chosen))
     for name, code, cost in _upgrades(ladders, importance):
         if spent + cost > budget:
             break
         spent += cost
         chosen[name] = code
-    plan = Plan(candidates.codec, rate, _leave_dense(chosen, budget - spent))
+    plan = Plan(candidates.codec, rate, _leave_dense(candidates, chosen, budget - spent))
     return _with_reasons(plan, importance)
+
+
+def _out_of_reach(coarsest: Plan) -> UsageError:
+    """The error for a rate above that of the coarsest plan."""
+    message = (
+        f"--codec {coarsest.codec} reaches rate {math.floor(coarsest.rate * 1e4) / 1e4} at most on "
+        f"these layers (scales and padding counted); {coarsest.rate_requested} was asked for."
+    )
+    kept = {name: t for name, t in coarsest.tensors.items() if isinstance(t.spec, Dense)}
+    if kept:
+        name, tensor = max(kept.items(), key=lambda item: item[1].bits)
+        why = f" ({tensor.reason})" if tensor.reason else ""
+        message += f" {len(kept)} of them are kept dense, such as {name}{why}."
+    return UsageError(message)
 
 
 def _importance(
@@ -173,14 +247,16 @@ def _importance(
     if sensitivities is None:
         small = _smallest(sizes)
         return {n: size * (SMALL_FACTOR if n in small else 1.0) for n, size in sizes.items()}
-    if missing := sizes.keys() - sensitivities.keys():
+    known = {name: sensitivities[name] for name in sizes if name in sensitivities}
+    if not known:
         raise CheckpointError(
-            f"the calibration has no sensitivity of {min(missing)}: it was made for another policy."
+            f"the calibration has no sensitivity of {min(sizes)} or any other matrix: it was made "
+            "for another policy."
         )
-    n_weights, total = sum(sizes.values()), sum(sensitivities[name] for name in sizes) or 1.0
+    mean = (sum(known.values()) or 1.0) / sum(sizes[name] for name in known)
+    moved = {name: sensitivity / mean for name, sensitivity in known.items()}
     return {
-        name: BY_SIZE * size + (1 - BY_SIZE) * n_weights * sensitivities[name] / total
-        for name, size in sizes.items()
+        name: BY_SIZE * size + (1 - BY_SIZE) * moved.get(name, size) for name, size in sizes.items()
     }
 
 
@@ -224,14 +300,25 @@ def _with_reasons(plan: Plan, importance: Mapping[str, float]) -> Plan:
         ratio = per_weight[name] / usual
         times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
         reason = f"{times} times as important as usual for its size"
-        tensors[name] = replace(code, reason=reason) if is_finer and ratio > 1 else code
+        has_own = is_finer and ratio > 1 and not code.reason
+        tensors[name] = replace(code, reason=reason) if has_own else code
     return replace(plan, tensors=tensors)
 
 
-def _leave_dense(chosen: dict[str, PlannedTensor], budget: int) -> dict[str, PlannedTensor]:
+def _as_they_are(candidates: Candidates) -> dict[str, PlannedTensor]:
+    """Each matrix uncoded; every codec offers that."""
+    return {
+        name: next(point for point in points if isinstance(point.spec, Dense))
+        for name, points in candidates.tensors.items()
+    }
+
+
+def _leave_dense(
+    candidates: Candidates, chosen: dict[str, PlannedTensor], budget: int
+) -> dict[str, PlannedTensor]:
     """Spend what no code can use: matrices coded without error need not be coded at all."""
     result = dict(chosen)
-    dense = {name: planned(Dense(), code.shape, 0.0) for name, code in chosen.items()}
+    dense = _as_they_are(candidates)
     cost = {name: dense[name].bits - chosen[name].bits for name in chosen}
     for name in sorted(chosen, key=lambda name: (-cost[name], name)):
         if chosen[name].distortion == 0 and cost[name] <= budget:
@@ -240,15 +327,19 @@ def _leave_dense(chosen: dict[str, PlannedTensor], budget: int) -> dict[str, Pla
     return result
 
 
-def _planned_from(entry: Mapping[str, Any]) -> PlannedTensor:
-    spec, shape = spec_from_dict(entry["spec"]), tuple(entry["shape"])
-    return replace(planned(spec, shape, entry["distortion"]), reason=entry.get("reason", ""))
+def _planned_from(entry: _StoredTensor, source: str) -> PlannedTensor:
+    try:
+        spec = spec_from_dict(entry.spec, source)
+        code = planned(spec, entry.shape, entry.distortion)
+    except (UsageError, ShapeError) as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    return replace(code, reason=entry.reason)
 
 
 def _ladder(points: Sequence[PlannedTensor]) -> list[PlannedTensor]:
     """The lower convex hull of (bits, distortion): only codes worth choosing, cheapest first."""
     hull: list[PlannedTensor] = []
-    for point in sorted(points, key=lambda p: p.bits):
+    for point in sorted(points, key=lambda p: (p.bits, p.distortion)):
         if hull and point.distortion >= hull[-1].distortion:
             continue
         while len(hull) > 1 and _gain(hull[-2], hull[-1]) <= _gain(hull[-2], point):

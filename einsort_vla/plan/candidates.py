@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Protocol
 
 from torch import Tensor
 
-from einsort_vla.codec import Codec, CodecSpec, Dense, Shape
-from einsort_vla.errors import UsageError
+from einsort_vla.codec import Codec, CodecSpec, Dense, Extent, Shape, checked
+from einsort_vla.errors import EinSortError, UsageError
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class PlannedTensor:
     shape: Shape
     bits: int
     distortion: float  # predicted relative mean squared error
-    reason: str = ""  # why the plan spends more on it than on others
+    reason: str = ""  # why it has more bits than others
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,20 @@ def candidates_of(
 
     Raises:
         UsageError: a pattern fits no matrix.
+        NumericsError: a matrix holds NaN or infinity, or is quantized already.
     """
     shapes = dense.matrices
     coded = _matched(shapes, include) - _matched(shapes, exclude)
     found, done, total = {}, 0, sum(map(math.prod, shapes.values()))
     for name, shape in shapes.items():
-        if name in coded:
-            found[name] = options(shape, codec, dense.get(name), dense.has_outlying_inputs)
+        weight = dense.get(name)
+        if name not in coded:
+            found[name] = [planned(Dense.of(weight), shape, 0.0)]
         else:
-            found[name] = [planned(Dense(), shape, 0.0)]
+            try:
+                found[name] = options(shape, codec, weight, dense.has_outlying_inputs)
+            except EinSortError as error:
+                raise type(error)(f"{name}: {error}") from error
         done += math.prod(shape)
         on_progress(done, total)
     return Candidates(codec, found)
@@ -95,9 +100,18 @@ def options(
             have outliers in every layer: SmolLM2 at 3.2 bits, calibrated, has 1.11 times the dense
             perplexity, 1.29 if only matrices with outliers of their own are rotated
             (docs/codec.md).
+
+    Raises:
+        NumericsError: the weight holds NaN or infinity, or is quantized already.
     """
     own = codec.with_defaults(rotated=True) if has_outlying_inputs else codec
-    return [planned(spec, shape, error) for spec, error in own.choices(shape, weight)]
+    if weight is None:
+        return [planned(spec, shape, error) for spec, error in own.choices(shape)]
+    extent = Extent.of(checked(weight))
+    found = own.choices(shape, weight)
+    reason = next(filter(None, (spec.lack(extent) for spec, _ in found)), "")
+    fitting = [(spec, error) for spec, error in found if not spec.lack(extent)]
+    return [replace(planned(spec, shape, error), reason=reason) for spec, error in fitting]
 
 
 def planned(spec: CodecSpec, shape: Shape, distortion: float) -> PlannedTensor:

@@ -1,20 +1,36 @@
 """What each linear layer's inputs look like in use: X^T X, streamed, and kept in a file."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial as bound
 from pathlib import Path
+from typing import Annotated
 
-from safetensors import SafetensorError, safe_open
+import msgspec
+from msgspec import Meta
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from einsort_vla.atomic import atomic_file
 from einsort_vla.errors import CheckpointError
+from einsort_vla.reading import as_record, parse_json
+from einsort_vla.tensors import StoredTensor, is_finite, open_tensors
 
 FORMAT_FAMILY = "einsort-statistics-"
 FORMAT = FORMAT_FAMILY + "2"
+
+
+class _Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: str
+    source_sha256: Annotated[str, Meta(max_length=64)]
+    content: str
+
+
+class _Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    n_rows: dict[str, Annotated[int, Meta(ge=1, le=2**53)]]
+    sensitivities: dict[str, Annotated[float, Meta(ge=0)]]
 
 
 class InputStatistics:
@@ -64,6 +80,10 @@ class InputStatistics:
         else:
             self.second_moments[name], self.n_rows[name] = moment, len(rows)
 
+    def saw(self, name: str) -> bool:
+        """Whether a layer had inputs, and not zeros alone; without, no error can be fed back."""
+        return name in self.n_rows and bool(self.second_moments[name].diagonal().any())
+
     def hessian(self, name: str) -> Tensor:
         """(in_features, in_features): the mean of x x^T of one layer.
 
@@ -76,6 +96,14 @@ class InputStatistics:
                 "or that layer never ran."
             )
         return self.second_moments[name] / self.n_rows[name]
+
+    def sha256(self) -> str:
+        """Fingerprint of all that is in it."""
+        digest = hashlib.sha256(json.dumps([self.n_rows, self.sensitivities]).encode())
+        for name, moment in sorted(self.second_moments.items()):
+            digest.update(name.encode())
+            digest.update(moment.contiguous().numpy())
+        return digest.hexdigest()
 
     def save(self, path: Path) -> None:
         """Write atomically; an earlier state of the file is replaced."""
@@ -95,21 +123,16 @@ class InputStatistics:
         Raises:
             CheckpointError: it is missing, damaged, or holds something else.
         """
-        if not path.is_file():
-            raise CheckpointError(f"the calibration file {path} does not exist.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                moments = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} is damaged or truncated: {error}") from error
-        if metadata.get("format") != FORMAT:
+        file = open_tensors(path)
+        if file.metadata.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not a calibration file that we wrote.")
-        statistics = cls(metadata["source_sha256"])
-        content = json.loads(metadata["content"])
-        statistics.second_moments = moments
-        statistics.n_rows = content["n_rows"]
-        statistics.sensitivities = content["sensitivities"]
+        about = as_record(dict(file.metadata), _Metadata, f"{path}: its metadata")
+        content = parse_json(about.content, _Content, f"{path}: content in its metadata")
+        if other := content.n_rows.keys() ^ file.tensors.keys():
+            raise CheckpointError(f"{path} is damaged: {min(other)[:99]} has no sum or no n_rows.")
+        statistics = cls(about.source_sha256)
+        statistics.second_moments = {n: _moment(t, n) for n, t in file.tensors.items()}
+        statistics.n_rows, statistics.sensitivities = content.n_rows, content.sensitivities
         return statistics
 
     def check_source(self, source_sha256: str) -> None:
@@ -128,7 +151,20 @@ class InputStatistics:
 def is_statistics(path: Path) -> bool:
     """Whether `InputStatistics.save` wrote that file."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return str((file.metadata() or {}).get("format", "")).startswith(FORMAT_FAMILY)
-    except (SafetensorError, OSError):
+        return open_tensors(path).metadata.get("format", "").startswith(FORMAT_FAMILY)
+    except CheckpointError:
         return False
+
+
+def _moment(stored: StoredTensor, name: str) -> Tensor:
+    """(in_features, in_features) float32 of a file that anyone may have written."""
+    shape = stored.shape
+    if stored.dtype != "F32" or len(shape) != 2 or shape[0] != shape[1] or not shape[0]:
+        raise CheckpointError(
+            f"{stored.file} is damaged: {name} is {stored.dtype} of shape {shape}, not a square "
+            "matrix of float32."
+        )
+    moment = stored.read()
+    if not is_finite(moment):
+        raise CheckpointError(f"{stored.file} is damaged: {name} holds NaN or infinity.")
+    return moment

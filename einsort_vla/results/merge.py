@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from einsort_vla.atomic import atomic_folder
+from einsort_vla.claims import atomic_folder
 from einsort_vla.errors import UsageError
 from einsort_vla.results.closed_loop import make_report
 from einsort_vla.results.episode import EpisodeKey, EpisodeRecord, read_episodes, write_episodes

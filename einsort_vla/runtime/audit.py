@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from einsort_vla.errors import CheckpointError, importing
-from einsort_vla.runtime.bundle import ENGINES, GRAPHS, WEIGHT_FILE, Bundle
-from einsort_vla.runtime.engine import find_builder, read_receipt, why_stale
+from einsort_vla.runtime.bundle import ENGINES, Bundle
+from einsort_vla.runtime.engine import Receipt, find_builder, read_receipt, why_stale
+from einsort_vla.runtime.manifest import GRAPHS, WEIGHT_FILE, Layer
 
 # Of an engine without its builder's texts, for each byte of streams and other weights; and what
 # TensorRT-RTX 1.7 adds to the smallest (padded channels of a convolution, descriptions of layers).
@@ -103,19 +103,16 @@ def audit(bundle: Bundle) -> Audit:
     receipt = read_receipt(bundle)
     executed = _of_graphs(bundle) if receipt is None else _of_engines(bundle, receipt)
     rows = [
-        Row(
-            part, layer["name"], layer["spec"],
-            executed[part].get(layer["name"], DENSE), layer["bytes"],
-        )
+        Row(part, layer.name, layer.spec, executed[part].get(layer.name, DENSE), layer.bytes)
         for part, facts in bundle.parts.items()
-        for layer in facts["layers"]
-    ]  # fmt: skip
+        for layer in facts.layers
+    ]
     sizes = [] if receipt is None else [_size(bundle, part, receipt) for part in bundle.parts]
-    what = "graphs" if receipt is None else f"engines by {receipt['builder']}"
-    return Audit(what, rows, sizes, bundle.manifest["source"]["kept_without_error"])
+    what = "graphs" if receipt is None else f"engines by {receipt.builder}"
+    return Audit(what, rows, sizes, list(bundle.manifest.source.kept_without_error))
 
 
-def _of_engines(bundle: Bundle, receipt: dict[str, Any]) -> dict[str, dict[str, str]]:
+def _of_engines(bundle: Bundle, receipt: Receipt) -> dict[str, dict[str, str]]:
     """A layer counts as coded if it is the plugin's, and its streams lie in the engine as exported.
 
     Raises:
@@ -127,33 +124,35 @@ def _of_engines(bundle: Bundle, receipt: dict[str, Any]) -> dict[str, dict[str, 
         )
     weights = bundle.folder / GRAPHS / WEIGHT_FILE
     executed = {}
-    for part, facts in receipt["parts"].items():
-        with _mapped(weights) as stored, _mapped(bundle.folder / ENGINES / facts["file"]) as engine:
+    for part, facts in receipt.parts.items():
+        with _mapped(weights) as stored, _mapped(bundle.folder / ENGINES / facts.file) as engine:
             executed[part] = {
-                layer["name"]: PLUGIN if _holds(engine, stored, layer["streams"]) else NOT_STORED
-                for layer in bundle.parts[part]["layers"]
-                if _names(layer) <= set(facts["plugin_layers"])
+                layer.name: PLUGIN if _holds(engine, stored, layer) else NOT_STORED
+                for layer in bundle.parts[part].layers
+                if _names(layer) <= set(facts.plugin_layers)
             }
     return executed
 
 
-def _names(layer: dict[str, Any]) -> set[str]:
+def _names(layer: Layer) -> set[str]:
     """Of its nodes: a layer that runs more than once in a part has as many."""
-    more = {f"{layer['name']}#{k}" for k in range(2, layer["nodes"] + 1)}
-    return {layer["name"], *more}
+    more = {f"{layer.name}#{k}" for k in range(2, layer.nodes + 1)}
+    return {layer.name, *more}
 
 
-def _holds(engine: mmap.mmap, stored: mmap.mmap, streams: list[list[int]]) -> bool:
+def _holds(engine: mmap.mmap, stored: mmap.mmap, layer: Layer) -> bool:
     return all(
-        engine.find(stored[offset : offset + min(n, SAMPLE_BYTES)]) >= 0 for offset, n in streams
+        engine.find(stored[offset : offset + min(n, SAMPLE_BYTES)]) >= 0
+        for offset, n in layer.streams
     )
 
 
-def _size(bundle: Bundle, part: str, receipt: dict[str, Any]) -> Size:
-    needed, facts = bundle.parts[part]["engine_bytes_needed"], receipt["parts"][part]
-    with _mapped(bundle.folder / ENGINES / facts["file"]) as engine:
+def _size(bundle: Bundle, part: str, receipt: Receipt) -> Size:
+    needed, facts = bundle.parts[part].engine_bytes_needed, receipt.parts[part]
+    assert needed is not None  # there are engines
+    with _mapped(bundle.folder / ENGINES / facts.file) as engine:
         texts = sum(match.end() - match.start() for match in _TEXT.finditer(engine))
-    return Size(part, facts["bytes"], texts, needed["coded"] + needed["other"])
+    return Size(part, facts.bytes, texts, needed.coded + needed.other)
 
 
 @contextmanager
@@ -170,6 +169,6 @@ def _of_graphs(bundle: Bundle) -> dict[str, dict[str, str]]:
     for part in bundle.parts:
         graph = onnx.load(str(bundle.graph(part)), load_external_data=False).graph
         nodes = {node.name for node in graph.node if node.domain == "einsort"}
-        layers = bundle.parts[part]["layers"]
-        found[part] = {layer["name"]: GRAPH for layer in layers if _names(layer) <= nodes}
+        layers = bundle.parts[part].layers
+        found[part] = {layer.name: GRAPH for layer in layers if _names(layer) <= nodes}
     return found

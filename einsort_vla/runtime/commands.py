@@ -2,47 +2,54 @@
 
 import contextlib
 import json
-import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from einsort_vla.atomic import write_text
 from einsort_vla.errors import UsageError
 from einsort_vla.runtime import measure
 from einsort_vla.runtime.audit import Audit
 from einsort_vla.runtime.audit import audit as audit_bundle
 from einsort_vla.runtime.bundle import ENGINES, Bundle, open_bundle
-from einsort_vla.runtime.engine import build_engines, read_receipt
+from einsort_vla.runtime.engine import build_engines, read_receipt, were_built_here
 from einsort_vla.runtime.flow import Session
 from einsort_vla.runtime.onnx import OnnxSession
 
 Say = Callable[[str], None]
+Keys = Sequence[Path]  # of makers that the user trusts; none: of anyone
 # A weight, while ONNX Runtime 1.32 decodes a part, and after it. SmolVLA's 345 M coded weights, of
 # which the largest part has 148 M, took 13.7 GB.
 DECODING_BYTES, FLOAT_BYTES = 80, 4
+# Beside weights: ONNX Runtime and dense tensors; and what one observation of a batch takes.
+MORE_BYTES, BATCH_BYTES = 2**30, 2**28
 RUNTIMES = ("auto", "tensorrt", "onnx")
 
 
-def build(folder: Path, say: Say) -> int:
+def build(folder: Path, keys: Keys, say: Say) -> int:
     """Build the engines; 0 if every coded layer is one of the plugin's."""
-    bundle = open_bundle(folder)
+    bundle = open_bundle(folder, keys)
     receipt = build_engines(bundle, lambda part: say(f"building the engine of {part}"))
-    for part, facts in receipt["parts"].items():
+    for part, facts in receipt.parts.items():
         say(
-            f"{part}: {facts['bytes'] / 1e6:.2f} MB, {facts['layers'].get('PLUGIN_V3', 0)} plugin "
-            f"layers, {facts['seconds']:.1f} s"
+            f"{part}: {facts.bytes / 1e6:.2f} MB, {facts.layers.get('PLUGIN_V3', 0)} plugin "
+            f"layers, {facts.seconds:.1f} s"
         )
     return _tell(audit_bundle(bundle), say)
 
 
-def verify(folder: Path, runtime: str, say: Say) -> int:
+def verify(folder: Path, runtime: str, keys: Keys, say: Say) -> int:
     """Compare actions with the stored ones; 0 if they are near enough."""
-    bundle = open_bundle(folder)
+    bundle = open_bundle(folder, keys)
     name, session = _session(bundle, runtime, say)
-    precision = bundle.manifest["precision"]["onnx" if name == "onnx" else "engines"]
-    found = measure.nearness(bundle, session, precision)
+    precision = bundle.manifest.precision
+    with _bounded(bundle, name):
+        found = measure.nearness(
+            bundle, session, precision.onnx if name == "onnx" else str(precision.engines)
+        )
     _write_receipt(folder, "verify", name, found)
     if found["cosine"] is None:
         say(f"{name}: FAILED: actions are not finite.")
@@ -56,19 +63,19 @@ def verify(folder: Path, runtime: str, say: Say) -> int:
     return 0 if found["passed"] else 1
 
 
-def bench(folder: Path, runtime: str, n: int, say: Say) -> int:
+def bench(folder: Path, runtime: str, n: int, keys: Keys, say: Say) -> int:
     """Time the parts and whole chunks."""
     if n < 1:
         raise UsageError("--n must be at least 1.")
-    bundle = open_bundle(folder)
+    bundle = open_bundle(folder, keys)
     name, session = _session(bundle, runtime, say)
     on_gpu = name != "onnx"
-    with measure.Power() if on_gpu else contextlib.nullcontext() as power:
+    with _bounded(bundle, name), measure.Power() if on_gpu else contextlib.nullcontext() as power:
         found: dict[str, Any] = {"latency_ms": measure.latency(bundle, session, n)}
     found |= measure.memory(on_gpu) | {"power_w": power.mean_w if power else None, "threads": 1}
     if receipt := read_receipt(bundle):
-        found["engine_bytes"] = {part: facts["bytes"] for part, facts in receipt["parts"].items()}
-    found["source"] = bundle.manifest["source"]  # a receipt is carried away from its bundle
+        found["engine_bytes"] = {part: facts.bytes for part, facts in receipt.parts.items()}
+    found["source"] = asdict(bundle.manifest.source)  # a receipt is carried away from its bundle
     path = _write_receipt(folder, "bench", name, found)
     for part, ms in found["latency_ms"].items():
         say(
@@ -79,9 +86,9 @@ def bench(folder: Path, runtime: str, n: int, say: Say) -> int:
     return 0
 
 
-def audit(folder: Path, say: Say) -> int:
+def audit(folder: Path, keys: Keys, say: Say) -> int:
     """List every coded layer with what runs it; 0 if none became dense."""
-    found = audit_bundle(open_bundle(folder))
+    found = audit_bundle(open_bundle(folder, keys))
     for row in found.rows:
         say(f"{row.part:13} {row.requested:24} {row.executed:13} {row.n_bytes:>9} B  {row.name}")
     for name in found.kept:
@@ -106,20 +113,33 @@ def _tell(found: Audit, say: Say) -> int:
 def _session(bundle: Bundle, runtime: str, say: Say) -> tuple[str, Session]:
     if runtime not in RUNTIMES:
         raise UsageError(f"unknown runtime {runtime!r}. Valid: {', '.join(RUNTIMES)}.")
-    has_engines = read_receipt(bundle) is not None
-    if runtime == "tensorrt" or (runtime == "auto" and has_engines):
+    has_engines, is_ours = read_receipt(bundle) is not None, were_built_here(bundle)
+    if runtime == "auto" and has_engines and not is_ours:
+        say("The engines were not built here, so ONNX Runtime runs. --runtime tensorrt loads them.")
+    if runtime == "tensorrt" or (runtime == "auto" and is_ours):
         from einsort_vla.runtime.tensorrt import EngineSession
 
         return "tensorrt", EngineSession(bundle)
     return "onnx", OnnxSession(bundle, decode_once=_fits(bundle, say))
 
 
+def _needed(bundle: Bundle) -> int:
+    """Bytes, while ONNX Runtime decodes all weights once."""
+    weights = [sum(layer.weights for layer in facts.layers) for facts in bundle.parts.values()]
+    return DECODING_BYTES * max(weights) + FLOAT_BYTES * sum(weights)
+
+
+def _bounded(bundle: Bundle, runtime: str) -> contextlib.AbstractContextManager[None]:
+    """No more memory than the size of the bundle explains, nor than is free."""
+    if runtime != "onnx":  # drivers reserve addresses of all the machine's memory
+        return contextlib.nullcontext()
+    explained = 2 * _needed(bundle) + MORE_BYTES + bundle.manifest.batch.size * BATCH_BYTES
+    return measure.at_most(min(explained, measure.available_bytes() or explained))
+
+
 def _fits(bundle: Bundle, say: Say) -> bool:
     """Whether memory suffices for ONNX Runtime to decode all weights once."""
-    weights = [sum(math.prod(layer["shape"]) for layer in facts["layers"])
-               for facts in bundle.parts.values()]  # fmt: skip
-    needed = DECODING_BYTES * max(weights) + FLOAT_BYTES * sum(weights)
-    free = measure.available_bytes()
+    needed, free = _needed(bundle), measure.available_bytes()
     if free is None or needed < free:
         return True
     say(
@@ -136,7 +156,7 @@ def _write_receipt(folder: Path, command: str, runtime: str, found: dict[str, An
         "runtime": runtime, "machine": platform.machine(), "board": _board(),
         "python": platform.python_version(), "time": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }  # fmt: skip
-    path.write_text(json.dumps({**facts, **found}, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps({**facts, **found}, indent=1) + "\n")
     return path
 
 

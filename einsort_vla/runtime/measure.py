@@ -5,6 +5,7 @@ import resource
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import numpy as np
 
 from einsort_vla.errors import EinSortError
 from einsort_vla.runtime import gpu
-from einsort_vla.runtime.bundle import SAMPLES, Bundle
+from einsort_vla.runtime.bundle import Bundle
 from einsort_vla.runtime.flow import Session, sample_actions
+from einsort_vla.runtime.manifest import ACTIONS
+from einsort_vla.runtime.samples import samples
 
-ACTIONS = "actions"
 WHOLE_CHUNK = "whole chunk"  # in receipts, beside the parts
 # Of the actions against float32 in PyTorch: the least cosine, the largest relative error. For
 # engines in 16 bits the cosine is what GR00T's deployment asks for.
@@ -25,17 +27,6 @@ POWER_EVERY_S = 0.1
 _JETSON_POWER = "/sys/bus/i2c/drivers/ina3221"
 
 
-def samples(bundle: Bundle) -> list[dict[str, np.ndarray]]:
-    """What was stored to verify with, each as a batch of the bundle's size."""
-    stored = np.load(bundle.folder / SAMPLES)
-    batch = bundle.manifest["batch"]
-    size = 1 if batch["dynamic"] else batch["size"]
-    return [
-        {name: np.repeat(stored[name][k : k + 1], size, 0) for name in stored.files}
-        for k in range(len(stored[ACTIONS]))
-    ]
-
-
 def nearness(bundle: Bundle, session: Session, precision: str) -> dict[str, Any]:
     """The actions of the robot against those that PyTorch found in float32.
 
@@ -43,13 +34,11 @@ def nearness(bundle: Bundle, session: Session, precision: str) -> dict[str, Any]
         `cosine` (the least), `relative_error` and `max_error` (the largest; normalized units),
         what is `needed`, and `passed`. Numbers are None if an action is not finite.
     """
-    facts = bundle.manifest["policy"]
+    facts = bundle.manifest.policy
     cosines, relative, errors = [], [], []
     for sample in samples(bundle):
-        actions = sample_actions(session, sample, facts["n_steps"])
-        a, b = (
-            np.float64(x[..., : facts["action_size"]]).ravel() for x in (actions, sample[ACTIONS])
-        )
+        actions = sample_actions(session, sample, facts.n_steps)
+        a, b = (np.float64(x[..., : facts.action_size]).ravel() for x in (actions, sample[ACTIONS]))
         norms = np.linalg.norm(a), np.linalg.norm(b)
         cosines.append(a @ b / (norms[0] * norms[1] + 1e-30))
         relative.append(np.linalg.norm(a - b) / (norms[1] + 1e-30))
@@ -69,7 +58,7 @@ def nearness(bundle: Bundle, session: Session, precision: str) -> dict[str, Any]
 def latency(bundle: Bundle, session: Session, n: int) -> dict[str, dict[str, float]]:
     """Milliseconds (p50, p95, p99) of each part, and of a chunk of actions as a whole."""
     timed = _Timed(session)
-    sample, n_steps = samples(bundle)[0], bundle.manifest["policy"]["n_steps"]
+    sample, n_steps = next(samples(bundle)), bundle.manifest.policy.n_steps
     for _ in range(WARM_UP):
         sample_actions(session, sample, n_steps)
     whole = []
@@ -97,6 +86,28 @@ def available_bytes() -> int | None:
         return None
     found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return 1024 * int(found[0]) if found else None
+
+
+@contextlib.contextmanager
+def at_most(n_bytes: int) -> Iterator[None]:
+    """Within it this process gets at most so many bytes more, where the system can hold it to that.
+
+    A graph is a program: whoever made it says how much memory it asks for.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    held = [int(line.split()[1]) for line in lines if line.startswith("VmData:")]
+    before, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if not held or before != resource.RLIM_INFINITY:  # the user has set a limit
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (1024 * held[0] + n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
 
 
 class Power:

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from einsort_vla.errors import CheckpointError, importing
-from einsort_vla.runtime.bundle import CHUNK, Bundle
-from einsort_vla.runtime.flow import Arrays, checked
+from einsort_vla.runtime.bundle import Bundle
+from einsort_vla.runtime.flow import Arrays, check_outputs, checked
+from einsort_vla.runtime.manifest import CHUNK
 
 
 class OnnxSession:
@@ -34,7 +35,7 @@ class OnnxSession:
         self._runtime: Any = onnxruntime
         self._options = self._runtime.SessionOptions()
         self._options.intra_op_num_threads = threads
-        self._options.log_severity_level = 3
+        self._options.log_severity_level = 4  # errors are raised, too
         self._disabled = [] if decode_once else ["ConstantFolding"]
         self._opened: dict[str, Any] = {}
 
@@ -42,17 +43,24 @@ class OnnxSession:
         """See `Session.run`; `chunk` is a part, too.
 
         Raises:
-            CheckpointError: the graph cannot be opened.
+            CheckpointError: the graph cannot be opened or run, or is not as its manifest says.
             ShapeError: an input is missing, empty or of another shape.
         """
         if part not in self._opened:
             self._opened[part] = self._open(self._bundle.graph(part))
         session = self._opened[part]
-        described = self._bundle.manifest[CHUNK] if part == CHUNK else self._bundle.parts[part]
-        names = [output["name"] for output in described["outputs"]]
-        most = self._bundle.manifest["batch"]["size"]
-        found = session.run(names, checked(part, described["inputs"], inputs, most))
-        return dict(zip(names, found))  # noqa: B905  Python 3.10
+        manifest = self._bundle.manifest
+        described = manifest.chunk if part == CHUNK else manifest.parts[part]
+        most = manifest.batch.size
+        given = checked(part, described.inputs, inputs, most)
+        names = [output.name for output in described.outputs]
+        try:
+            found = dict(zip(names, session.run(names, given)))  # noqa: B905  Python 3.10
+        except Exception as error:  # the runtime's own kinds
+            path = self._bundle.graph(part)
+            raise CheckpointError(f"ONNX Runtime cannot run {path}: {_short(error)}") from error
+        check_outputs(part, described.outputs, found, most)
+        return found
 
     def _open(self, path: Path) -> Any:
         try:
@@ -61,4 +69,8 @@ class OnnxSession:
                 disabled_optimizers=self._disabled,
             )  # fmt: skip
         except Exception as error:  # the runtime's own kinds
-            raise CheckpointError(f"ONNX Runtime cannot open {path}: {error}") from error
+            raise CheckpointError(f"ONNX Runtime cannot open {path}: {_short(error)}") from error
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]

@@ -10,7 +10,7 @@ from msgspec import Struct
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.codec import Codec
 from einsort_vla.errors import CheckpointError, UsageError
-from einsort_vla.families import export_of
+from einsort_vla.families import export_of, input_features, output_features, pictures_of
 from einsort_vla.kernels import check_available
 from einsort_vla.lerobot import resolve_folder
 from einsort_vla.reading import read_json
@@ -221,22 +221,25 @@ def check_features(dense: DenseFolder, benchmark: Benchmark[Any]) -> None:
     Raises:
         UsageError: it was trained with others.
     """
-    config, features = dense.config, benchmark.features
-    inputs = config.get("input_features", {})
-    cameras = [key for key, feature in inputs.items() if feature.get("type") == "VISUAL"]
-    if other := sorted(set(cameras) - set(features.pictures)):
+    inputs, outputs = input_features(dense.config), output_features(dense.config)
+    features = benchmark.features
+    if not inputs:
+        raise UsageError(
+            f"{dense.folder} names no inputs (input_features of its config.json is empty), so "
+            f"nobody can say which cameras it needs. {benchmark.name} has "
+            f"{', '.join(features.pictures)}: write those that it was trained with into it."
+        )
+    if other := sorted(set(pictures_of(dense.config)) - set(features.pictures)):
         raise UsageError(
             f"{dense.folder} was trained with the cameras {', '.join(other)}; "
             f"{benchmark.name} has {', '.join(features.pictures)}."
         )
-    action = config.get("output_features", {}).get("action")
     for what, feature, size in (
         ("state", inputs.get(STATE_KEY), features.state_size),
-        ("action", action, features.action_size),
+        ("action", outputs.get("action"), features.action_size),
     ):
-        shape = (feature or {}).get("shape", [size])
-        if list(shape) != [size]:
+        if feature is not None and feature.shape != (size,):
             raise UsageError(
-                f"{dense.folder} was trained with {what}s of {shape} numbers; "
+                f"{dense.folder} was trained with {what}s of {list(feature.shape)} numbers; "
                 f"{benchmark.name}'s have {size}."
             )

@@ -1,7 +1,5 @@
 """The folder of one run: what it holds, that no two runs are mixed in it, and its report."""
 
-import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from einsort_vla.atomic import PARTIAL
+from einsort_vla.atomic import PARTIAL, alone_in
 from einsort_vla.checkpoint import file_sha256
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import UsageError
@@ -64,7 +62,10 @@ def run_folder(
     """
     output = settings.output or ROOT / "outputs" / time.strftime(f"{name}-%Y%m%d-%H%M%S")
     _prepare(output, comparable(settings), settings.resume)
-    with alone_in(output):
+    refusal = (
+        f"another process is at work in {output}. Wait for it, stop it, or use another --output."
+    )
+    with alone_in(output, refusal):
         if not (output / RUN).exists():
             write_run(output, describe_in(output))
         yield output
@@ -97,24 +98,3 @@ def _prepare(output: Path, config: Mapping[str, Any], resume: bool) -> None:
     if output.exists() and any(path.suffix != PARTIAL for path in output.iterdir()):
         raise UsageError(f"{output} is not empty and holds no run. Use another --output.")
     output.mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def alone_in(output: Path) -> Iterator[None]:
-    """Keep other processes out of a run folder; the system lets go of it however this one ends.
-
-    Raises:
-        UsageError: another process is at work in it.
-    """
-    folder = os.open(output, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"another process is at work in {output}. Wait for it, stop it, or use another "
-                "--output."
-            ) from None
-        yield
-    finally:
-        os.close(folder)

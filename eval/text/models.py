@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from einsort_vla.atomic import atomic_folder
 from einsort_vla.checkpoint import WEIGHTS, DenseFolder, file_sha256
+from einsort_vla.claims import atomic_folder
 from einsort_vla.errors import CheckpointError, MissingDependency, UsageError, reason_of
 from einsort_vla.lerobot import resolve_folder
 from eval.run.provenance import ROOT
@@ -77,6 +77,7 @@ def _convert(packed: Path, folder: Path) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16)
     model.hf_quantizer = None  # else it refuses to be saved, as a model that is still packed
     model.config.__dict__.pop("quantization_config", None)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as partial:
         model.save_pretrained(partial)
         _tokenizer(packed).save_pretrained(partial)

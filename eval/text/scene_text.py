@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from einsort_vla.atomic import atomic_folder
+from einsort_vla.claims import atomic_folder
 from eval.run.provenance import ROOT
 from eval.text.scene_backgrounds import Background, Place, load_backgrounds
 from eval.text.scene_drawing import compose
@@ -67,6 +67,7 @@ def make_scene_text(
     folder: Path, n_questions: int, seed: int, backgrounds: list[Background]
 ) -> None:
     """Write pictures and both splits in TextVQA's form, the folder whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as partial:
         (partial / PICTURES).mkdir()
         sizes: dict[Split, int] = {"val": n_questions, "train": N_TRAIN}

@@ -11,7 +11,15 @@ pytest.importorskip("transformers")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, MistralConfig
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 from transformers import MistralForCausalLM as Mistral
 
 from einsort_vla.cache import EinSortCache
@@ -60,19 +68,20 @@ def error(found, expected):
 @given(
     codec=st.sampled_from(CODECS),
     heads=st.integers(1, 3),
-    tokens=st.integers(4, 70),
+    tokens=st.integers(1, 70),
     dim=st.sampled_from([8, 12, 16]),
     rate=st.sampled_from([0.2, 0.4, 0.6]),
 )
 def test_what_is_reported_is_what_lies_in_memory(codec, heads, tokens, dim, rate):
-    try:
-        cache = filled(codec, rate, heads=heads, tokens=tokens, dim=dim, batch=2)
-    except UsageError:
-        assert tokens < 24  # then scales, orders or a single rank take too large a share
-        return
+    cache = filled(codec, rate, heads=heads, tokens=tokens, dim=dim, batch=2)
     report = cache.report()
     assert report.bytes_stored == cache.nbytes()
-    assert report.coded_entries == 2 * 2 * heads * tokens * dim
+    assert report.coded_entries + report.exact_entries == 2 * 2 * heads * tokens * dim
+    if report.exact_entries:
+        assert tokens < 24  # then scales, orders or a single rank take too large a share
+        assert report.coded_entries == 0
+        assert torch.equal(cache.layers[0].keys, states(2, heads, tokens, dim)[0])
+        return
     assert sum(report.bits_by_part.values()) == pytest.approx(report.bits_per_entry)
     if codec == "network":
         assert report.core_kept_fraction <= 1 - rate
@@ -160,6 +169,99 @@ def test_blocks_are_coded_once_there_are_as_many_newer_tokens():
     assert [block.n_tokens for block in layer.blocks] == [64, 16]
     assert cache.report().bytes_stored == cache.nbytes()
     assert layer.keys.shape == (1, 2, 104, 16)
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.75, 0.875])
+def test_prompts_of_any_length_are_generated_from(model, rate):
+    """What is too short stays exact: then the very tokens of the exact cache come out."""
+    kwargs = {"max_new_tokens": 5, "do_sample": False}
+    for n in (1, 2, 4, 9, 16, 30):
+        tokens = torch.randint(2, 64, (1, n), generator=torch.Generator().manual_seed(n))
+        for block in (0, 1, 3):
+            cache = EinSortCache("leader", rate, block)
+            found = model.generate(tokens, past_key_values=cache, **kwargs)
+            assert cache.get_seq_length() == n + 4
+            assert cache.report().bytes_stored == cache.nbytes()
+            if not cache.report().coded_entries:
+                exact = model.generate(tokens, past_key_values=DynamicCache(), **kwargs)
+                assert torch.equal(found, exact)
+    assert cache.report().coded_entries
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_a_model_with_an_encoder_decodes_from_its_first_token_on(n_layers):
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "d_ff": 32, "num_layers": n_layers, "num_heads": 2, "d_kv": 16}
+    config = T5Config(**sizes, vocab_size=64, decoder_start_token_id=0, eos_token_id=None)
+    model = T5ForConditionalGeneration(config).eval()
+    for parameter in model.parameters():
+        parameter.data *= 3  # so that tokens differ
+    cache = EinSortCache(rate=0.7, block=8)
+    tokens = torch.randint(3, 64, (2, 40), generator=torch.Generator().manual_seed(0))
+    kwargs = {"max_new_tokens": 50, "do_sample": False}
+    expected = model.generate(tokens, **kwargs)
+    model.generate(tokens, past_key_values=cache, **kwargs)
+    assert cache.get_seq_length() == 50
+    assert cache.report().coded_entries > 0
+    both = EncoderDecoderCache(EinSortCache(rate=0), EinSortCache(rate=0.1))
+    for exact in (EinSortCache(rate=0), both):
+        assert torch.equal(model.generate(tokens, past_key_values=exact, **kwargs), expected)
+
+
+def test_every_chunk_of_a_prompt_is_coded():
+    cache, (keys, values) = EinSortCache("leader", 0.75), states(batch=2, tokens=140)
+    ends = [0, 60, 63, 100, 140]  # three tokens alone are too few, and wait for the next chunk
+    for start, end in pairwise(ends):
+        new = keys[:, :, start:end], values[:, :, start:end]
+        assert torch.equal(cache.update(*new, 0)[0][:, :, start:], new[0])
+    layer = cache.layers[0]
+    assert [block.n_tokens for block in layer.blocks] == [60, 40, 40]
+    assert cache.report().exact_entries == 0
+    assert cache.report().bytes_stored == cache.nbytes()
+    assert error(layer.keys, keys) < 0.02
+    before = layer.keys
+    cache.reorder_cache(torch.tensor([1, 0]))
+    cache.crop(70)
+    assert torch.equal(layer.keys, before[[1, 0], :, :70])
+
+
+def test_a_block_too_small_for_a_code_waits_for_its_least_multiple():
+    cache = filled(rate=0.8, block=2)
+    for k in range(90):
+        cache.update(*[s[:, :, :1] for s in states(seed=k)], 0)
+    first, *later = (block.n_tokens for block in cache.layers[0].blocks)
+    assert first == 64
+    assert len(set(later)) == 1
+    assert 2 < later[0] < 30
+    assert cache.layers[0].recent_keys.shape[2] < 2 * later[0]
+    assert cache.report().bytes_stored == cache.nbytes()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("ends", [(4e4, -4e4), (65504.0, -65504.0), (1e6, 1.0), (1e-9, 1e-9)])
+def test_states_beyond_the_range_of_scales_stay_exact_or_are_finite(codec, ends):
+    keys, values = states(heads=2, tokens=40, dim=16)
+    if ends[0] < 1:
+        keys *= 1e-9
+    keys[0, 1, 7, 3], keys[0, 1, 8, 3] = ends
+    cache = EinSortCache(codec, 0.5)
+    cache.update(keys, values, 0)
+    found = cache.layers[0].keys
+    assert found.isfinite().all()
+    assert error(found, keys) < 1
+    report = cache.report()
+    assert report.bytes_stored == cache.nbytes()
+    assert torch.equal(found, keys) == (report.coded_entries == 0)
+
+
+def test_a_channel_of_next_to_nothing_does_not_keep_a_block_from_its_code():
+    keys, values = states()
+    keys[..., 5] *= 1e-9
+    values[:, 0] = 0
+    cache = EinSortCache("leader", 0.5)
+    cache.update(keys, values, 0)
+    assert cache.report().exact_entries == 0
+    assert error(cache.layers[0].keys, keys) < 1e-3
 
 
 def test_a_crop_keeps_the_first_tokens_wherever_it_cuts():
@@ -262,6 +364,9 @@ def test_a_shared_copy_goes_its_own_way():
     copy = cache.share()
     copy.update(*[s[:, :, :3] for s in states(seed=1)], 0)
     assert (cache.get_seq_length(), copy.get_seq_length()) == (64, 67)
+    exact = cache.share(is_exact=True)
+    exact.update(*states(tokens=40, seed=1), 0)
+    assert exact.report().exact_entries == 2 * 2 * 40 * 16
     own = {id(part) for states in cache.layers[0].blocks[0].keys for part in states.parts.values()}
     assert own == {id(p) for s in copy.layers[0].blocks[0].keys for p in s.parts.values()}
 
@@ -285,10 +390,10 @@ def test_bad_caches(arguments, message):
 
 def test_bad_states():
     keys, values = states()
-    with pytest.raises(UsageError, match=r"at least .* bits an entry for 2 tokens"):
-        filled("scalar", 0.9, tokens=2)
-    with pytest.raises(UsageError, match=r"tr network .* keeps at least"):
-        filled(Network(1, decomposition="tr"), 0.95, tokens=2)
+    with pytest.raises(UsageError, match=r"at least .* bits an entry for 1024 tokens"):
+        filled("scalar", 0.9, tokens=2)  # in no number of tokens
+    with pytest.raises(UsageError, match=r"svd network .* keeps at least"):
+        filled(Network(1, decomposition="svd"), 0.95, tokens=2)
     keys[0, 0, 5, 3] = torch.nan
     with pytest.raises(NumericsError, match=r"layer 1: .*NaN"):
         EinSortCache().update(keys, values, 1)

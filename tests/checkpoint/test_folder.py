@@ -88,11 +88,11 @@ def _rewrite(file, change_tensors=None, change_metadata=None):
         (lambda t: t.update({"model.first.weight_signs": torch.zeros(3, dtype=torch.uint8)}), {},
          "the plan says"),
         (lambda t: t["model.first.weight_scale"].fill_(torch.nan), {}, "holds NaN or infinity"),
-        (None, {"format_version": "99"}, "format_version 99; this library reads 5"),
+        (None, {"format_version": "99"}, "format_version 99; this library reads 6"),
         (None, {"format": "other"}, "not an EinSort checkpoint"),
         (None, {"tables_sha256": "0"}, "other look-up tables"),
         (None, {"plan": "{"}, "damaged"),
-        (None, {"plan": '{"form": "leader"}'}, "cannot be read"),
+        (None, {"plan": '{"form": "leader"}'}, "unknown field `form`"),
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_refused_with_the_reason(compressed, tensors, metadata, message):
@@ -116,7 +116,7 @@ def test_sources_that_are_no_dense_policy(tiny_policy_folder, compressed, tmp_pa
     refused(tiny_policy_folder, UsageError, "outside", rate=1.5)
     config = tiny_policy_folder / "config.json"
     config.write_text("{")
-    refused(tiny_policy_folder, CheckpointError, "not valid JSON")
+    refused(tiny_policy_folder, CheckpointError, "config.json is damaged")
     config.write_text('{"type": "smolvlm"}')
     refused(tiny_policy_folder, UsageError, "Did you mean 'smolvla'")
 

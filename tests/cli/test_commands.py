@@ -85,6 +85,15 @@ def test_sources_that_cannot_be_reached(run, tmp_path):
         assert "Traceback" not in result.stderr
 
 
+def test_a_mistyped_folder_is_not_silently_looked_for_on_the_hub(run, tmp_path, monkeypatch):
+    (tmp_path / "policies" / "grasping").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    said = run("compress", "polices/graspin", "new", "--rate", 0.7).stderr
+    assert "polices/graspin is no folder here; fetching it from the hub.\n" in said
+    assert "Did you mean the folder policies/grasping?" in said
+    assert "Did you mean" not in run("compress", "someone/model", "new", "--rate", 0.7).stderr
+
+
 def test_a_plan_can_be_edited_and_used(run, tiny_policy_folder, tmp_path):
     file = tmp_path / "plan.yaml"
     assert run("plan", tiny_policy_folder, "--rate", 0.7, "--output", file).returncode == 0
@@ -152,9 +161,10 @@ def test_verify_compares_with_the_source(run, tiny_policy_folder, tmp_path):
     run("compress", source, new, "--rate", 0.7)
     result = run("verify", new, "--against", source)
     assert result.returncode == 0, result.stderr
-    assert "2 of 2 matrices have at most 2 times the error" in result.stdout
+    assert "All 2 matrices, and each of their rows, are as close to the source" in result.stdout
+    assert "2 are the same bits. 3 other tensors are the source's" in result.stdout
 
-    # A matrix that is far from Gaussian has a larger error than predicted: one weight is all.
+    # A matrix that is far from Gaussian has a larger error than predicted, and may have it.
     tensors = load_file(source / "model.safetensors")
     tensors["model.first.weight"][:] = 0
     tensors["model.first.weight"][:, 0] = torch.arange(1, 97)
@@ -165,8 +175,7 @@ def test_verify_compares_with_the_source(run, tiny_policy_folder, tmp_path):
     codec = "leader rotated=false"  # by default an outlier has the matrix rotated
     run("compress", source, tmp_path / "odd", "--rate", 0.7, "--codec", codec)
     result = run("verify", tmp_path / "odd", "--against", source)
-    assert result.returncode == 1
-    assert "1 of 2 matrices" in result.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def test_a_patch_makes_the_new_folder_out_of_the_old(run, tiny_policy_folder, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from einsort_vla.codec import Codec, Leader, Scalar, encode, spec_from_dict
+from einsort_vla.codec import Codec, Dense, Leader, Scalar, decode, encode, spec_from_dict
 from einsort_vla.errors import NumericsError, ShapeError, UsageError
 
 SPEC = Scalar(4)
@@ -14,7 +14,8 @@ SPEC = Scalar(4)
     [
         (torch.tensor([[1.0, torch.nan]]), NumericsError, "1 NaN or infinite"),
         (torch.tensor([[torch.inf, torch.inf]]), NumericsError, "2 NaN or infinite"),
-        (torch.full((2, 2), 1e6), NumericsError, "float16 range"),
+        (torch.full((2, 2), 1e6), NumericsError, "float16 range.*--exclude"),
+        (torch.tensor([[1.0], [1e-9]]), NumericsError, "mean square of 1e-09, too small"),
         (torch.zeros(3), ShapeError, r"shape \(3,\)"),
         (torch.zeros(0, 3), ShapeError, r"shape \(0, 3\)"),
     ],
@@ -22,6 +23,21 @@ SPEC = Scalar(4)
 def test_bad_weights(weight, error, message):
     with pytest.raises(error, match=message):
         encode(weight, SPEC)
+
+
+def test_codes_of_too_narrow_a_type():
+    wide = torch.tensor([[4e4, -4e4, 1.1]])
+    with pytest.raises(NumericsError, match=r"8e\+04 apart, beyond"):
+        encode(wide, Scalar(4, grid="asymmetric"))
+    assert torch.isfinite(decode(encode(wide, Scalar(4)))).all()
+    with pytest.raises(NumericsError, match=r"values that bfloat16 cannot.*dtype: float32"):
+        encode(wide, Dense())
+
+
+def test_what_stays_dense_takes_the_narrowest_type_that_is_exact():
+    wide = torch.tensor([[4e4, -4e4, 1.1]])
+    found = [Dense.of(weight).dtype for weight in (wide.bfloat16().float(), wide.half(), wide)]
+    assert found == ["bfloat16", "float16", "float32"]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +48,7 @@ def test_bad_weights(weight, error, message):
         ({"form": "scalar", "bits": 3, "grid": "nf4"}, "nf4 takes 4; 3 was"),
         ({"form": "scalar", "bits": 3, "grid": "log"}, "unknown scalar grid 'log'"),
         ({"form": "scalar", "bits": 3, "group": 1}, "2 or more inputs, or 0 for all; not 1"),
+        ({"form": "dense", "dtype": "float64"}, "type of a dense matrix 'float64'"),
         ({"form": "leader", "d": 3, "b": 2, "s": 6}, r"no leader table for d=3.*\(2, 2, 6\)"),
     ],
 )

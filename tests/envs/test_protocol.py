@@ -34,7 +34,7 @@ def test_protocols_extend_one_another():
         (lambda d: d.update(image_size_px="128"), "Expected `int`, got `str` - at .*image_size_px"),
         (
             lambda d: d.update(gripper_open=math.nan),
-            "a finite number, got nan - at `.*open",
+            "protocol.yaml is damaged: .*gripper_open",
         ),
         (lambda d: d.update(extends="lerobo"), "unknown protocol 'lerobo'. Did you mean 'lerobot'"),
     ],

@@ -18,7 +18,7 @@ from einsort_vla.results.report import read_report
 from einsort_vla.results.run import CLOSED_LOOP, write_run
 from eval.closed_loop.command import evaluate as main
 from eval.closed_loop.settings import ClosedLoopSettings
-from eval.run.output import alone_in, comparable
+from eval.run.output import comparable, run_folder
 from eval.run.provenance import describe
 
 ROOT = Path(__file__).parents[2]
@@ -109,9 +109,15 @@ def test_output_of_another_run_is_left_alone(tmp_path):
 
 
 def test_two_processes_do_not_write_one_run(tmp_path):
-    with alone_in(tmp_path), pytest.raises(UsageError, match="another process is at work"):
-        alone_in(tmp_path).__enter__()
-    with alone_in(tmp_path):  # free again
+    def describe_in(_):
+        return describe(CLOSED_LOOP, "eval/libero.py", "tiny", comparable(settings), {})
+
+    settings = ClosedLoopSettings(rate="0.5", output=tmp_path)
+    with run_folder("tiny", settings, describe_in):
+        again = ClosedLoopSettings(rate="0.5", output=tmp_path, resume=True)
+        with pytest.raises(UsageError, match="another process is at work"):
+            run_folder("tiny", again, describe_in).__enter__()
+    with run_folder("tiny", again, describe_in):  # free again
         pass
 
 
@@ -146,7 +152,7 @@ def test_end_to_end_with_an_interrupt_and_resume(tmp_path):
     os.killpg(first.pid, signal.SIGINT)
     stdout, stderr = first.communicate(timeout=60)
     assert "episodes are kept in" in stdout
-    assert first.returncode == 1
+    assert first.returncode == 130
     assert "Traceback" not in stderr
     before = log.read_text().splitlines()
     result = subprocess.run([*arguments, "--resume"], capture_output=True, text=True)

@@ -3,7 +3,9 @@
 import ctypes
 import json
 import sys
+from dataclasses import asdict, replace
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from einsort_vla.errors import CheckpointError, EngineError, ShapeError
 from einsort_vla.runtime import engine as engines
 from einsort_vla.runtime import gpu, tensorrt
 from einsort_vla.runtime.bundle import Bundle
+from einsort_vla.runtime.manifest import Batch, Part, TargetFacts, Value
 
 MOST = 4
 
@@ -62,12 +65,13 @@ class Doubling:
 @pytest.fixture
 def session(tmp_path, monkeypatch):
     """Of a bundle of one part."""
-    described = {"name": "x", "dtype": "float32", "shape": [None, 3]}
-    part = {"inputs": [described], "outputs": [{**described, "name": "y"}], "layers": []}
-    manifest = {
-        "parts": {"part": part}, "batch": {"size": MOST, "dynamic": True},
-        "target": {"machine": "x86_64", "compute_capability": 89, "what": "a desktop"},
-    }  # fmt: skip
+    described = [Value(name, "float32", (None, 3)) for name in "xy"]
+    part = Part((described[0],), (described[1],), ())
+    manifest: Any = SimpleNamespace(
+        parts={"part": part},
+        batch=Batch(MOST, True),
+        target=TargetFacts("rtx40", "a desktop", "x86_64", 89, None),
+    )
     (tmp_path / "engines").mkdir()
     (tmp_path / "engines" / "part.engine").write_bytes(b"engine")
     (tmp_path / "plugin").mkdir()
@@ -91,12 +95,14 @@ def session(tmp_path, monkeypatch):
         "Memory": HostMemory, "enter": lambda: None, "compute_capability": lambda: 89,
     }.items():  # fmt: skip
         monkeypatch.setattr(gpu, name, value)
-    bundle = Bundle(tmp_path, manifest, "fingerprint")
+    bundle = Bundle(tmp_path, manifest, "f" * 64)
     plugin = bundle.plugin
-    facts = {"file": "part.engine", "sha256": engines.sha256(tmp_path / "engines/part.engine")}
-    receipt = {**engines._circumstances(bundle, "tensorrt_rtx", plugin), "parts": {"part": facts}}
-    (tmp_path / "engines" / "receipt.json").write_text(json.dumps(receipt))
-    return lambda: (tensorrt.EngineSession(bundle), context)
+    file = tmp_path / "engines/part.engine"
+    facts = engines.EngineFacts(1.0, {}, (), file.name, engines.sha256(file), 6)
+    known = asdict(engines._circumstances(bundle, "tensorrt_rtx", plugin))
+    receipt = engines.Receipt(**known, parts={"part": facts})
+    (tmp_path / "engines" / "receipt.json").write_text(json.dumps(asdict(receipt)))
+    return lambda **facts: (tensorrt.EngineSession(replace(bundle, **facts)), context)
 
 
 def test_inputs_go_in_and_outputs_come_back(session):
@@ -127,3 +133,9 @@ def test_engines_of_another_gpu_are_refused(session, monkeypatch):
     monkeypatch.setattr(gpu, "compute_capability", lambda: 86)
     with pytest.raises(CheckpointError, match=r"for compute capability 8\.9; this GPU has 8\.6"):
         session()
+
+
+def test_no_signature_covers_engines_that_others_built(session):
+    session()  # the user who names no key takes the folder as it is
+    with pytest.raises(CheckpointError, match="not built here, and no signature covers them"):
+        session(is_signed=True)

@@ -16,10 +16,10 @@ from torch import nn
 from einsort_vla.codec import Leader, Scalar, decode, encode, tables
 from einsort_vla.errors import MissingDependency, UsageError
 from einsort_vla.kernels import BackendChoice, decode_fast, dispatch, make_backend
-from einsort_vla.kernels.compiling import cache
 from einsort_vla.kernels.cpu import backend as cpu_backend
 from einsort_vla.kernels.cpu import build, ops
 from einsort_vla.layers import CompressedLinear
+from einsort_vla.private import cache_folder
 
 CPU = BackendChoice("cpu")
 TABLES = [Leader(d, b, s) for d, b, s in sorted(tables.available())]
@@ -123,9 +123,9 @@ def test_older_processors_have_the_same_results(march, monkeypatch):
     """Built for them here; code of AVX-512 is left out, or narrower vectors are taken."""
     if march == "haswell" and not torch.cpu._is_avx2_supported():
         pytest.skip("no AVX2")
-    native = build.build(cache())
+    native = build.build(cache_folder())
     monkeypatch.setenv(build.MARCH, march)
-    assert build.build(cache()) != native
+    assert build.build(cache_folder()) != native
     caches = (build.library, cpu_backend._shared)
     for cached in caches:
         cached.cache_clear()
@@ -190,6 +190,42 @@ def test_compiled_once_and_again_when_it_changes(tmp_path, monkeypatch):
     with pytest.raises(MissingDependency, match=r"cannot compile the kernels: .*leader\.cpp"):
         build.build(tmp_path)
     assert len(list(tmp_path.glob("*.so"))) == 2
+
+
+def test_a_library_that_is_not_what_was_compiled_is_never_loaded(tmp_path):
+    """Changed, a link to another's, or writable by others: it is compiled anew."""
+    made = build.build(tmp_path)
+    content = made.read_bytes()
+    for spoil in (
+        lambda path: path.write_bytes(content[:-1]),
+        lambda path: path.chmod(0o777),
+        lambda path: path.rename(tmp_path / "other") and path.symlink_to(tmp_path / "other"),
+    ):
+        spoil(made)
+        made = build.build(tmp_path)
+        assert made.read_bytes() == content
+        assert not made.is_symlink()
+        assert made.stat().st_mode & 0o022 == 0
+
+
+def test_a_cache_that_others_can_write_to_is_refused_with_the_fix(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    (root / "einsort-vla").mkdir(parents=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root))
+    (root / "einsort-vla").chmod(0o777)
+    with pytest.raises(MissingDependency, match=r"other users can write to .*remove it"):
+        build.library.__wrapped__()
+    (root / "einsort-vla").rmdir()
+    root.chmod(0o775)
+    with pytest.raises(MissingDependency, match=r"can replace what is in .*chmod go-w"):
+        build.library.__wrapped__()
+    root.chmod(0o1777)  # a sticky one, such as /tmp, is no danger to what is one's own
+    (root / "einsort-vla").symlink_to(tmp_path)
+    with pytest.raises(MissingDependency, match="is a link or file, not a folder of yours"):
+        build.library.__wrapped__()
+    (root / "einsort-vla").unlink()
+    build.library.__wrapped__()
+    assert (root / "einsort-vla").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_cache_that_cannot_be_used_is_named(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from einsort_vla.checkpoint import DenseFolder, read_folder
 from einsort_vla.cli.compress import Compress
 from einsort_vla.cli.verify import Verify
 from einsort_vla.errors import CheckpointError
+from einsort_vla.families import input_features
 from einsort_vla.lerobot import made_up_observations, read_frames, save_observations
 
 STATE = {"dtype": "float32", "shape": (8,), "names": None}
@@ -64,7 +65,7 @@ def test_frames_of_files_are_spread_over_all(tmp_path):
 
 
 def test_made_up_observations_fit_the_policy_and_repeat(reference_policy):
-    features = DenseFolder(reference_policy).config["input_features"]
+    features = input_features(DenseFolder(reference_policy).config)
     statistics = {"observation.state": {"mean": np.full(8, 5.0), "std": np.full(8, 0.1)}}
     first, second = (made_up_observations(features, statistics, 50) for _ in range(2))
     assert all(same(a, b) for a, b in zip(first, second, strict=True))
@@ -79,7 +80,7 @@ def test_made_up_observations_fit_the_policy_and_repeat(reference_policy):
     [
         (lambda p: None, "do not exist"),
         (lambda p: p.mkdir(), "neither"),
-        (lambda p: p.write_bytes(b"no tensors"), "holds no observations"),
+        (lambda p: p.write_bytes(b"no tensors"), "or it is no safetensors"),
         (lambda p: (p / "meta").mkdir(parents=True) or (p / "meta/info.json").write_text("{}"),
          "no LeRobot dataset that can be read"),
     ],

@@ -9,7 +9,6 @@ from einsort_vla.cache import EinSortCache
 from einsort_vla.codec import Network
 from einsort_vla.errors import UsageError
 from einsort_vla.lerobot import action_chunks, action_error, load_policy, quiet_lerobot
-from einsort_vla.lerobot.observations import made_up_observations
 from einsort_vla.lerobot.prefix import compressed_prefix
 from tests.policies.tiny_policies import FAMILIES, act_once
 
@@ -61,11 +60,7 @@ def shipped(reference_policy):
 
 @pytest.fixture(scope="module")
 def observations(shipped):
-    features = {
-        key: {"type": feature.type.name, "shape": feature.shape}
-        for key, feature in shipped.module.config.input_features.items()
-    }
-    return made_up_observations(features, shipped.statistics, 2)
+    return shipped.made_up_observations(2)
 
 
 def test_the_shipped_policy_acts_alike(shipped, observations):

@@ -1,14 +1,15 @@
 """A plan never exceeds its budget, and a lower rate never makes any matrix worse."""
 
 import math
+from contextlib import suppress
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.codec import Codec
-from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.codec import Codec, Dense, encode
+from einsort_vla.errors import CheckpointError, NumericsError, UsageError
 from einsort_vla.plan import Candidates, Plan, allocate, options
 
 shapes = st.dictionaries(
@@ -58,6 +59,58 @@ def test_rate_zero_keeps_everything():
     plan = plan_shapes({"a": (64, 64)}, 0, "leader")
     assert plan.rate == 0
     assert plan.tensors["a"].spec.form == "dense"
+
+
+def of_weights(codec, **weights):
+    own = Codec.parse(codec)
+    return Candidates(own, {name: options(w.shape, own, w) for name, w in weights.items()})
+
+
+def test_float32_is_kept_at_its_own_bits():
+    weight = torch.randn(40, 40, generator=torch.Generator().manual_seed(0))
+    plan = allocate(of_weights("leader", a=weight, b=weight.bfloat16().float()), 0)
+    assert [t.spec.dtype for t in plan.tensors.values()] == ["float32", "bfloat16"]
+    assert plan.rate == 1 - (32 + 16) / 2 / 16
+    assert plan.distortion == 0
+    coded = allocate(of_weights("leader", a=weight, b=weight), 0.001)
+    assert {t.spec.form for t in coded.tensors.values()} == {"leader"}
+
+
+def test_a_matrix_that_no_code_can_hold_stays_dense_with_the_reason():
+    weight = torch.randn(40, 40, generator=torch.Generator().manual_seed(0))
+    small = weight.clone()
+    small[7] *= 1e-12
+    plan = allocate(of_weights("leader", **dict.fromkeys("abcd", weight), small=small), 0.3)
+    assert plan.tensors["small"].spec == Dense("float32")
+    assert "too small for float16 scales" in plan.tensors["small"].reason
+    assert plan.tensors["a"].bits / 1600 < 16 * 0.7 - 4
+    with pytest.raises(UsageError, match=r"1 of them are kept dense, such as small \(a row of"):
+        allocate(of_weights("leader", a=weight, small=small), 0.5)
+    with pytest.raises(NumericsError, match="1 NaN"):
+        of_weights("leader", a=torch.tensor([[1.0, torch.nan]]))
+
+
+@settings(max_examples=80)
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 40)),
+    is_tall=st.booleans(),
+    codec=st.sampled_from(
+        ["leader", "leader window=10", "scalar group=4", "scalar grid=nf4", "lossless", "local",
+         "network", "network decomposition=tucker"]
+    ),
+    rate=st.integers(0, 95).map(lambda n: n / 100),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_heads_of_few_outputs_or_inputs_are_planned(shape, is_tall, codec, rate, seed):
+    generator = torch.Generator().manual_seed(seed)
+    head, body = (torch.randn(own, generator=generator).bfloat16() for own in (shape, (48, 40)))
+    head = head.t() if is_tall else head
+    found = of_weights(codec, head=head, body=body)
+    with suppress(UsageError):  # beyond the codec's reach
+        plan = allocate(found, rate)
+        assert plan.rate >= rate
+        for name, weight in (("head", head), ("body", body)):
+            assert encode(weight, plan.tensors[name].spec).stored_bits == plan.tensors[name].bits
 
 
 @pytest.mark.parametrize("rate", [-0.1, 0.96, 5, math.nan, math.inf])

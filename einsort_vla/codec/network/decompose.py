@@ -1,5 +1,6 @@
 """Tensor decompositions of given rank as lists of cores, float64 while they are made."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
@@ -11,6 +12,7 @@ from einsort_vla.errors import importing
 
 Name = Literal["svd", "tt", "tr", "cp", "tucker"]
 Fold = Literal["factors", "slices"]
+TERMS = 64  # of a canonical decomposition, contracted at once
 
 
 class Decomposition(Protocol):
@@ -78,8 +80,13 @@ class TensorRing:
         return list(_tensorly().decomposition.tensor_ring(tensor, rank=ranks))
 
     def contract(self, cores: Sequence[Tensor]) -> Tensor:
-        result = _chain(cores)
-        return result.diagonal(dim1=0, dim2=result.ndim - 1).sum(-1)
+        # The closing bond entry by entry: with it open, the whole would be as often in memory.
+        first, *middle, last = cores
+        parts = (
+            _chain([first[k : k + 1], *middle, last[..., k : k + 1]])[0, ..., 0]
+            for k in range(len(first))
+        )
+        return functools.reduce(torch.add, parts)
 
     def bonds(self, n_modes: int) -> list[tuple[int, int, int]]:
         return [(k, k + 1, 0) for k in range(n_modes - 1)]
@@ -100,10 +107,11 @@ class Canonical:
         return [factors[0] * weights, *factors[1:]]
 
     def contract(self, cores: Sequence[Tensor]) -> Tensor:
-        result = cores[0]
-        for factor in cores[1:]:
-            result = result[..., None, :] * factor
-        return result.sum(-1)
+        # A product of two matrices, of the first modes and the last; some terms at a time.
+        modes, middle = [len(factor) for factor in cores], (len(cores) + 1) // 2
+        terms = zip(*(factor.split(TERMS, dim=1) for factor in cores), strict=True)
+        parts = (_khatri_rao(f[:middle]) @ _khatri_rao(f[middle:]).t() for f in terms)
+        return functools.reduce(torch.add, parts).view(modes)
 
     def bonds(self, n_modes: int) -> list[tuple[int, int, int]]:
         return []
@@ -129,6 +137,14 @@ class Tucker:
 
     def bonds(self, n_modes: int) -> list[tuple[int, int, int]]:
         return [(k, n_modes, k) for k in range(n_modes)]
+
+
+def _khatri_rao(factors: Sequence[Tensor]) -> Tensor:
+    """(n, terms) of factors (n_k, terms), n the product of all n_k."""
+    result = factors[0]
+    for factor in factors[1:]:
+        result = (result[:, None] * factor).flatten(0, 1)
+    return result
 
 
 def multiply(matrix: Tensor, tensor: Tensor, axis: int) -> Tensor:

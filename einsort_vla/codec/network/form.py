@@ -6,7 +6,8 @@ loses to plain rounding at equal bits; it is here as the paper's reference imple
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, get_args
 
@@ -21,9 +22,12 @@ from einsort_vla.codec.network.order import Order, Scope
 from einsort_vla.codec.network.permutation import Storage
 from einsort_vla.codec.network.score import Map, Reduction, score
 from einsort_vla.codec.packing import pack, unpack
-from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart, stream
-from einsort_vla.errors import NumericsError, UsageError, unknown_name
+from einsort_vla.codec.spec import CodecSpec, Shape, StoredPart, check_padding, stream
+from einsort_vla.errors import CheckpointError, NumericsError, UsageError, unknown_name
 
+MOST = 2**31 - 1  # of a rank, of slices, of a size
+POWERS = (1 / 64, 64.0)
+CORE_ROUNDING = 2.0**-6  # of a core's norm; float16 takes 2^-11 in its normal range
 MENU_SLICES = (8, 32)  # fewer slices fit better and cost a longer order
 _CHOICES = {"decomposition": Name, "fold": Fold, "map": Map, "reduction": Reduction, "scope": Scope,
             "storage": Storage}  # fmt: skip
@@ -62,11 +66,14 @@ class Network(CodecSpec):
         for field, names in _CHOICES.items():
             if getattr(self, field) not in get_args(names):
                 raise unknown_name(f"network {field}", getattr(self, field), get_args(names))
-        if self.rank < 1 or self.slices < 1 or self.size < 2 or not self.power > 0:
+        whole = (self.rank, 1), (self.slices, 1), (self.size, 2)
+        if not (all(least <= n <= MOST for n, least in whole) and self.power > 0):
             raise UsageError(
                 f"a network needs rank and slices of 1 or more, size 2 or more, power above 0; "
                 f"not rank={self.rank} slices={self.slices} size={self.size} power={self.power}."
             )
+        if not POWERS[0] <= self.power <= POWERS[1]:
+            raise UsageError(f"the power of a network is 1/64 to 64; not {self.power}.")
 
     @property
     def is_plain_svd(self) -> bool:
@@ -75,6 +82,8 @@ class Network(CodecSpec):
         return unsorted and self.decomposition == "svd" and not self.column_scaled
 
     def layout(self, shape: Shape) -> dict[str, StoredPart]:
+        rows = -(-shape[0] // self.slices) * self.slices
+        check_padding(shape, rows * shape[1], f"{self.slices} slices of a network")
         layout = {
             "cores": StoredPart(torch.float16, (self.n_core_numbers(shape),)),
             "gauge_rows": stream(sum(m for m, _ in self._gauged(shape))),
@@ -107,13 +116,20 @@ class Network(CodecSpec):
         if self.sign_split:
             parts["signs"] = pack(weight < 0, 1)
         parts["order"], tensor = self._sorted(weight)
-        modes = self._modes(shape)
-        if hessian is not None and self.is_plain_svd:
-            cores = _whitened_svd(tensor.reshape(modes), self.rank, hessian)
-        else:
-            cores = DECOMPOSITIONS[self.decomposition].fit(tensor.reshape(modes), self.rank)
-        parts["cores"], parts["gauge_rows"] = self._pack_cores(cores, len(modes))
+        folded = tensor.reshape(self._modes(shape))
+        try:
+            parts["cores"], parts["gauge_rows"] = self._fit(folded, hessian)
+        except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+            raise NumericsError(f"its tensor network cannot be computed: {error}") from error
         return parts
+
+    def _fit(self, folded: Tensor, hessian: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The cores of a folded tensor and the rows that their gauge fixes, as they are stored."""
+        if hessian is not None and self.is_plain_svd:
+            cores = _whitened_svd(folded, self.rank, hessian)
+        else:
+            cores = DECOMPOSITIONS[self.decomposition].fit(folded, self.rank)
+        return self._pack_cores(cores, folded.ndim)
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         rows, columns = shape
@@ -129,7 +145,17 @@ class Network(CodecSpec):
             weight = torch.where(negative, -size, size)
         if self.column_scaled:
             weight = weight / parts["column_scale"].cpu().double()
-        return weight.float()
+        decoded = weight.float()
+        if not decoded.isfinite().all():
+            raise CheckpointError("its tensor network multiplies to NaN or infinity.")
+        return decoded
+
+    def check(self, parts: Mapping[str, Tensor], shape: Shape) -> None:
+        self._unpack_cores(parts["cores"], parts["gauge_rows"], shape)
+        if self.storage == "index":  # a Lehmer code is an order, whatever it says
+            self._order(shape).read(parts["order"])
+        if self.column_scaled and not (parts["column_scale"] > 0).all():
+            raise CheckpointError("an input column is divided by 0 or less.")
 
     @classmethod
     def menu(
@@ -169,7 +195,7 @@ class Network(CodecSpec):
         if weight is None:
             return []
         if specs[0].decomposition != "svd":
-            return [(spec, spec.measured_distortion(weight)) for spec in specs]
+            return [*_measured(specs, weight)]
         missing: dict[int, Tensor] = {}
         for spec in specs:
             if spec.slices not in missing:
@@ -225,9 +251,7 @@ class Network(CodecSpec):
             cores[neighbour] = multiply(push, cores[neighbour], axis)
             cores[k] = rest
             chosen_rows.append(chosen)
-        numbers = torch.cat([core.flatten() for core in cores]).to(torch.float16)
-        if not torch.isfinite(numbers).all():
-            raise NumericsError("a core of its tensor network exceeds the range of float16.")
+        numbers = torch.cat([_float16(core).flatten() for core in cores])
         rows = torch.cat(chosen_rows) if chosen_rows else torch.zeros(0, dtype=torch.bool)
         return numbers, pack(rows, 1)
 
@@ -235,6 +259,8 @@ class Network(CodecSpec):
         gauged = self._gauged(shape)
         chosen = unpack(rows, sum(m for m, _ in gauged), 1).bool().split([m for m, _ in gauged])
         bonds = DECOMPOSITIONS[self.decomposition].bonds(len(self._modes(shape)))
+        if [int(c.sum()) for c in chosen] != [r for _, r in gauged]:
+            raise CheckpointError("its gauge_rows do not mark as many rows as the rank of a bond.")
         of_core = {k: rows_of for (k, _, _), rows_of in zip(bonds, chosen, strict=False)}
         cores, start = [], 0
         for k, core in enumerate(self._core_shapes(shape)):
@@ -258,6 +284,22 @@ def _whitened_svd(matrix: Tensor, rank: int, hessian: Tensor) -> list[Tensor]:
     left, right = DECOMPOSITIONS["svd"].fit(matrix @ lower, rank)
     whitened = torch.linalg.solve_triangular(lower, right[..., 0], upper=False, left=False)
     return [left, whitened[..., None]]
+
+
+def _measured(specs: Sequence[Network], weight: Tensor) -> Iterator[tuple[Network, float]]:
+    """Those whose cores fit float16, with their errors."""
+    for spec in specs:
+        with suppress(NumericsError):
+            yield spec, spec.measured_distortion(weight)
+
+
+def _float16(core: Tensor) -> Tensor:
+    found = core.to(torch.float16)
+    if not torch.isfinite(found).all():
+        raise NumericsError("a core of its tensor network exceeds the range of float16.")
+    if (found - core).norm() > CORE_ROUNDING * core.norm():
+        raise NumericsError("a core of its tensor network is too small for float16.")
+    return found
 
 
 def _slices_tried(slices: int, scope: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ that; `index` takes ceil(log2 n) bits an entry and is read back at once.
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from einsort_vla.codec.packing import pack, packed_bits, unpack
+from einsort_vla.errors import CheckpointError
 
 Storage = Literal["lehmer", "index"]
 DIGITS_AT_ONCE = 64  # Lehmer digits that share one whole number of bits
@@ -44,9 +45,16 @@ def store(orders: Tensor, storage: Storage) -> Tensor:
 
 
 def restore(stored: Tensor, n: int, count: int, storage: Storage) -> Tensor:
-    """(count, n) int64: the inverse of `store`."""
+    """(count, n) int64: the inverse of `store`.
+
+    Raises:
+        CheckpointError: stored indices leave one out, or name one twice.
+    """
     if storage == "index":
-        return unpack(stored, n * count, _index_bits(n)).view(count, n)
+        orders = unpack(stored, n * count, _index_bits(n)).view(count, n).long()
+        if not (orders.sort(dim=1).values == torch.arange(n)).all():
+            raise CheckpointError(f"its stored order is no permutation of {n} entries.")
+        return orders
     data = stored.cpu().numpy().tobytes()
     stream = bin(int.from_bytes(b"\1" + data))[3:]
     each = sum(bits for _, bits in _blocks(n))
@@ -58,7 +66,7 @@ def _index_bits(n: int) -> int:
     return max(1, (n - 1).bit_length())
 
 
-@cache
+@lru_cache(maxsize=16)
 def _blocks(n: int) -> tuple[tuple[Sequence[int], int], ...]:
     """Radices of the Lehmer digits, block by block, with the bits of each block."""
     radices = range(n, 1, -1)  # the last digit is always 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from einsort_vla.errors import MissingDependency
 from einsort_vla.kernels import compiling
+from einsort_vla.private import cache_folder
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("leader.cpp", "unrotate.cpp"))
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-Wall")
@@ -30,7 +31,7 @@ def library() -> ctypes.CDLL:
         MissingDependency: there is no C++ compiler, it fails, or the cache cannot be used.
     """
     with compiling.kept_in_cache("the compiled kernels"):
-        loaded = ctypes.CDLL(str(build(compiling.cache())))
+        loaded = ctypes.CDLL(str(build(cache_folder())))
     loaded.einsort_decode_leader.argtypes = (*_MATRIX, _POINTER, _INT64)
     loaded.einsort_matmul_leader.argtypes = (*_MATRIX, _POINTER, _INT64, _POINTER, _INT64)
     loaded.einsort_unrotate.argtypes = (

@@ -11,6 +11,7 @@ from pathlib import Path
 from einsort_vla.kernels import compiling
 from einsort_vla.kernels.cuda import nvrtc
 from einsort_vla.kernels.cuda.nvrtc import Nvrtc
+from einsort_vla.private import cache_folder
 
 FOLDER = Path(__file__).parent
 KERNELS, LAUNCHER = FOLDER / "leader.cu", FOLDER / "launch.cpp"
@@ -43,7 +44,7 @@ def cubin(sm: int, compiler: Nvrtc) -> bytes:
     name = f"leader-sm_{sm}-{compiling.fingerprint(*sources, sm, compiler.version)}.cubin"
     with compiling.kept_in_cache("CUDA kernels"):
         return compiling.made_once(
-            compiling.cache() / name, lambda made: made.write_bytes(compiler.cubin(KERNELS, sm))
+            cache_folder() / name, lambda made: made.write_bytes(compiler.cubin(KERNELS, sm))
         ).read_bytes()
 
 
@@ -57,7 +58,7 @@ def library(sms: tuple[int, ...]) -> ctypes.CDLL:
     """
     made = cubins(sms)
     with compiling.kept_in_cache("the launcher of the CUDA kernels"):
-        loaded = ctypes.CDLL(str(build(compiling.cache(), made)))
+        loaded = ctypes.CDLL(str(build(cache_folder(), made)))
     loaded.einsort_workspace_bytes.argtypes = (_INT64, _INT64, _INT64, _INT)
     loaded.einsort_workspace_bytes.restype = _INT64
     loaded.einsort_check_window.argtypes = (_INT, _INT, _INT)

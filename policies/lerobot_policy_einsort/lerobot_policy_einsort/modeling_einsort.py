@@ -4,6 +4,7 @@ A dense class that is given a compressed folder would load nothing and run with 
 without a word. These load strictly, and build no dense weights on the way.
 """
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from lerobot.policies.factory import get_policy_class
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
-from einsort_vla.checkpoint import Checkpoint, read_folder
+from einsort_vla.checkpoint import Checkpoint, read_config, read_folder
 from einsort_vla.checkpoint.source import fetch_from_hub
 from einsort_vla.codec import CompressedTensor
-from einsort_vla.families import Family, family_of, without_base_models
+from einsort_vla.families import Family, family_of
 from einsort_vla.kernels import BackendChoice
-from einsort_vla.layers import load_, without_weights
+from einsort_vla.layers import Budget, load_
+from einsort_vla.lerobot.processors import check_processors
+from einsort_vla.lerobot.settings import building, check_config, settings_in, settings_of
 from lerobot_policy_einsort import configuration_einsort
 
 
@@ -50,20 +53,31 @@ class EinsortPolicy:
         folder = Path(pretrained_name_or_path)
         if not folder.is_dir():
             folder = fetch_from_hub(str(pretrained_name_or_path), revision)
-        config = config or PreTrainedConfig.from_pretrained(str(folder))
-        family, content = family_of(config.type), read_folder(folder)
-        config.pretrained_path = folder
-        for name, value in {**family.settings_in(folder), **family.settings_coded}.items():
+        content, described = read_folder(folder), read_config(folder)
+        check_processors(folder)
+        if config is None:
+            config = settings_of(folder, described, None)
+        check_config(folder, described)
+        for name, value in settings_in(folder, config.type).items():
             setattr(config, name, value)
-        with without_weights(), without_base_models(family):
+        family = family_of(config.type)
+        with building(folder, family, _budget(content)):
             policy = cls(config, **{k: v for k, v in kwargs.items() if k not in _LOADING})
-        load_(policy, _with_names_of(policy, family, content), BackendChoice.parse(backend))
+        content = _with_names_of(policy, family, content)
+        load_(policy, content, BackendChoice.parse(backend))
         policy.to(config.device)
         return policy.eval()
 
 
 _LOADING = ("strict", "force_download", "resume_download", "proxies", "token", "cache_dir",
             "local_files_only")  # fmt: skip
+
+
+def _budget(content: Checkpoint) -> Budget:
+    sizes = [
+        math.prod(tensor.shape) for tensor in (*content.coded.values(), *content.dense.values())
+    ]
+    return Budget.for_file(sum(sizes), len(sizes) + len(content.dropped))
 
 
 def _with_names_of(policy: Any, family: Family, content: Checkpoint) -> Checkpoint:

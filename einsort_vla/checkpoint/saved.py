@@ -1,0 +1,79 @@
+"""A coded model as Transformers' `save_pretrained` wrote it: no manifest, any number of shards.
+
+Its plan is in config.json, by the names in the model; the names in its files may be others.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from einsort_vla.checkpoint.file import (
+    FORMAT,
+    Checkpoint,
+    check_layout,
+    finite,
+    layout,
+    read_coded,
+)
+from einsort_vla.checkpoint.source import QUANTIZATION, weight_files
+from einsort_vla.checkpoint.transformers_layers import names_in_model, skeleton
+from einsort_vla.errors import CheckpointError
+from einsort_vla.plan import Plan
+from einsort_vla.tensors import StoredTensor, TensorFile, open_tensors
+
+
+def was_saved(folder: Path) -> bool:
+    """Whether Transformers wrote the weights of a compressed folder, not `compress`."""
+    return open_tensors(weight_files(folder)[0]).metadata.get("format") != FORMAT
+
+
+def read_saved(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
+    """The compressed weights; structure, types and finite numbers are checked.
+
+    Args:
+        folder: that `save_pretrained` wrote.
+        config: its config.json.
+
+    Raises:
+        CheckpointError: the plan is no plan, a file is damaged, or a part is missing or has another
+            size or type than the plan says.
+    """
+    method = config[QUANTIZATION]
+    if "plan" not in method:
+        raise CheckpointError(f"{folder / 'config.json'} has no plan in its {QUANTIZATION}.")
+    plan = Plan.from_dict(method["plan"])
+    stored = _stored(weight_files(folder))
+    names = {name: name for name in stored}
+    if missing := layout(plan, {}).keys() - names.keys():  # the files have names of their own
+        model = skeleton(folder, config, len(stored))
+        renamed = names_in_model(model, stored, layout(plan, {}))
+        names |= {name: own for name, own in renamed if own in missing}
+    together = TensorFile(folder, {}, {names[name]: own for name, own in stored.items()}, 0)
+    dense = check_layout(together, plan, ())
+    return Checkpoint(
+        plan,
+        {name: read_coded(together, name, planned) for name, planned in plan.tensors.items()},
+        {name: finite(f"{folder}: {name}", together.read(name)) for name in dense},
+        has_fingerprints=False,
+    )
+
+
+def check_parts(files: Sequence[Path], plan: Plan, model: Any) -> None:
+    """Hold what weight files say of themselves against a plan, before a tensor is read.
+
+    Args:
+        files: all weight files of the model.
+        plan: by the names in the model.
+        model: of Transformers, whose coded layers stand in their places.
+
+    Raises:
+        CheckpointError: a file is damaged, or a part is missing, or has another size or type than
+            the plan says.
+    """
+    stored = _stored(files)
+    found = {own: stored[name] for name, own in names_in_model(model, stored)}
+    check_layout(TensorFile(files[0].parent, {}, found, 0), plan, ())
+
+
+def _stored(files: Sequence[Path]) -> dict[str, StoredTensor]:
+    return {name: own for file in files for name, own in open_tensors(file).tensors.items()}

@@ -1,0 +1,200 @@
+"""What travels beside the weights of a policy, what is left out of a copy, and what is refused.
+
+Other forms of the same weights, and what training and version control leave, are left out by name.
+Everything else is copied, even what is never used here; code is copied and never run.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from einsort_vla.checkpoint.read_files import Identity, what_is_at
+from einsort_vla.errors import CheckpointError, shown
+
+LARGE = 2**24  # bytes; a bigger side file is named, as it may be what the copy's size comes from
+MAX_NAMED = 20
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_LEFT_OUT_FOLDERS = (
+    ".git", ".hg", ".svn", ".cache", "__pycache__", ".ipynb_checkpoints",
+    "checkpoint-*", "global_step*", "training_state", "saved_model",
+)  # fmt: skip
+_LEFT_OUT_FILES = (
+    ".git", "*.pt", "*.pth", "*.ckpt", "*.ckpt.*", "*.gguf", "*.ggml", "*.onnx", "*.onnx_data*",
+    "*.onnx.data", "*.msgpack", "*.h5", "*.tflite", "*.ot", "*.mlmodel", "*.nemo", "*.pdparams",
+    "*.engine", "saved_model.pb", "tf_model*", "flax_model*",
+    "*pytorch_model*.bin", "model*.bin", "optimizer*.bin", "scheduler*.bin", "training_args.bin",
+    "openvino_model.*", "*.bin.index.json", "*.h5.index.json", "*.msgpack.index.json",
+    "*.safetensors.index.json", "optimizer*.safetensors", "model*.safetensors", "ema*.safetensors",
+    "*pytorch_model*.safetensors", "consolidated*.safetensors",
+)  # fmt: skip
+
+
+@dataclass
+class SideFiles:
+    """The side files of a policy folder, as they are now; equal if nothing changed.
+
+    Attributes:
+        folder: where they lie.
+        travelling: name, relative to the folder, to the file's identity.
+        left_out: names of what is not copied; a folder ends with "/".
+        pointers: names of those travelling that are Git-LFS pointers, not the files they stand for.
+    """
+
+    folder: Path
+    travelling: dict[str, Identity] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    pointers: list[str] = field(default_factory=list)
+
+    def copy(self, destination: Path) -> None:
+        """Copy what travels; the copies can be written to, whatever the mode of the originals."""
+        for name in self.travelling:
+            (destination / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.folder / name, destination / name)
+
+    def check_unchanged(self, now: "SideFiles") -> None:
+        """Refuse a copy of files that changed meanwhile.
+
+        Args:
+            now: of the same folder, after copying.
+
+        Raises:
+            CheckpointError: they are others.
+        """
+        changed = self.travelling.items() ^ now.travelling.items()
+        if changed:
+            raise CheckpointError(
+                f"{self.folder / min(name for name, _ in changed)} was changed, added or taken "
+                "away while the folder was copied. Run the command again once nothing writes there."
+            )
+
+    def notes(self) -> list[str]:
+        """What a reader of the copy should know, as sentences."""
+        large = [
+            f"{name} ({seen.n_bytes / 1e6:.1f} MB)"
+            for name, seen in self.travelling.items()
+            if seen.n_bytes > LARGE
+        ]
+        told = {
+            "Left out, as other forms of the weights or no part of a policy": self.left_out,
+            "Copied although large": large,
+            "Copied, but only pointers of Git-LFS (fetch the files with `git lfs pull`)": (
+                self.pointers
+            ),
+        }
+        return [f"{what}: {_listed(names)}." for what, names in told.items() if names]
+
+
+def side_files(folder: Path, replaced: Collection[str], weights: Collection[str] = ()) -> SideFiles:
+    """Sort all that lies in a policy folder.
+
+    Links are followed within the folder, and from a hub's snapshot to its blobs, no further.
+
+    Args:
+        folder: of a policy.
+        replaced: names in it that a copy has its own of.
+        weights: names of the policy's tensors; a safetensors file with one of them holds the same
+            weights.
+
+    Raises:
+        CheckpointError: a link leads out of the folder, to a folder or nowhere, there is a pipe,
+            socket or device, a name is no text, or a folder cannot be read.
+    """
+    found = SideFiles(folder)
+    for path, name in _walk(folder, found.left_out):
+        if name in replaced:
+            _check_kind(path, folder)
+        elif _is_left_out(path, set(weights)):
+            found.left_out.append(name)
+        else:
+            _check_kind(path, folder)
+            _check_name(name, folder)
+            found.travelling[name] = Identity.of(path)
+            if _is_pointer(path):
+                found.pointers.append(name)
+    return found
+
+
+def _walk(folder: Path, left_out: list[str]) -> Iterator[tuple[Path, str]]:
+    """All that is not a folder, in order; folders that are left out are told and passed by."""
+
+    def refuse(error: OSError) -> None:
+        raise CheckpointError(f"{shown(error.filename)} cannot be read: {error.strerror}.")
+
+    for inside, folders, files in os.walk(folder, onerror=refuse):
+        at = Path(inside)
+        out = {name for name in folders if _matches(name, _LEFT_OUT_FOLDERS)}
+        left_out.extend(f"{(at / name).relative_to(folder).as_posix()}/" for name in sorted(out))
+        links = [name for name in folders if name not in out and (at / name).is_symlink()]
+        folders[:] = sorted(set(folders) - out - set(links))
+        for name in sorted([*files, *links]):
+            yield at / name, (at / name).relative_to(folder).as_posix()
+
+
+def _matches(name: str, patterns: Collection[str]) -> bool:
+    return any(fnmatchcase(name.lower(), pattern) for pattern in patterns)
+
+
+def _is_left_out(path: Path, weights: set[str]) -> bool:
+    if "processor" in path.name and path.suffix == ".safetensors":
+        return False  # the state of a step of LeRobot's processors
+    if _matches(path.name, _LEFT_OUT_FILES):
+        return True
+    if path.suffix != ".safetensors" or not stat.S_ISREG(path.lstat().st_mode):
+        return False
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return bool(weights & set(file.keys()))
+    except (SafetensorError, OSError):
+        return False  # not what its name says: copied like any file
+
+
+def _check_kind(path: Path, folder: Path) -> None:
+    if path.is_symlink():
+        _check_link(path, folder)
+    elif not path.is_file():
+        raise CheckpointError(f"{shown(path)} {what_is_at(path)}")
+
+
+def _check_link(path: Path, folder: Path) -> None:
+    if not path.is_file():
+        what = f"a link to what {what_is_at(path)}" if path.exists() else what_is_at(path)
+        raise CheckpointError(f"{shown(path)} is {what.removeprefix('is ')}")
+    target = Path(os.path.realpath(path))
+    root = Path(os.path.realpath(folder))
+    homes = [
+        root,
+        *(at.parent.parent / "blobs" for at in (root, *root.parents) if _is_snapshot(at)),
+    ]
+    if not any(target.is_relative_to(home) for home in homes):
+        raise CheckpointError(
+            f"{shown(path)} is a link that leads out of {folder} (to {shown(target)}). Put the "
+            "file itself there, if it is to be copied."
+        )
+
+
+def _is_snapshot(folder: Path) -> bool:
+    """Whether it is a revision in the hub's cache: models--NAME/snapshots/REVISION."""
+    return folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
+
+
+def _check_name(name: str, folder: Path) -> None:
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in name):
+        raise CheckpointError(
+            f"{folder} holds a file whose name is no text: {shown(name)}. Rename it."
+        )
+
+
+def _is_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(map(shown, names[:MAX_NAMED])) + more

@@ -1,0 +1,66 @@
+"""Whether a dense policy's names are those of its policy class: asked before hours of coding."""
+
+from collections.abc import Iterable
+
+import torch
+
+from einsort_vla.checkpoint import DenseFolder
+from einsort_vla.checkpoint.processors import PREPROCESSOR
+from einsort_vla.errors import CheckpointError, MissingDependency, ShapeError
+from einsort_vla.layers import check_fit
+from einsort_vla.lerobot.loading import build_dense, quiet_lerobot
+from einsort_vla.lerobot.processors import read_processors
+from einsort_vla.lerobot.settings import family_or_plain
+
+_OLD_BUFFERS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
+_OF_COMPILE = "_orig_mod."
+
+
+def check_loads(dense: DenseFolder) -> str | None:
+    """Refuse a dense LeRobot policy that could not be loaded again once it is compressed.
+
+    Its names and shapes are compared with those of the policy class, which is built without
+    weights.
+
+    Returns:
+        Why they were not compared, or None: LeRobot is not installed, or cannot use the folder's
+        JSON, since it is another release, or something is named there that this machine lacks.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    _check_names(dense)
+    try:
+        with quiet_lerobot():
+            if (dense.folder / PREPROCESSOR).is_file():
+                read_processors(dense.folder, is_dense=True)
+            module = build_dense(dense)
+    except (CheckpointError, MissingDependency) as error:
+        return str(error)
+    empty = {name: torch.empty(t.shape, device="meta") for name, t in dense.tensors.items()}
+    own = family_or_plain(dense.policy_type).in_policy(module, empty)
+    try:
+        check_fit(module, {name: tuple(tensor.shape) for name, tensor in own.items()})
+    except (CheckpointError, ShapeError) as error:
+        raise CheckpointError(f"{dense.folder} does not fit its config.json: {error}") from error
+    return None
+
+
+def _check_names(dense: DenseFolder) -> None:
+    """Names whose reason is known, so that the fix is, too."""
+    if old := _first(n for n in dense.tensors if n.startswith(_OLD_BUFFERS)):
+        raise CheckpointError(
+            f"{dense.folder} was written by an old LeRobot: it holds its normalization as weights "
+            f"({old}). Migrate it first: python -m lerobot.processor.migrate_policy_normalization "
+            f"--pretrained-path {dense.folder}"
+        )
+    if compiled := _first(n for n in dense.tensors if _OF_COMPILE in n):
+        raise CheckpointError(
+            f"{dense.folder} was saved from a compiled policy: {compiled} has torch.compile's "
+            f"{_OF_COMPILE} in its name, and no policy class has. Save it again without, with "
+            f"name.replace({_OF_COMPILE!r}, '') for every name."
+        )
+
+
+def _first(names: Iterable[str]) -> str | None:
+    return next(iter(names), None)
