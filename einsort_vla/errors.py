@@ -45,6 +45,12 @@ def unknown_name(kind: str, found: str, valid: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} {found!r}.{hint} Valid: {', '.join(names)}.")
 
 
+def reason_of(error: Exception) -> str:
+    """What another library raised, in a line: its class, and how its message begins."""
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line}".removesuffix(": ")
+
+
 def shown(name: object) -> str:
     """The name of a file or anything else, on one line, whatever characters it has."""
     text = str(name)

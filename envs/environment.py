@@ -6,11 +6,13 @@ LIBERO; a further environment is one module here and one line in `envs/__init__.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
+from msgspec import Meta
 
 LOOKS = 10_000  # more than any episode has
+Steps = Annotated[int, Meta(ge=1, le=LOOKS)]
 
 
 def scene_seed(seed: int, task_id: int, episode: int) -> int:
@@ -28,11 +30,11 @@ class EpisodeProtocol:
     """The choices that every environment's protocol makes; an environment may add its own."""
 
     name: str
-    control_freq_hz: int
-    n_action_steps: int | None  # executed of each chunk; None: as the policy says
+    control_freq_hz: Annotated[int, Meta(ge=1, le=1000)]
+    n_action_steps: Steps | None  # executed of each chunk; None: as the policy says
     while_thinking: Literal["hold", "next_action"]
-    max_steps: Mapping[str, int]
-    default_max_steps: int
+    max_steps: Mapping[str, Steps]
+    default_max_steps: Steps
 
     def steps_for(self, suite: str) -> int:
         """The step budget of one suite, settle steps not counted."""
@@ -123,6 +125,11 @@ class Benchmark[P: EpisodeProtocol](Protocol):
 
     @property
     def features(self) -> Features: ...
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Whose versions decide what happens in an episode."""
+        ...
 
     @property
     def max_displacement_m(self) -> float:

@@ -59,4 +59,4 @@ class Audit(_OfBundle):
 
 def say_to(console: Console) -> Callable[[str], None]:
     """Print lines as they are."""
-    return lambda line: console.print(line, soft_wrap=True, markup=False)
+    return lambda line: console.print(line, soft_wrap=True)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 
 from einsort_vla.checkpoint import DenseFolder
@@ -29,7 +28,7 @@ def calibration_of(
     if not dense.is_lerobot:
         from einsort_vla.huggingface import watch_text
 
-        with console.status(escape(f"Reading {source}")):
+        with console.status(f"Reading {source}"):
             n_tokens = watch_text(dense, Path(source), statistics)
         console.print(f"Watched the dense model read {n_tokens} tokens.")
         return statistics

@@ -28,11 +28,12 @@ def run_command(settings: Any, main: str | Callable[[Any, Any], int], name: str)
 def parse_and_run(settings: Any, main: str | Callable[[Any, Any], int], name: str) -> int:
     """As `run_command`, where `end` is around it already; returns the exit code."""
     import tyro
-    from rich.console import Console
+
+    from einsort_vla.cli.console import PlainConsole
 
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     parsed = tyro.cli(settings, prog=name)
-    return named(main)(parsed, Console(width=width, highlight=False, markup=False))
+    return named(main)(parsed, PlainConsole(width=width))
 
 
 def named(value: Any) -> Any:

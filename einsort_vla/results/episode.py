@@ -6,7 +6,7 @@ from typing import Literal
 
 from einsort_vla.results.log import as_lines, read_log
 from einsort_vla.results.motion import Motion
-from einsort_vla.results.record import Name, Record
+from einsort_vla.results.record import Figure, Name, Record
 
 Outcome = Literal["success", "failure", "error"]
 EpisodeKey = tuple["Scene", str]
@@ -36,14 +36,14 @@ class EpisodeRecord(Record, frozen=True):
     arm: Name
     outcome: Outcome
     steps: int
-    wall_s: float | None = None
-    latency_ms: tuple[float, ...] = ()  # measured, one a chunk
+    wall_s: Figure | None = None
+    latency_ms: tuple[Figure, ...] = ()  # measured, one a chunk
     error: str | None = None
     actions_sha256: str = ""  # of all executed actions, to tell whether two arms moved alike
     layers: Mapping[str, int] = {}  # coded ones, by backend
     motion: Motion | None = None  # None where no step was made
     # Of the dense arm: relative distance of other arms' actions at what it saw, by arm.
-    divergence: Mapping[str, float] = {}
+    divergence: Mapping[str, Figure] = {}
 
     @property
     def key(self) -> EpisodeKey:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import msgspec
 
 from einsort_vla.reading import parse_json
+from einsort_vla.results.record import LARGEST
 
 Write = Callable[..., None]
 FIX = (
@@ -21,7 +21,8 @@ FIX = (
 def read_log[T](log: Path, kind: type[T]) -> Iterator[T]:
     """The records of a log, none if there is no such file; a last line cut short is left out.
 
-    A figure that is NaN or infinite is left out of its line: it counts as not measured.
+    A figure that is NaN, infinite or beyond `LARGEST` is left out of its line: it counts as not
+    measured.
 
     Raises:
         CheckpointError: another line is no such record; the message has its number.
@@ -37,14 +38,18 @@ def read_log[T](log: Path, kind: type[T]) -> Iterator[T]:
 def _record[T](line: bytes, kind: type[T], source: str) -> T:
     try:
         return msgspec.json.decode(line, type=kind)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):  # or it has NaN, which is no JSON
+    except (
+        msgspec.MsgspecError,
+        UnicodeError,
+        RecursionError,
+    ):  # it may have NaN, which is no JSON
         with contextlib.suppress(ValueError, RecursionError):
             line = json.dumps(measured(json.loads(line))).encode()
         return parse_json(line, kind, source, FIX)
 
 
 def measured(value: Any) -> Any:
-    """Plain data without its numbers that are NaN or infinite."""
+    """Plain data without its numbers that are NaN, infinite or beyond `LARGEST`."""
     if isinstance(value, dict):
         return {key: measured(inner) for key, inner in value.items() if _is_measured(inner)}
     if isinstance(value, list):
@@ -53,7 +58,7 @@ def measured(value: Any) -> Any:
 
 
 def _is_measured(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
+    return not isinstance(value, float) or abs(value) <= LARGEST  # false for NaN, too
 
 
 def as_lines(records: Iterable[Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from einsort_vla.results.record import Margin, Record
+from einsort_vla.results.record import Figure, Margin, Record
 
 PairedAs = Literal["difference", "ratio"]
 
@@ -13,9 +13,9 @@ PairedAs = Literal["difference", "ratio"]
 class Estimate(Record, frozen=True):
     """A number with its 95 % interval; None where none can be given."""
 
-    value: float
-    low: float | None
-    high: float | None
+    value: Figure
+    low: Figure | None
+    high: Figure | None
     n: int  # what it was measured on: episodes, questions, tokens
 
     @classmethod

@@ -1,14 +1,14 @@
 """How the arm moves in an episode: every metric of it, each registered here and nowhere else."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from einsort_vla.results.measures import PairedAs
+from einsort_vla.results.record import LARGEST, Figure
 
-Motion = Mapping[str, float]
+Motion = Mapping[str, Figure]
 """A number for each metric, by its key."""
 
 
@@ -70,12 +70,12 @@ def metric(
 
 
 def motion_of(steps: Steps) -> Motion | None:
-    """All metrics of an episode that are finite numbers; None without a step."""
+    """All metrics of an episode that are numbers of a size to count with; None without a step."""
     if not len(steps.actions):
         return None
     with np.errstate(all="ignore"):
         found = {key: float(each.compute(steps)) for key, each in METRICS.items()}
-    return {key: value for key, value in found.items() if math.isfinite(value)}
+    return {key: value for key, value in found.items() if abs(value) <= LARGEST}
 
 
 @metric("path_m", "Path", "length of the hand's path in the episode", "ratio")

@@ -10,6 +10,7 @@ import numpy as np
 from einsort_vla.results.episode import EpisodeRecord
 from einsort_vla.results.measures import Estimate
 from einsort_vla.results.motion import METRICS, Metric, Motion
+from einsort_vla.results.record import LARGEST
 from einsort_vla.results.statistics import PairCounts, bootstrap_interval
 
 
@@ -94,11 +95,10 @@ def _compare(moved: Sequence[tuple[Motion, Motion]], metric: Metric) -> Estimate
     if metric.compared == "ratio":
         values, back = np.log(values[(values > 0).all(axis=1)]), math.exp
     changes = values[:, 1] - values[:, 0]
-    if not len(changes) or not np.isfinite(changes).all():
+    if not len(changes):
         return None
     bounds = bootstrap_interval((changes,))
-    try:
-        interval = (back(bounds[0]), back(bounds[1])) if bounds else None
-        return Estimate.of(back(changes.mean()), interval, len(changes))
-    except OverflowError:
+    if metric.compared == "ratio" and max([changes.mean(), *(bounds or ())]) > math.log(LARGEST):
         return None
+    interval = (back(bounds[0]), back(bounds[1])) if bounds else None
+    return Estimate.of(back(changes.mean()), interval, len(changes))

@@ -13,6 +13,8 @@ from einsort_vla.reading import as_record, read_json
 
 AGAIN = "Run the evaluation again."
 Name = Annotated[str, Meta(pattern=r"^[^/\\\0]+\Z")]  # becomes a part of a file's name
+LARGEST = 1e100  # of any figure: what is computed of such numbers stays finite
+Figure = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Margin = Annotated[float, Meta(ge=1e-6, lt=1)]  # pairs are counted by one over its square
 

@@ -11,7 +11,7 @@ from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.measures import Estimate, Measure
 from einsort_vla.results.motion import Motion
 from einsort_vla.results.noninferiority import NonInferiority
-from einsort_vla.results.record import Record, read_record, write_record
+from einsort_vla.results.record import Figure, Record, read_record, write_record
 from einsort_vla.results.run import REPORT, Run
 from einsort_vla.results.statistics import Interval, PairCounts
 
@@ -30,9 +30,9 @@ class Tally(Record, frozen=True):
 class Percentiles(Record, frozen=True):
     """Of milliseconds that a chunk of actions took."""
 
-    p50: float
-    p95: float
-    p99: float
+    p50: Figure
+    p95: Figure
+    p99: Figure
     n: int
 
 

@@ -29,7 +29,7 @@ def print_report(report: Report, console: Console) -> None:
         what = "some episodes are missing or ended in an error" * bool(report.closed_loop)
         parts.append(f"INCOMPLETE: {what or 'some answers are missing'}; {RESUME}")
     for part in filter(None, parts):
-        console.print(part, markup=False)
+        console.print(part)
 
 
 def print_joined(sources: Sources, console: Console) -> None:
@@ -44,7 +44,7 @@ def print_joined(sources: Sources, console: Console) -> None:
         found.append(f"In the folder, but no results: {', '.join(sources.unused)}.")
     tables = [_drawn(group.table, group.model.name) for group in groups_of(sources)]
     for part in (*tables, *found):
-        console.print(part, markup=False)
+        console.print(part)
 
 
 def _drawn(table: Table, corner: str) -> Drawn:

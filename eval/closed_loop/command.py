@@ -57,7 +57,7 @@ def evaluate(settings: ClosedLoopSettings, console: Console) -> int:
     def describe_in(output: Path) -> Run:
         return _describe(request, describe_arms(copies, _arms(request, copies, output)))
 
-    with run_folder("libero", settings, describe_in) as output:
+    with run_folder(settings.suite.partition("_")[0], settings, describe_in) as output:
         if not (output / LOG).exists():
             write_episodes(output / LOG, dense)
         return _complete(request, copies, calibration, output, console)
@@ -81,7 +81,8 @@ def _describe(request: ClosedLoopRequest, arms: Sequence[ArmFacts]) -> Run:
         margin=settings.margin,
         sequential=settings.stop_early,
     )
-    run = describe_run(CLOSED_LOOP, SCRIPT, settings.policy, settings, inputs)
+    packages = request.benchmark.packages
+    run = describe_run(CLOSED_LOOP, SCRIPT, settings.policy, settings, inputs, packages)
     return replace(run, design=design)
 
 

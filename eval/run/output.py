@@ -1,7 +1,7 @@
 """The folder of one run: what it holds, that no two runs are mixed in it, and its report."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -31,13 +31,18 @@ def comparable(settings: RunSettings) -> dict[str, Any]:
 
 
 def describe_run(
-    kind: str, script: str, model: str, settings: RunSettings, inputs_sha256: Mapping[str, str]
+    kind: str,
+    script: str,
+    model: str,
+    settings: RunSettings,
+    inputs_sha256: Mapping[str, str],
+    packages: Sequence[str] = (),
 ) -> Run:
     """What run.json says of a run, with the fingerprint of what it calibrates on, too."""
     inputs, source = dict(inputs_sha256), settings.calibrate
     if source and Path(source).is_file():
         inputs["calibrate"] = file_sha256(Path(source))
-    return describe(kind, script, model, comparable(settings), inputs)
+    return describe(kind, script, model, comparable(settings), inputs, packages)
 
 
 @contextmanager

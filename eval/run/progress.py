@@ -35,9 +35,11 @@ def counting(
     left, seconds, last = Counter(kinds), defaultdict[str, list[float]](list), time.monotonic()
     n_total = n_before + len(kinds)
     every = math.ceil(n_total / LINES_IN_A_LOG)
-    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
+    columns = (
+        _text("{task.fields[what]}"), BarColumn(), MofNCompleteColumn(), _text("{task.description}")
+    )  # fmt: skip
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(at_first, total=n_total, completed=n_before)
+        task = bar.add_task(at_first, total=n_total, completed=n_before, what=what)
 
         def step(kind: str, more: str = "") -> None:
             nonlocal last
@@ -52,6 +54,11 @@ def counting(
                 console.print(f"{n_done}/{n_total} {what}, {text}")
 
         yield step
+
+
+def _text(form: str) -> TextColumn:
+    """Of names as they are, brackets and all."""
+    return TextColumn(form, markup=False)
 
 
 def _expected(left: Counter[str], seconds: dict[str, list[float]]) -> float:

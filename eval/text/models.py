@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 
 from einsort_vla.checkpoint import WEIGHTS, DenseFolder, file_sha256
 from einsort_vla.claims import atomic_folder
-from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
+from einsort_vla.errors import CheckpointError, MissingDependency, UsageError, reason_of
 from einsort_vla.lerobot import resolve_folder
 from eval.run.provenance import ROOT
 from eval.text.settings import SMOLLM2
@@ -27,8 +26,7 @@ def check_device(device: str) -> None:
     try:
         torch.empty(1, device=device)
     except Exception as error:  # an unknown name, a CUDA that is not there: several classes
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {device} cannot be used: {reason}") from error
+        raise UsageError(f"--device {device} cannot be used: {reason_of(error)}") from error
 
 
 def find_model(model: str, console: Console) -> DenseFolder:
@@ -55,7 +53,7 @@ def find_model(model: str, console: Console) -> DenseFolder:
     packed = _packed()
     folder = CONVERTED / f"{SMOLLM2}-{file_sha256(packed)[:12]}"
     if not (folder / WEIGHTS).is_file():
-        with console.status(escape(f"Converting {packed.name}, once, to {folder}")):
+        with console.status(f"Converting {packed.name}, once, to {folder}"):
             _convert(packed, folder)
     return DenseFolder(folder)
 

@@ -1,6 +1,5 @@
 """Perplexity of a text: windows of tokens, the negative log-likelihood of each, paired ratios."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,16 @@ from msgspec import Meta
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from einsort_vla.errors import CheckpointError, UsageError, importing
+from einsort_vla import reading
+from einsort_vla.errors import CheckpointError, UsageError, importing, reason_of
 from einsort_vla.results.measures import Estimate
-from einsort_vla.results.record import Record
+from einsort_vla.results.record import LARGEST, Figure, Record
 from einsort_vla.results.statistics import bootstrap_interval, ratio_of_sums
 from eval.run.provenance import ROOT
 from eval.text.settings import PROSE
 
 COLUMN = "text"  # of a hub data set
+MAX_BYTES = 2**30  # of a text; WikiText-103 has half of that
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class WindowScore(Record, frozen=True):
     arm: str
     window: int  # its number, from 0
     n_tokens: Annotated[int, Meta(ge=1)]  # scored
-    nll: float | None = None  # sum of -ln p over the scored tokens; None if NaN or infinite
+    nll: Figure | None = None  # sum of -ln p over the scored tokens; None if NaN or infinite
 
 
 def read_text(text: str) -> Text:
@@ -61,10 +62,7 @@ def read_text(text: str) -> Text:
     """
     path = ROOT / text if text == PROSE else Path(text)
     if path.is_file():
-        try:
-            return Text(path.read_text(encoding="utf-8"), text, path)
-        except ValueError as error:
-            raise CheckpointError(f"{path} is no UTF-8 text: {error}.") from error
+        return Text(reading.read_text(path, MAX_BYTES), text, path)
     name, *rest = text.split(":")
     if name.count("/") != 1 or name[0] in "./~" or len(rest) > 3:
         raise UsageError(
@@ -84,7 +82,7 @@ def _from_hub(name: str, config: str | None, split: str, column: str) -> str:
     except Exception as error:  # whatever the hub, the network or a missing part raises
         raise CheckpointError(
             f"the data set {name} ({config or 'default'}, {split}, column {column}) cannot be had: "
-            f"{type(error).__name__}: {str(error).splitlines()[0]}. Check the name and the "
+            f"{reason_of(error)}. Check the name and the "
             "network, or give --text a file."
         ) from error
 
@@ -139,7 +137,7 @@ def score_window(model: Any, window: Window) -> float | None:
     before = logits[-window.n_scored - 1 : -1].float()
     losses = cross_entropy(before, ids[-window.n_scored :], reduction="none")
     nll = float(losses.double().sum())
-    return nll if math.isfinite(nll) else None
+    return nll if abs(nll) <= LARGEST else None
 
 
 def perplexity(scores: Sequence[WindowScore]) -> Estimate | None:
@@ -175,6 +173,6 @@ def _exp_mean(sums: Sequence[float | None], scores: Sequence[WindowScore]) -> Es
     logarithms = bootstrap_interval((known, n_tokens), ratio_of_sums)
     with np.errstate(over="ignore"):
         value, *bounds = np.exp([np.sum(known) / np.sum(n_tokens), *(logarithms or ())]).tolist()
-    if not all(map(math.isfinite, (value, *bounds))):
+    if not max([value, *bounds]) <= LARGEST:
         return None
     return Estimate.of(value, tuple(bounds) or None, sum(n_tokens))

@@ -4,7 +4,7 @@ A question without a picture can be answered from OCR tokens alone, one without 
 compared with what another model answers.
 """
 
-import json
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -13,13 +13,23 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from msgspec import Struct
+from PIL import Image, ImageOps
 
-from einsort_vla.errors import CheckpointError, UsageError, importing
+from einsort_vla.errors import CheckpointError, UsageError, importing, reason_of
+from einsort_vla.reading import as_record, parse_json, read_json, read_text
 from eval.text.vqa_prompts import read_prompt
 
 HUB_NAMES = ("lmms-lab/textvqa", "lmms-lab-encoder/textvqa")  # the same data under two owners
 PICTURES = "train_images"  # where the original archive has those of validation, too
+MAX_BYTES = 2**30  # of a file of questions; TextVQA's training questions are 110 MB
+# Of pictures; others may start a program to be opened (PostScript), or are none of a camera.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+TEXTVQA_FORM = (
+    "A record of TextVQA has image_id, question_id and question, and may have answers and "
+    "ocr_tokens; a file is an object whose `data` lists them."
+)
+LLAVA_FORM = "A line of LLaVA's form is an object with question_id, image and text."
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,24 @@ class QuestionSet:
         return self if limit is None else replace(self, questions=self.questions[:limit])
 
 
+class _TextVqaRecord(Struct, frozen=True):
+    image_id: str | int
+    question_id: str | int
+    question: str
+    answers: tuple[str | None, ...] | None = None
+    ocr_tokens: tuple[str, ...] | None = None
+
+
+class _TextVqaFile(Struct, frozen=True):
+    data: tuple[_TextVqaRecord, ...]
+
+
+class _LlavaRecord(Struct, frozen=True):
+    question_id: str | int
+    image: str
+    text: str
+
+
 def load_json(path: Path, images: Path) -> QuestionSet:
     """TextVQA's original form, such as TextVQA_0.5.1_val.json, with a folder of pictures.
 
@@ -68,18 +96,13 @@ def load_json(path: Path, images: Path) -> QuestionSet:
         CheckpointError: the file is of another form, or pictures are missing.
     """
     folder = images / PICTURES if (images / PICTURES).is_dir() else images
-    questions = []
-    for number, record in enumerate(_records(path)):
-        try:
-            questions.append(
-                _from_record(record, partial(_open, folder / f"{record['image_id']}.jpg"))
-            )
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path}: record {number} is not of TextVQA's form ({error!r}); it needs image_id, "
-                "question_id and question."
-            ) from error
-    _check_pictures(path, folder, {q.image_id for q in questions})
+    records = read_json(path, _TextVqaFile, TEXTVQA_FORM, MAX_BYTES).data
+    files = [f"{record.image_id}.jpg" for record in records]
+    _check_pictures(path, folder, set(files))
+    questions = [
+        _from_record(record, partial(_open, folder / file))
+        for record, file in zip(records, files, strict=True)
+    ]
     return QuestionSet(path.name, _numbered(path, questions), (path,))
 
 
@@ -91,22 +114,20 @@ def load_jsonl(path: Path, images: Path | None) -> QuestionSet:
     Raises:
         CheckpointError: the file is of another form, or pictures are missing.
     """
-    questions = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            text, ocr_tokens = read_prompt(record["text"])
-            image_id = Path(record["image"]).stem
-            opener = partial(_open, images / record["image"]) if images else None
-            question_id = str(record["question_id"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path}: line {number} is not of LLaVA's form ({error!r}); it needs question_id, "
-                "image and text."
-            ) from error
-        questions.append(VqaQuestion(question_id, image_id, text, (), ocr_tokens, opener))
+    lines = enumerate(read_text(path, MAX_BYTES).split("\n"), start=1)
+    records = [
+        parse_json(line, _LlavaRecord, f"{path}, line {number},", LLAVA_FORM)
+        for number, line in lines
+        if line.strip()
+    ]
     if images:
-        _check_pictures(path, images, {q.image_id for q in questions})
+        _check_pictures(path, images, {record.image for record in records})
+    questions = []
+    for record in records:
+        text, ocr_tokens = read_prompt(record.text)
+        opener = partial(_open, images / record.image) if images else None
+        question_id, image_id = str(record.question_id), Path(record.image).stem
+        questions.append(VqaQuestion(question_id, image_id, text, (), ocr_tokens, opener))
     return QuestionSet(path.name, _numbered(path, questions), (path,))
 
 
@@ -142,52 +163,67 @@ def _from_hub(name: str, split: str, rows: Any) -> QuestionSet:
         )
 
     def picture(k: int) -> Image.Image:
-        return rows[k]["image"].convert("RGB")
+        return _upright(rows[k]["image"], f"{k} of {name}")
 
-    records = rows.remove_columns("image")
-    questions = [_from_record(record, partial(picture, k)) for k, record in enumerate(records)]
+    questions = [
+        _from_record(
+            as_record(row, _TextVqaRecord, f"{name}, question {k},", TEXTVQA_FORM),
+            partial(picture, k),
+        )
+        for k, row in enumerate(rows.remove_columns("image"))
+    ]
     return QuestionSet(f"{name}, split {split}", _numbered(name, questions))
 
 
-def _from_record(record: dict[str, Any], open_image: Callable[[], Image.Image]) -> VqaQuestion:
-    question_id, image_id, text = (str(record[k]) for k in ("question_id", "image_id", "question"))
-    answers = tuple(answer for answer in record.get("answers") or () if answer)
-    tokens = record.get("ocr_tokens")
-    tokens = None if tokens is None else tuple(tokens)
-    return VqaQuestion(question_id, image_id, text, answers, tokens, open_image)
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    try:
-        return list(json.loads(_text(path))["data"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is no file of TextVQA questions ({error!r}): a JSON object with a list "
-            "`data` is expected."
-        ) from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+def _from_record(record: _TextVqaRecord, open_image: Callable[[], Image.Image]) -> VqaQuestion:
+    return VqaQuestion(
+        str(record.question_id), str(record.image_id), record.question,
+        tuple(filter(None, record.answers or ())), record.ocr_tokens, open_image,
+    )  # fmt: skip
 
 
 def _open(path: Path) -> Image.Image:
+    """A picture file, RGB, turned as its EXIF orientation says.
+
+    Raises:
+        CheckpointError: it is no picture, cut short, of another format, or of so many pixels that
+            Pillow takes it for an attack (89 million).
+    """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:
-        raise CheckpointError(f"the picture {path} cannot be read: {error}.") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                return _upright(image, str(path))
+    except CheckpointError:
+        raise
+    except Exception as error:  # each format of Pillow has its own for what is damaged
+        raise _unreadable(str(path), error) from error
 
 
-def _check_pictures(path: Path, folder: Path, image_ids: set[str]) -> None:
-    there = {file.stem for file in folder.iterdir()} if folder.is_dir() else set()
-    if missing := sorted(image_ids - there):
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    """An opened picture, RGB, turned as its EXIF orientation says; errors call it `name`.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:  # as above; reading of the pixels begins here
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> CheckpointError:
+    reason = str(error) or type(error).__name__
+    return CheckpointError(f"the picture {name} cannot be read: {reason.rstrip('.')}.")
+
+
+def _check_pictures(path: Path, folder: Path, files: set[str]) -> None:
+    """Each lies in the folder itself, so that a name leads nowhere else."""
+    there = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    if missing := sorted(files - there):
         raise CheckpointError(
-            f"{len(missing)} of the {len(image_ids)} pictures of {path.name} are not in {folder}, "
-            f"such as {missing[0]}.jpg. Give their folder with --images."
+            f"{len(missing)} of the {len(files)} pictures of {path.name} are not in {folder}, "
+            f"such as {missing[0]}. Give their folder with --images."
         )
 
 
@@ -207,7 +243,4 @@ def _numbered(source: object, questions: list[VqaQuestion]) -> tuple[VqaQuestion
 
 def _reason(error: Exception) -> str:
     is_gated = "gated" in f"{type(error).__name__} {error}".lower()
-    first_line = (str(error).splitlines() or [""])[0]
-    return ("gated, accept its conditions on the hub first; " if is_gated else "") + (
-        f"{type(error).__name__}: {first_line}"
-    )
+    return "gated, accept its conditions on the hub first; " * is_gated + reason_of(error)

@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import CheckpointError, UsageError
@@ -120,7 +119,7 @@ def _load(settings: TextVqaSettings, console: Console) -> QuestionSet:
     if path.suffix in (".json", ".jsonl"):
         return _load_file(path, images).first(settings.limit)
     names = HUB_NAMES if settings.data == TEXTVQA else (settings.data,)
-    with console.status(escape(f"Loading {settings.data}")):
+    with console.status(f"Loading {settings.data}"):
         return load_hub(names, settings.split).first(settings.limit)
 
 

@@ -57,7 +57,7 @@ class PointEnv:
 
 
 class PointBenchmark:
-    name, features, max_displacement_m = "Point", FEATURES, 0.0
+    name, features, max_displacement_m, packages = "Point", FEATURES, 0.0, ()
 
     def n_tasks(self, suite):
         if suite != "point_space":

@@ -13,6 +13,7 @@ import torch
 
 pytest.importorskip("lm_eval")
 
+from msgspec import to_builtins
 from rich.console import Console
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -21,7 +22,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from einsort_vla.errors import CheckpointError, EinSortError, MissingDependency, UsageError
 from einsort_vla.results.arms import ArmFacts
-from einsort_vla.results.report import read_report
+from einsort_vla.results.card import card_text
+from einsort_vla.results.log import appending, read_log
+from einsort_vla.results.report import read_report, write_report
 from eval.run.provenance import ROOT
 from eval.text import harness, models
 from eval.text.harness import Answer, load_tasks
@@ -36,7 +39,7 @@ from eval.text.perplexity import (
     read_text,
     score_window,
 )
-from eval.text.report import language_report
+from eval.text.report import NO_PERPLEXITY, language_report
 from eval.text.settings import LOCAL, PROSE, LanguageSettings
 from eval.text.tasks import make
 from tests.results.made_up_texts import make_text_run
@@ -144,7 +147,27 @@ def test_a_model_against_itself_has_ratio_one():
     rng = np.random.default_rng(0)
     scores = [WindowScore("dense", k, 31, rng.uniform(50, 90)) for k in range(20)]
     ratio = perplexity_ratio(scores, scores)
-    assert (ratio.value, ratio.low, ratio.high, ratio.n) == (1, 1, 1, 620)
+    assert (ratio.value, ratio.interval, ratio.n) == (1, None, 620)  # no window says how far
+
+
+@pytest.mark.parametrize("nll", [math.nan, math.inf, 1e300, 31 * 2000.0])
+def test_a_text_without_probability_has_no_perplexity(tmp_path, nll):
+    """NaN and infinity are written as nothing; what is too large is told, and breaks nothing."""
+    scores = [WindowScore("dense", k, 31, 60.0 + k) for k in range(4)]
+    scores += [WindowScore("broken", k, 31, nll if k < 3 else 61.0) for k in range(4)]
+    with appending(tmp_path / WINDOWS) as write:
+        write(*scores[:4], *map(to_builtins, scores[4:]))
+    kept = list(read_log(tmp_path / WINDOWS, WindowScore))
+    assert kept[:4] == scores[:4]
+    assert kept[4].nll in (nll, None)
+    arms = [ArmFacts(name="dense"), ArmFacts(name="broken", codec="leader", reference="dense")]
+    report = language_report(arms, kept, [], True, {}, [], make_text_run())
+    assert report.measures[0].arms.keys() == {"dense"}
+    assert report.measures[0].paired == {}
+    assert report.notes == (NO_PERPLEXITY.format(arm="broken"),)
+    write_report(report, tmp_path)
+    assert read_report(tmp_path) == report
+    assert "no perplexity" in card_text(report)
 
 
 def test_the_interval_of_a_ratio_holds_it_95_times_in_100():

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,6 +18,16 @@ RECORDS = [
 LLAVA = (
     "What is it?\nReference OCR token: $2, TEA\nAnswer the question using a single word or phrase."
 )
+
+
+# Two records, of which the second has what is put in.
+QUESTIONS = """{"data": [{"image_id": "b", "question_id": 1, "question": "?", "set": "val"},
+                          {"image_id": "c/../a", "question_id": "2", "question": "?", %s}]}"""
+_WAYS = Image.Transpose
+TURNS = {  # what a camera's sensor sees of an upright scene, by the EXIF number that says so
+    2: _WAYS.FLIP_LEFT_RIGHT, 3: _WAYS.ROTATE_180, 4: _WAYS.FLIP_TOP_BOTTOM, 5: _WAYS.TRANSPOSE,
+    6: _WAYS.ROTATE_90, 7: _WAYS.TRANSVERSE, 8: _WAYS.ROTATE_270,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -73,25 +84,72 @@ def test_original_files(original):
         load_json(original, original.parent)
 
 
-def test_a_picture_that_is_none_is_named(original):
-    (original.parent / "train_images" / "a.jpg").write_bytes(b"no picture")
+def spoil(kind, path):
+    """A picture of each kind that cannot be had."""
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    if kind == "cut":
+        Image.fromarray(noise).save(path, "JPEG")
+        path.write_bytes(path.read_bytes()[:700])
+    elif kind == "huge":  # a few kilobytes that would be a gigabyte
+        Image.new("1", (20_000, 20_000)).save(path, "PNG")
+    elif kind == "large":  # where Pillow only warns
+        Image.new("1", (10_000, 10_000)).save(path, "PNG")
+    elif kind == "postscript":
+        Image.fromarray(noise).save(path, "EPS")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        content = {"empty": b"", "text": b"no picture", "header": b"\x89PNG\r\n\x1a\n"}
+        path.write_bytes(content[kind])
+
+
+@pytest.mark.parametrize(
+    "kind", ["cut", "huge", "large", "postscript", "folder", "empty", "text", "header"]
+)
+def test_a_picture_that_cannot_be_read_is_named(original, kind):
+    path = original.parent / "train_images" / "a.jpg"
+    path.unlink()
+    spoil(kind, path)
     question = load_json(original, original.parent).questions[0]
-    with pytest.raises(CheckpointError, match=r"a\.jpg cannot be read"):
+    with pytest.raises(CheckpointError, match=r"^the picture .*a\.jpg cannot be read: .*\.$"):
         question.open_image()
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_pictures_are_turned_as_their_camera_says(original, turned):
+    """However a camera lay, the eight ways of saying it show one scene."""
+    fields = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+    scene = Image.fromarray(np.kron(fields, np.ones((8, 8), np.uint8)))
+    exif, back = Image.Exif(), TURNS.get(turned)
+    exif[0x0112] = turned
+    (scene if back is None else scene.transpose(back)).save(
+        original.parent / "train_images" / "a.jpg", "PNG", exif=exif
+    )
+    shown = load_json(original, original.parent).questions[0].open_image()
+    assert (shown.mode, shown.size) == ("RGB", (24, 16))
+    assert np.array_equal(np.asarray(shown)[..., 0], np.asarray(scene))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no file of TextVQA questions"),
-        ('{"data": 3}', "no file of TextVQA questions"),
-        ('{"data": [{"image_id": "a"}]}', "record 0 is not of TextVQA's form"),
+        ("{", "other.json is damaged: Input data was truncated"),
+        ('{"data": 3}', r"Expected `array`, got `int` - at `\$.data`. A record of TextVQA has"),
+        ('[{"image_id": "a"}]', "Expected `object`, got `array`"),
+        ('{"data": [{"image_id": "a"}]}', r"field `question_id` - at `\$.data\[0\]`"),
+        (QUESTIONS % '"answers": [["tea"]]', r"got `array` - at `\$.data\[1\].answers\[0\]`"),
+        (QUESTIONS % '"ocr_tokens": ["x", null]', r"at `\$.data\[1\].ocr_tokens\[1\]`"),
+        (
+            QUESTIONS % '"answers": null',
+            "2 of the 2 pictures .* such as b.jpg",
+        ),
+        ("\xe9", "other.json is not UTF-8"),
         ('{"data": []}', "has no questions"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):
     path = tmp_path / "other.json"
-    path.write_text(content)
+    path.write_bytes(content.encode("latin-1"))
     with pytest.raises((CheckpointError, UsageError), match=message):
         load_json(path, tmp_path)
 
@@ -108,7 +166,7 @@ def test_llava_questions_have_tokens_and_no_answers(tmp_path):
     with pytest.raises(CheckpointError, match=r"1 of the 1 pictures .* --images"):
         load_jsonl(path, tmp_path)
     path.write_text('{"question_id": "a"}\n')
-    with pytest.raises(CheckpointError, match="line 1 is not of LLaVA's form"):
+    with pytest.raises(CheckpointError, match=r"line 1, is damaged: .* `image`. A line of LLaVA"):
         load_jsonl(path, None)
 
 

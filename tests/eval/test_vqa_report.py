@@ -76,6 +76,6 @@ def test_the_bootstrap_covers_as_often_as_it_says():
     rng = np.random.default_rng(0)
     covered = 0
     for k in range(100):
-        estimate = mean_interval((rng.random(80) < 0.6).astype(float), seed=k)
+        estimate = mean_interval((rng.random(80) < 0.6).astype(float), seed=k, limits=(0, 1))
         covered += estimate.low <= 0.6 <= estimate.high
     assert 88 <= covered <= 100

@@ -31,7 +31,7 @@ def test_a_log_goes_on_after_a_cut_line(tmp_path, n_lost):
     assert log.read_text().count("\n") == len(whole) + 1  # nothing is left of what was cut
 
 
-@pytest.mark.parametrize("figure", ["NaN", "-Infinity", "1e999"])
+@pytest.mark.parametrize("figure", ["NaN", "-Infinity", "1e999", "-1e308"])
 def test_figures_that_are_no_numbers_count_as_not_measured(tmp_path, figure):
     run = make_run(n_states=3, rates=[0.5], delays=[0.0])
     folder = write_run(tmp_path / "run", run, make_records(run))

@@ -123,3 +123,31 @@ def test_the_command_joins_and_never_writes_over_a_folder(tmp_path):
     assert (tmp_path / "whole" / "report.md").exists()
     with pytest.raises(CheckpointError, match="whole exists already"):
         command.run(console)
+
+
+def test_what_cannot_be_merged_is_refused_and_nothing_is_written(tmp_path):
+    a, b = (write_run(tmp_path / name, *shard({k})) for k, name in enumerate("ab"))
+    (tmp_path / "link").symlink_to(a)
+    newer = (b / "run.json").read_text().replace('"schema": 1', '"schema": 2')
+    for folders, output, message in (
+        ([], "whole", "nothing to merge. Name two run folders"),
+        ([a, b, tmp_path / "b" / ".." / "b"], "whole", "b is named twice"),
+        ([a, tmp_path / "link"], "whole", "link is named twice"),
+        ([a, b], "a/whole", "whole lies in the run .*a. Name another"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            merge_runs(folders, tmp_path / output)
+    (b / "run.json").write_text(newer)
+    with pytest.raises(CheckpointError, match=r"b/run.json was written by a newer version"):
+        merge_runs([a, b], tmp_path / "new" / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "link"]
+    assert sorted(path.name for path in a.iterdir()) == ["episodes.jsonl", "run.json"]
+
+
+def test_a_link_among_videos_leads_nowhere(tmp_path):
+    a = write_run(tmp_path / "a", *shard({0}))
+    (a / "videos").mkdir()
+    (tmp_path / "secret").write_text("secret")
+    (a / "videos" / "x.mp4").symlink_to(tmp_path / "secret")
+    merge_runs([a], tmp_path / "whole")
+    assert not (tmp_path / "whole" / "videos").exists()

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
+from einsort_vla.cli.console import PlainConsole
 from einsort_vla.errors import CheckpointError
 from einsort_vla.results.closed_loop import build_report, make_report
 from einsort_vla.results.episode import EpisodeRecord, Scene
@@ -13,6 +14,7 @@ from einsort_vla.results.measures import Estimate
 from einsort_vla.results.report import Tally, read_report
 from einsort_vla.results.summary import print_report
 from einsort_vla.results.verdict import state
+from eval.run.progress import counting
 from tests.results.made_up import change_design, make_records, make_run, write_run
 
 SCENES = [Scene("libero_object", 0, episode, seed=0) for episode in range(4)]
@@ -212,3 +214,16 @@ def test_the_summary_fits_on_the_screen_and_says_what_to_do_next():
     assert "put the bowl on the stove" in text
     assert "the same command with --resume" in " ".join(text.split())
     assert "None" not in text
+
+
+def test_brackets_and_colons_of_names_are_printed_as_they_are():
+    run, strange = make_run(n_states=1, rates=[0.5], delays=[0.0]), "[bold]a :smile: [/] {b}"
+    tasks = tuple(replace(task, language=strange) for task in run.design.tasks)
+    console = PlainConsole(width=200, file=io.StringIO(), force_terminal=True)
+    print_report(build_report(change_design(run, tasks=tasks), make_records(run)), console)
+    with console.status(strange), counting(strange, [strange], console) as step:
+        step(strange, strange)
+    console.print(strange)
+    text = console.file.getvalue()
+    assert text.count(strange) >= len(tasks) + 4
+    assert "\N{SMILING FACE WITH OPEN MOUTH AND SMILING EYES}" not in text

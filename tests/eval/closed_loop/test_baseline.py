@@ -10,6 +10,7 @@ from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import UsageError
 from einsort_vla.results.episode import EpisodeRecord, Scene, read_episodes, write_episodes
 from einsort_vla.results.run import LOG, read_run, write_run
+from envs.libero import BENCHMARK
 from envs.libero.protocol import load_protocol
 from eval.closed_loop.baseline import read_dense
 from eval.run.provenance import describe
@@ -24,7 +25,8 @@ def record(scene, arm="dense", outcome="success"):
 
 def request(folder, scenes=SCENES):
     dense = DenseFolder(folder)
-    return SimpleNamespace(dense=dense, scenes=scenes, protocol=load_protocol(), delays_ms=(0.0,))
+    return SimpleNamespace(dense=dense, scenes=scenes, protocol=load_protocol(), delays_ms=(0.0,),
+                           benchmark=BENCHMARK)  # fmt: skip
 
 
 @pytest.fixture
@@ -32,7 +34,8 @@ def earlier_run(tmp_path, tiny_policy_folder):
     folder = tmp_path / "earlier"
     folder.mkdir()
     inputs = {"policy": DenseFolder(tiny_policy_folder).sha256}
-    run = describe("closed_loop", "eval/libero.py", "tiny", {"rate": "0.5"}, inputs)
+    run = describe("closed_loop", "eval/libero.py", "tiny", {"rate": "0.5"}, inputs,
+                   BENCHMARK.packages)  # fmt: skip
     protocol = json.loads(json.dumps(load_protocol().as_dict()))
     write_run(folder, replace(run, design=replace(make_run(1).design, protocol=protocol)))
     other_seed = Scene("libero_object", 0, 2, seed=1)
