@@ -66,10 +66,10 @@ class SideFiles:
         Raises:
             CheckpointError: they are others.
         """
-        changed = self.travelling.items() ^ now.travelling.items()
+        changed = {name for name, _ in self.travelling.items() ^ now.travelling.items()}
         if changed:
             raise CheckpointError(
-                f"{self.folder / min(name for name, _ in changed)} was changed, added or taken away while the "
+                f"{self.folder / min(changed)} was changed, added or taken away while the "
                 "folder was copied. Run the command again once nothing writes there."
             )
 
