@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from einsort_vla.atomic import PARTIAL, check_apart, check_new, check_parent, lock, sync
-from einsort_vla.errors import CheckpointError, EinSortError
+from einsort_vla.errors import CheckpointError, EinSortError, shown
 
 MARK = ".einsort-vla"  # in a NAME.partial that we made: for which request, and its files' names
 JOURNAL = "journal"  # in it: what is done, so that there is work to keep
@@ -260,7 +260,7 @@ def _check_names(folder: Path, names: Collection[str]) -> None:
 def _foreign(folder: Path, names: list[str]) -> CheckpointError:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return CheckpointError(
-        f"{folder} holds what einsort-vla did not write: {', '.join(names[:5])}{more}. "
+        f"{folder} holds what einsort-vla did not write: {', '.join(map(shown, names[:5]))}{more}. "
         "Move it away, and run the same command again."
     )
 

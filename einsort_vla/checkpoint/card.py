@@ -9,7 +9,7 @@ from pathlib import Path
 
 from einsort_vla.atomic import write_text
 from einsort_vla.checkpoint.source import DenseFolder
-from einsort_vla.errors import CheckpointError
+from einsort_vla.errors import CheckpointError, shown
 from einsort_vla.plan import Plan
 
 CARD = "README.md"
@@ -54,6 +54,7 @@ def model_card(
         compressed_bytes: of the compressed one.
         notes: sentences on the files beside it.
     """
+    base = shown(base)
     beside = "".join(f"{_as_text(note)}\n" for note in notes)
     library, pipeline, tags = _LEROBOT if dense.is_lerobot else _TRANSFORMERS
     use = _USE_LEROBOT if dense.is_lerobot else _USE_TRANSFORMERS

@@ -66,11 +66,11 @@ class SideFiles:
         Raises:
             CheckpointError: they are others.
         """
-        changed = self.travelling.items() ^ now.travelling.items()
+        changed = {name for name, _ in self.travelling.items() ^ now.travelling.items()}
         if changed:
             raise CheckpointError(
-                f"{self.folder / min(name for name, _ in changed)} was changed, added or taken "
-                "away while the folder was copied. Run the command again once nothing writes there."
+                f"{self.folder / min(changed)} was changed, added or taken away while the "
+                "folder was copied. Run the command again once nothing writes there."
             )
 
     def notes(self) -> list[str]:
@@ -105,11 +105,11 @@ def side_files(folder: Path, replaced: Collection[str], weights: Collection[str]
         CheckpointError: a link leads out of the folder, to a folder or nowhere, there is a pipe,
             socket or device, a name is no text, or a folder cannot be read.
     """
-    found = SideFiles(folder)
+    found, tensors = SideFiles(folder), set(weights)
     for path, name in _walk(folder, found.left_out):
         if name in replaced:
             _check_kind(path, folder)
-        elif _is_left_out(path, set(weights)):
+        elif _is_left_out(path, tensors):
             found.left_out.append(name)
         else:
             _check_kind(path, folder)

@@ -183,6 +183,7 @@ def make_copies(
     """
     for k, copy in enumerate(copies):
         path = copy.path(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with console.status(f"Compressing to {copy.name} ({k + 1} of {len(copies)})"):
             _compress_once(copy.plan, dense, path, calibration)
         if runtime == "onnx":

@@ -225,7 +225,7 @@ def test_another_calibration_begins_anew(tiny_policy_folder, tmp_path):
 
 def command(*arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", "einsort_vla.cli.main", *map(str, arguments)],
+        [sys.executable, "-c", "from einsort_vla.cli import main; main()", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -256,21 +256,23 @@ def kill_and_repeat(chance, seconds, destination, *arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["compress", "patch"])
-def test_kills_at_any_moment(tmp_path, kind):
-    source, chance = made_up_policy(tmp_path / "dense"), random.Random(kind)
-    new, other = tmp_path / "new", tmp_path / "other"
+@pytest.mark.parametrize(("kind", "n_kills"), [("compress", 25), ("patch", 20), ("export", 5)])
+def test_kills_at_any_moment(tmp_path, reference_policy, kind, n_kills):
+    is_export = kind == "export"  # of made-up weights there is nothing to export
+    source = reference_policy if is_export else made_up_policy(tmp_path / "dense")
+    new, old, other = (tmp_path / name for name in ("new", "old", "other"))
+    compress(source, old, 0.75)
     request = ("compress", source, new, "--rate", 0.5)
-    seconds = seconds_of(*request)
     if kind == "patch":
-        new.rename(tmp_path / "old")
         compress(source, other, 0.8)
-        write_patch(tmp_path / "old", other, tmp_path / "update")
-        request = ("patch", tmp_path / "old", tmp_path / "update", new)
-        seconds = seconds_of(*request)
+        write_patch(old, other, tmp_path / "update")
+        request = ("patch", old, tmp_path / "update", new)
+    elif is_export:
+        request = ("export", old, new)
+    seconds, chance = seconds_of(*request), random.Random(kind)
     expected = contents(new)
     shutil.rmtree(new)
-    for _ in range(20):
+    for _ in range(n_kills):
         assert kill_and_repeat(chance, seconds, new, *request) == expected
 
 
