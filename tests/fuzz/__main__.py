@@ -29,9 +29,9 @@ def main() -> int:
     started = time.monotonic()
     from tests.fuzz.crew import run_cases
     from tests.fuzz.judge import import_path_of
-    from tests.fuzz.kinds.all_kinds import KINDS
+    from tests.fuzz.kinds.all_kinds import NAMES, load_kinds
 
-    chosen = [KINDS[given.kind]] if given.kind else list(KINDS.values())
+    chosen = load_kinds([given.kind] if given.kind else NAMES)
     with tempfile.TemporaryDirectory(prefix="fuzz-samples-") as folder:
         top = Path(folder)
         import_path_of(top / "modules")

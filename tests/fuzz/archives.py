@@ -12,6 +12,7 @@ from tests.fuzz.change import ESCAPED, Change, Spot
 from tests.fuzz.values import hostile_path
 
 BOMB_BYTES = 3 * 2**29
+OTHER_TYPES = ("float64", "int8", "U3", "complex64", "float16", "S2")
 
 
 class _Touch:
@@ -72,7 +73,7 @@ def other_array(spot: Spot, items: Items, name: str) -> bool:
     rng = spot.rng
     with np.errstate(all="ignore"):
         new = rng.choice((
-            lambda: array.astype(rng.choice(("float64", "int8", "U3", "complex64", "float16", "S2"))),
+            lambda: array.astype(rng.choice(OTHER_TYPES)),
             lambda: array[:0], lambda: array[..., :0], lambda: array.ravel(), lambda: array[None],
             lambda: array.sum(), lambda: array[:1], lambda: array.T, lambda: np.array("text"),
             lambda: np.zeros((2, 3), [("a", "f4"), ("b", "i4")]),

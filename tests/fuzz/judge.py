@@ -113,7 +113,7 @@ class Bench:
         if self.guard.seen:
             return "; ".join(self.guard.seen[:3])
         left = [p for p in (*self.outside.rglob("*"), *self.tmp.rglob("*")) if not p.is_dir()]
-        left += [p for p in self.work.parent.glob(f"{ESCAPED}*")]
+        left += self.work.parent.glob(f"{ESCAPED}*")
         left += [p for p in self.work.glob("*") if p not in self._own()]
         for path in left:
             if path.parent == self.work.parent:

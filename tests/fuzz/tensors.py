@@ -208,7 +208,8 @@ def retype(spot: Spot) -> Change | None:
         rest = math.prod(stored.shape[:-1]) * SIZES[new]
         if rest and len(stored.data) % rest == 0 and rng.random() < 0.7:
             stored.shape[-1] = len(stored.data) // rest
-    free = {old, new} <= FLOATS and SIZES[old] == SIZES[new]  # nobody can tell them apart
+    alike = {old, new} <= FLOATS and SIZES[old] == SIZES[new]  # nobody can tell them apart
+    free = alike or spot.target.is_setting(_place(spot, name))
     return _write(spot, file, "retype", name, old, new, free=free)
 
 

@@ -42,8 +42,9 @@ DEPTHS = (50, 1000, 5000, 100_000)
 def hostile_path(rng: random.Random, outside: Path) -> str:
     """A name that leads out of its folder."""
     up = "../" * rng.choice((1, 2, 3, 12))
+    absolute = str(outside / ESCAPED)
     return rng.choice((
-        f"../{ESCAPED}", f"../../{ESCAPED}", str(outside / ESCAPED), up + str(outside / ESCAPED)[1:],
+        f"../{ESCAPED}", f"../../{ESCAPED}", absolute, up + absolute[1:],
         f"a/../../{ESCAPED}", f"./{ESCAPED}", ".", "..", "/", "/dev/null", "/dev/zero",
         f"{ESCAPED}\0.json", f"..\\{ESCAPED}", f"~/{ESCAPED}", f"{ESCAPED}.module:call",
     ))  # fmt: skip

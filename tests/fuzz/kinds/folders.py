@@ -139,7 +139,7 @@ KINDS = (
         "dense", lambda folder: make_dense(folder, 2) and None, open_dense, (
             Target("config.json", "json", 1, ANYTHING, ANYTHING),
             Target("model.safetensors.index.json", "json", 2, ("*.metadata*",), ("*.metadata*",)),
-            Target("model-*.safetensors", "tensors", 3, ("*header*",)),
+            Target("model-*.safetensors", "tensors", 3, ANYTHING),
             Target("policy_preprocessor.json", "json", 1.5, ANYTHING, ANYTHING),
             Target("words/tokenizer.json", "json", 0.3, ANYTHING, ANYTHING, True),
         ), 2.5,

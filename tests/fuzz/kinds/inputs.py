@@ -109,7 +109,8 @@ KINDS = (
         Target("plan.yaml", "yaml", 5, ANYTHING, ("*.reason",)),
     ), 2.5),
     Kind("statistics", make_statistics, open_statistics, (
-        Target("statistics.safetensors", "tensors", 5, ("*:content.*",), ("*:content.sensitivities",)),
+        Target("statistics.safetensors", "tensors", 5, ("*:content.*",),
+               ("*:content.sensitivities",)),
     ), 2.5),
     Kind("observations", make_observations, open_observations, (
         Target("seen.safetensors", "tensors", 5, ("*.task",), ("seen.safetensors:observation.*",)),

@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-import einsort_vla.huggingface
+import einsort_vla.huggingface  # noqa: F401  registers the method
 from einsort_vla.checkpoint import DenseFolder, compress_folder, plan_folder
 from einsort_vla.codec import Codec
 from einsort_vla.lerobot import load_policy, quiet_lerobot
@@ -31,7 +31,7 @@ from tests.fuzz.kinds.kind import Kind
 from tests.fuzz.signing import sign_manifest
 from tests.policies.tiny_policies import PICTURE_PX, pi0
 
-WORDS = {"[UNK]": 0, "push": 3, "the": 4, "cube": 5, "\n": 6}
+WORDS = {"[UNK]": 0, "push": 1, "the": 2, "cube": 3, "\n": 4}
 TASK = "push the cube"
 _hosted = contextlib.ExitStack()  # pi0's sizes are made small as long as this process lives
 
@@ -45,7 +45,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 @contextlib.contextmanager
 def _without_hub() -> Iterator[None]:
     """Tokenizers by name are on the hub."""
-    with mock.patch.object(TokenizerProcessorStep, "__post_init__", lambda self: None):
+    with mock.patch.object(TokenizerProcessorStep, "__post_init__", return_value=None):
         yield
 
 
@@ -97,9 +97,9 @@ def make_model(folder: Path) -> None:
         vocab_size=64, attention_bias=True, initializer_range=0.2,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(dense)
-    settings = einsort_vla.huggingface.EinSortConfig(rate=0.5, codec="scalar")
-    model = AutoModelForCausalLM.from_pretrained(dense, quantization_config=settings)
-    model.save_pretrained(folder)
+    source = DenseFolder(dense)
+    folder.rmdir()
+    compress_folder(source, folder, plan_folder(source, 0.5, Codec("scalar")))
 
 
 def open_model(folder: Path, out: Path) -> Any:
