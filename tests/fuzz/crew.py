@@ -8,7 +8,9 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tests.fuzz.change import Change
 from tests.fuzz.guard import LIMIT_S
@@ -16,7 +18,7 @@ from tests.fuzz.judge import Bench, Verdict
 from tests.fuzz.kinds.kind import Kind
 
 Case = tuple[Kind, int]
-KILL_S = 2.5 * LIMIT_S  # after the worker's own alarm had its time
+KILL_S = 1.5 * LIMIT_S  # after the worker's own alarm had its time
 CASES_A_WORKER = 400  # then a new one: what leaks does not add up
 
 
@@ -32,6 +34,7 @@ class _Worker:
             _work(samples, work, cases, write, quiet)
         os.close(write)
         self._rest = b""
+        self.changes: tuple[Change, ...] = ()  # of its last case
         self.heard = time.monotonic()
 
     def fileno(self) -> int:
@@ -44,9 +47,10 @@ class _Worker:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             found = json.loads(line)
-            changes = tuple(Change(**c) for c in found.pop("changes"))
-            self.left.pop(0)
-            yield Verdict(changes=changes, **found)
+            self.changes = tuple(Change(**c) for c in found.pop("changes"))
+            if found:
+                self.left.pop(0)
+                yield Verdict(changes=self.changes, **found)
         if not data:
             os.close(self._read)
             yield None
@@ -90,7 +94,7 @@ def _listen(working: list[_Worker], waiting: list[list[Case]]) -> Iterator[Verdi
             if reason := worker.ended():
                 (kind, seed), *left = worker.left
                 problem = "hang" if reason.endswith("KILL") else "crash"
-                yield Verdict(kind.name, seed, (), problem, reason)
+                yield Verdict(kind.name, seed, worker.changes, problem, reason)
                 if left:
                     waiting.append(left)
     for worker in working:
@@ -102,6 +106,15 @@ def _listen(working: list[_Worker], waiting: list[list[Case]]) -> Iterator[Verdi
 def _work(samples: Path, work: Path, cases: Sequence[Case], write: int, quiet: bool) -> None:
     """The life of a fork; it does not come back."""
     code = 1
+
+    def tell(content: dict[str, Any]) -> None:
+        line = json.dumps(content).encode() + b"\n"
+        while line:
+            line = line[os.write(write, line) :]
+
+    def tell_changes(changes: tuple[Change, ...]) -> None:
+        tell({"changes": [asdict(change) for change in changes]})
+
     try:
         if quiet:
             null = os.open(os.devnull, os.O_RDWR)
@@ -114,10 +127,8 @@ def _work(samples: Path, work: Path, cases: Sequence[Case], write: int, quiet: b
             bench.undisturbed(kind)
         bench.guard.install()
         for kind, seed in cases:
-            verdict = bench.run(kind, seed, verbose=not quiet)
-            line = json.dumps(verdict.as_dict()).encode() + b"\n"
-            while line:
-                line = line[os.write(write, line) :]
+            verdict = bench.run(kind, seed, tell_changes, verbose=not quiet)
+            tell(verdict.as_dict())
         code = 0
     except BaseException:
         import traceback

@@ -5,6 +5,7 @@ import random
 import shutil
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,19 @@ class Bench:
             self.expected[kind.name] = digest(kind.open(self.case, self.out))
         return self.expected[kind.name]
 
-    def run(self, kind: Kind, seed: int, verbose: bool = False) -> Verdict:
-        """Open one changed copy."""
+    def run(
+        self,
+        kind: Kind,
+        seed: int,
+        on_change: Callable[[tuple[Change, ...]], None] = lambda changes: None,
+        verbose: bool = False,
+    ) -> Verdict:
+        """Open one changed copy; `on_change` is told of the changes before."""
         expected, rng = self.undisturbed(kind), random.Random(f"{kind.name}:{seed}")
         self.clear()
         shutil.copytree(self.samples / kind.name, self.case, symlinks=True)
         changes = tuple(mutate(kind, self.case, self.outside, rng))
+        on_change(changes)
         refuse = must_be_refused(kind, self.case)
         size, problem, detail, site = _size(self.case), "", "", ""
         try:
@@ -112,7 +120,7 @@ class Bench:
     def _harm(self) -> str:
         if self.guard.seen:
             return "; ".join(self.guard.seen[:3])
-        left = [p for p in (*self.outside.rglob("*"), *self.tmp.rglob("*")) if not p.is_dir()]
+        left = [*self.outside.rglob("*"), *self.tmp.rglob(f"*{ESCAPED}*")]
         left += self.work.parent.glob(f"{ESCAPED}*")
         left += [p for p in self.work.glob("*") if p not in self._own()]
         for path in left:
