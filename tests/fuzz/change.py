@@ -35,6 +35,7 @@ class Target:
         weight: how often it is chosen beside the others.
         settings: patterns of places whose value is free: another one of the same type is as good.
         optional: patterns of places that may be left out.
+        free: patterns of places that may hold anything at all.
         has_free_bytes: whether nothing of what it says can be checked: a text, a graph.
     """
 
@@ -43,13 +44,21 @@ class Target:
     weight: float = 1.0
     settings: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
     has_free_bytes: bool = False
 
     def is_setting(self, place: str) -> bool:
-        return any(fnmatchcase(place, pattern) for pattern in self.settings)
+        return _fits(place, self.settings)
 
     def is_optional(self, place: str) -> bool:
-        return any(fnmatchcase(place, pattern) for pattern in self.optional)
+        return _fits(place, self.optional)
+
+    def is_free(self, place: str) -> bool:
+        return self.has_free_bytes or _fits(place, self.free)
+
+
+def _fits(place: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(place, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True)

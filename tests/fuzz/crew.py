@@ -51,6 +51,7 @@ class _Worker:
             if found:
                 self.left.pop(0)
                 yield Verdict(changes=self.changes, **found)
+                self.changes = ()
         if not data:
             os.close(self._read)
             yield None

@@ -20,7 +20,9 @@ def _rewrite(spot: Spot, name: str, content: bytes, free: bool = False) -> Chang
 
 
 def emptied(spot: Spot) -> Change | None:
-    return _rewrite(spot, "emptied", spot.rng.choice((b"", b"\n", b"\0" * 64, b" ")))
+    content = spot.rng.choice((b"", b"\n", b"\0" * 64, b" "))
+    is_new_log = spot.target.form == "lines" and not content.strip()
+    return _rewrite(spot, "emptied", content, is_new_log)
 
 
 def cut(spot: Spot) -> Change | None:

@@ -10,6 +10,8 @@ from tests.fuzz.kinds.kind import Kind
 def sign_manifest(folder: Path) -> None:
     """Right fingerprints in the manifest of a compressed folder, of the files it names."""
     path = folder / "einsort_manifest.json"
+    if not path.is_file():
+        return
     try:
         content = json.loads(path.read_bytes())
         files = content["files"]
@@ -25,6 +27,8 @@ def sign_manifest(folder: Path) -> None:
 def sign_sums(folder: Path) -> None:
     """Right fingerprints in the SHA256SUMS of a bundle, of the files it names."""
     path = folder / "SHA256SUMS"
+    if not path.is_file():
+        return
     try:
         lines = []
         for line in path.read_text().splitlines():
@@ -40,14 +44,15 @@ def sign_sums(folder: Path) -> None:
 
 def must_be_refused(kind: Kind, folder: Path) -> bool:
     """Whether a fingerprint that the folder has is wrong."""
+    name = {sign_manifest: "einsort_manifest.json", sign_sums: "SHA256SUMS"}.get(kind.sign)
+    if name is None or not (folder / name).is_file():
+        return False
     try:
         if kind.sign is sign_manifest:
-            listed = json.loads((folder / "einsort_manifest.json").read_bytes())["files"]
-        elif kind.sign is sign_sums:
-            lines = (folder / "SHA256SUMS").read_text().splitlines()
-            listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+            listed = json.loads((folder / name).read_bytes())["files"]
         else:
-            return False
+            lines = (folder / name).read_text().splitlines()
+            listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
         return any(_is_plain(folder, n) and _digest(folder / n) != d for n, d in listed.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False

@@ -4,7 +4,7 @@ import json
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.fuzz.change import ESCAPED, Change, Target
@@ -70,7 +70,8 @@ def change_tree(tree: Tree) -> Change | None:
     for _ in range(8):  # not every place has something to be changed like that
         place = _descend(tree)
         if place is not None and (change := mutation(tree, place)):
-            return change
+            is_free = change.may_differ or tree.target.is_free(place.name)
+            return replace(change, may_differ=is_free)
     return None
 
 

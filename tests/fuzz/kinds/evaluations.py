@@ -61,19 +61,21 @@ def open_shards(folder: Path, out: Path) -> Any:
 # Of results every value is data: another one of the same type is another result.
 EPISODES = ("*.latency_ms", "*.error", "*.actions_sha256", "*.layers", "*.motion*",
             "*.divergence", "*.displacement_m", "*.wrong_pictures", "*.stored",
-            "*.layers.*", "*.divergence.*", "*episodes.jsonl.?", "*episodes.jsonl.??")  # fmt: skip
+            "*.layers.*", "*.divergence.*", "episodes.jsonl",
+            "*episodes.jsonl.?", "*episodes.jsonl.??")  # fmt: skip
 RUN = ("*.config.*", "*.versions.*", "*.inputs_sha256.*", "*.protocol.*", "*.reference",
        "*.codec", "*.rate_requested", "*.rate_achieved", "*.bits_per_weight", "*.core_kept*",
        "*.order_bits*", "*.weight_bytes", "*.delay_ms", "*.shares_episodes", "*.git_commit",
        "*.design")  # fmt: skip
+ANY = ("*.config.*", "*.protocol.*")
 REPORT = (*RUN, "*.notes", "*.closed_loop", "*.low", "*.high", "*.n", "*.paired.*", "*.arms.*",
           "*.errors*", "*.unit", "*.paired_as")  # fmt: skip
 _RUNS = (
-    Target("loop/run.json", "json", 2, ANYTHING, RUN),
+    Target("loop/run.json", "json", 2, ANYTHING, RUN, ANY),
     Target("loop/episodes.jsonl", "lines", 2, ANYTHING, EPISODES),
-    Target("loop/report.json", "json", 0.3, ANYTHING, ANYTHING, True),
-    Target("text/run.json", "json", 1, ANYTHING, RUN),
-    Target("text/report.json", "json", 2, ANYTHING, REPORT),
+    Target("loop/report.json", "json", 0.3, has_free_bytes=True),
+    Target("text/run.json", "json", 1, ANYTHING, RUN, ANY),
+    Target("text/report.json", "json", 2, ANYTHING, REPORT, ANY),
     Target("device/engines/bench-tensorrt.json", "json", 1.5, ANYTHING, ANYTHING),
     Target("device/manifest.json", "json", 0.5, ANYTHING, ANYTHING),
     Target("loop/policies/*/einsort_manifest.json", "json", 0.7, ANYTHING, ANYTHING),
@@ -82,7 +84,7 @@ KINDS = (
     Kind("runs", make_runs, open_runs, _RUNS, 3),
     Kind("pages", make_runs, open_pages, _RUNS, 0.3),
     Kind("shards", make_shards, open_shards, (
-        Target("one/run.json", "json", 2, ANYTHING, RUN),
+        Target("one/run.json", "json", 2, ANYTHING, RUN, ANY),
         Target("two/episodes.jsonl", "lines", 2, ANYTHING, EPISODES),
     ), 1.2),
 )  # fmt: skip

@@ -132,7 +132,7 @@ KINDS = (
             # What another maker may write: then it is another policy.
             Target("model.safetensors", "tensors", 6, ANYTHING, ANYTHING),
             Target("einsort_manifest.json", "json", 1.5, optional=ANYTHING),
-            Target("policy_preprocessor.json", "json", 0.3, ANYTHING, ANYTHING, True),
+            Target("policy_preprocessor.json", "json", 0.3, has_free_bytes=True),
         ), 4, sign_manifest,
     ),
     Kind(
@@ -141,7 +141,7 @@ KINDS = (
             Target("model.safetensors.index.json", "json", 2, ("*.metadata*",), ("*.metadata*",)),
             Target("model-*.safetensors", "tensors", 3, ANYTHING),
             Target("policy_preprocessor.json", "json", 1.5, ANYTHING, ANYTHING),
-            Target("words/tokenizer.json", "json", 0.3, ANYTHING, ANYTHING, True),
+            Target("words/tokenizer.json", "json", 0.3, has_free_bytes=True),
         ), 2.5,
     ),
     Kind(
@@ -156,7 +156,7 @@ KINDS = (
             Target("old/README.md", "opaque", 1, has_free_bytes=True),
             Target("new/einsort_manifest.json", "json", 1, ANYTHING, ANYTHING),
             Target("new/model.safetensors", "tensors", 1, ANYTHING, ANYTHING),
-            Target("new/config.json", "json", 0.5, ANYTHING, ANYTHING, True),
+            Target("new/config.json", "json", 0.5, has_free_bytes=True),
         ), 1,
     ),
 )  # fmt: skip

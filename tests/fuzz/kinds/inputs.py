@@ -113,7 +113,8 @@ KINDS = (
                ("*:content.sensitivities",)),
     ), 2.5),
     Kind("observations", make_observations, open_observations, (
-        Target("seen.safetensors", "tensors", 5, ("*.task",), ("seen.safetensors:observation.*",)),
+        Target("seen.safetensors", "tensors", 5, ("*.task", "seen.safetensors:observation.*"),
+               ("seen.safetensors:observation.*",)),
     ), 2),
     Kind("protocol", make_protocol, open_protocol, (
         Target("own.yaml", "yaml", 3, ANYTHING),
