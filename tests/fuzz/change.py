@@ -35,6 +35,7 @@ class Target:
         weight: how often it is chosen beside the others.
         settings: patterns of places whose value is free: another one of the same type is as good.
         optional: patterns of places that may be left out.
+        labels: patterns of places that hold a number or a text, as their makers like.
         free: patterns of places that may hold anything at all.
         has_free_bytes: whether nothing of what it says can be checked: a text, a graph.
     """
@@ -44,6 +45,7 @@ class Target:
     weight: float = 1.0
     settings: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
     has_free_bytes: bool = False
 
@@ -52,6 +54,9 @@ class Target:
 
     def is_optional(self, place: str) -> bool:
         return _fits(place, self.optional)
+
+    def is_label(self, place: str) -> bool:
+        return _fits(place, self.labels)
 
     def is_free(self, place: str) -> bool:
         return self.has_free_bytes or _fits(place, self.free)

@@ -14,6 +14,11 @@ def change_file(spot: Spot) -> Change | None:
     return spot.rng.choices(mutations, weights)[0](spot)
 
 
+def _may_lack(spot: Spot) -> bool:
+    name = spot.path.name
+    return spot.target.is_optional(name) or spot.target.is_free(name)
+
+
 def _rewrite(spot: Spot, name: str, content: bytes, free: bool = False) -> Change:
     spot.path.write_bytes(content)
     return Change(name, spot.path.name, free or spot.target.has_free_bytes)
@@ -40,7 +45,7 @@ def doubled(spot: Spot) -> Change | None:
 
 def removed(spot: Spot) -> Change | None:
     spot.path.unlink()
-    return Change("removed", spot.path.name, spot.target.is_optional(spot.path.name))
+    return Change("removed", spot.path.name, _may_lack(spot))
 
 
 def foreign_text(spot: Spot) -> Change | None:
@@ -73,7 +78,7 @@ def directory(spot: Spot) -> Change | None:
     spot.path.mkdir()
     if spot.rng.random() < 0.5:
         (spot.path / spot.path.name).write_bytes(b"x")
-    return Change("directory", spot.path.name, spot.target.is_optional(spot.path.name))
+    return Change("directory", spot.path.name, _may_lack(spot))
 
 
 def symbolic_link(spot: Spot) -> Change | None:
@@ -85,16 +90,16 @@ def symbolic_link(spot: Spot) -> Change | None:
         shutil.copyfile(spot.path, kept)
     spot.path.unlink()
     os.symlink(target, spot.path)
-    is_gone = target not in (kept.name, "/dev/zero")
+    is_gone = target != kept.name
     return Change("symbolic_link", f"{spot.path.name} -> {target}",
-                  is_gone and spot.target.is_optional(spot.path.name))  # fmt: skip
+                  is_gone and _may_lack(spot))  # fmt: skip
 
 
 def named_pipe(spot: Spot) -> Change | None:
     """Nobody writes to it: whoever opens it waits."""
     spot.path.unlink()
     os.mkfifo(spot.path)
-    return Change("named_pipe", spot.path.name, spot.target.is_optional(spot.path.name))
+    return Change("named_pipe", spot.path.name, _may_lack(spot))
 
 
 MUTATIONS = {

@@ -193,6 +193,7 @@ def swap_tensors(spot: Spot) -> Change | None:
     one, two = file.tensors[a], file.tensors[b]
     file.tensors[a], file.tensors[b] = two, one
     alike = (one.dtype, one.shape) == (two.dtype, two.shape)
+    alike |= all(spot.target.is_setting(_place(spot, name)) for name in (a, b))
     return _write(spot, file, "swap_tensors", a, b, free=alike)
 
 

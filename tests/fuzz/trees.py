@@ -91,11 +91,18 @@ def _descend(tree: Tree) -> _Place | None:
 def replace_value(tree: Tree, place: _Place) -> Change | None:
     old = place.value
     place.container[place.key] = new = hostile(tree.rng, old, tree.outside)
-    is_free = is_same_type(old, new) and tree.target.is_setting(place.name)
+    is_free = _is_as_good(tree, place, old, new)
     is_left_out = new is None and tree.target.is_optional(place.name)
     return Change(
         "replace_value", f"{place.name} {old!r:.60} -> {new!r:.60}", is_free or is_left_out
     )
+
+
+def _is_as_good(tree: Tree, place: _Place, old: Node, new: Node) -> bool:
+    """Whether the other value says something else that is as valid."""
+    if tree.target.is_label(place.name) and type(old) in (int, str) and type(new) in (int, str):
+        return True
+    return is_same_type(old, new) and tree.target.is_setting(place.name)
 
 
 def null_value(tree: Tree, place: _Place) -> Change | None:
@@ -148,7 +155,7 @@ def duplicate_key(tree: Tree, place: _Place) -> Change | None:
     items.insert(len(items) if is_last else 0, twin)
     place.container.clear()
     place.container.update(items)
-    is_free = is_same_type(old, twin[1]) and tree.target.is_setting(place.name)
+    is_free = _is_as_good(tree, place, old, twin[1])
     is_free |= twin[1] is None and tree.target.is_optional(place.name)
     return Change("duplicate_key", f"{place.name} {twin[1]!r:.60}", is_last and is_free)
 
@@ -158,7 +165,7 @@ def swap_siblings(tree: Tree, place: _Place) -> Change | None:
     if len(keys) < 2:
         return None
     other, mine = tree.rng.choice(keys), place.value
-    is_free = is_same_type(mine, place.container[other]) and tree.target.is_setting(place.name)
+    is_free = _is_as_good(tree, place, mine, place.container[other])
     place.container[place.key], place.container[other] = place.container[other], mine
     return Change("swap_siblings", f"{place.name} <-> {str(other)[:60]}", is_free)
 
@@ -169,7 +176,7 @@ def _collection(change: Callable[[Tree, Node], Node], name: str):
             return None
         old, new = place.value, change(tree, place.value)
         place.container[place.key] = new
-        is_free = is_same_type(old, new) and tree.target.is_setting(place.name)
+        is_free = _is_as_good(tree, place, old, new)
         return Change(name, place.name, is_free)
 
     return mutation

@@ -71,11 +71,11 @@ ANY = ("*.config.*", "*.protocol.*")
 REPORT = (*RUN, "*.notes", "*.closed_loop", "*.low", "*.high", "*.n", "*.paired.*", "*.arms.*",
           "*.errors*", "*.unit", "*.paired_as")  # fmt: skip
 _RUNS = (
-    Target("loop/run.json", "json", 2, ANYTHING, RUN, ANY),
+    Target("loop/run.json", "json", 2, ANYTHING, RUN, free=ANY),
     Target("loop/episodes.jsonl", "lines", 2, ANYTHING, EPISODES),
     Target("loop/report.json", "json", 0.3, has_free_bytes=True),
-    Target("text/run.json", "json", 1, ANYTHING, RUN, ANY),
-    Target("text/report.json", "json", 2, ANYTHING, REPORT, ANY),
+    Target("text/run.json", "json", 1, ANYTHING, RUN, free=ANY),
+    Target("text/report.json", "json", 2, ANYTHING, REPORT, free=ANY),
     Target("device/engines/bench-tensorrt.json", "json", 1.5, ANYTHING, ANYTHING),
     Target("device/manifest.json", "json", 0.5, ANYTHING, ANYTHING),
     Target("loop/policies/*/einsort_manifest.json", "json", 0.7, ANYTHING, ANYTHING),
@@ -84,7 +84,7 @@ KINDS = (
     Kind("runs", make_runs, open_runs, _RUNS, 3),
     Kind("pages", make_runs, open_pages, _RUNS, 0.3),
     Kind("shards", make_shards, open_shards, (
-        Target("one/run.json", "json", 2, ANYTHING, RUN, ANY),
+        Target("one/run.json", "json", 2, ANYTHING, RUN, free=ANY),
         Target("two/episodes.jsonl", "lines", 2, ANYTHING, EPISODES),
     ), 1.2),
 )  # fmt: skip

@@ -114,7 +114,9 @@ def open_patch(folder: Path, out: Path) -> Any:
     """The new folder, made out of the old one."""
     apply_patch(folder / "old", folder / "patch.safetensors", out / "made")
     made = out / "made"
-    return {p.relative_to(made).as_posix(): p.read_bytes() for p in made.rglob("*") if p.is_file()}
+    files = {p.relative_to(made).as_posix(): p for p in made.rglob("*") if p.is_file()}
+    manifest = json.loads(files.pop("einsort_manifest.json").read_text())
+    return manifest, {name: path.read_bytes() for name, path in files.items()}
 
 
 def open_difference(folder: Path, out: Path) -> Any:
@@ -139,7 +141,7 @@ KINDS = (
         "dense", lambda folder: make_dense(folder, 2) and None, open_dense, (
             Target("config.json", "json", 1, ANYTHING, ANYTHING),
             Target("model.safetensors.index.json", "json", 2, ("*.metadata*",), ("*.metadata*",)),
-            Target("model-*.safetensors", "tensors", 3, ANYTHING),
+            Target("model-*.safetensors", "tensors", 3, ANYTHING, ANYTHING),
             Target("policy_preprocessor.json", "json", 1.5, ANYTHING, ANYTHING),
             Target("words/tokenizer.json", "json", 0.3, has_free_bytes=True),
         ), 2.5,

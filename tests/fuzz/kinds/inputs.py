@@ -121,8 +121,9 @@ KINDS = (
         Target("short.yaml", "yaml", 1, ANYTHING, ANYTHING),
     ), 1.5),
     Kind("questions", make_questions, open_questions, (
-        Target("val.json", "json", 3, ANYTHING, ("*.answers", "*.ocr_tokens", "*.dataset_type")),
-        Target("llava.jsonl", "lines", 2, ANYTHING, ("llava.jsonl.?",)),
+        Target("val.json", "json", 3, ANYTHING, ("*.answers", "*.ocr_tokens", "*.dataset_type"),
+               ("*.question_id", "*.image_id")),
+        Target("llava.jsonl", "lines", 2, ANYTHING, ("llava.jsonl.?",), ("*.question_id",)),
         Target("train_images/?.jpg", "opaque", 0.5, has_free_bytes=True),
     ), 1.5),
 )  # fmt: skip
