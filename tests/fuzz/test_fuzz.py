@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz.kinds.all_kinds import NAMES
+
 for package in ("lerobot", "transformers", "onnxscript", "onnxruntime", "PIL", "jinja2"):
     pytest.importorskip(package)
-
-from tests.fuzz.kinds.all_kinds import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 
