@@ -58,7 +58,9 @@ def must_be_refused(kind: Kind, folder: Path) -> bool:
         return False
 
 
-def _is_plain(folder: Path, name: str) -> bool:
+def _is_plain(folder: Path, name: object) -> bool:
+    if not isinstance(name, str):
+        return False
     return ".." not in name and not name.startswith(("/", "~")) and (folder / name).is_file()
 
 

@@ -75,7 +75,7 @@ _RUNS = (
     Target("loop/episodes.jsonl", "lines", 2, ANYTHING, EPISODES),
     Target("loop/report.json", "json", 0.3, has_free_bytes=True),
     Target("text/run.json", "json", 1, ANYTHING, RUN, free=ANY),
-    Target("text/report.json", "json", 2, ANYTHING, REPORT, free=ANY),
+    Target("text/report.json", "json", 2, ANYTHING, (*REPORT, "report.json"), free=ANY),
     Target("device/engines/bench-tensorrt.json", "json", 1.5, ANYTHING, ANYTHING),
     Target("device/manifest.json", "json", 0.5, ANYTHING, ANYTHING),
     Target("loop/policies/*/einsort_manifest.json", "json", 0.7, ANYTHING, ANYTHING),
