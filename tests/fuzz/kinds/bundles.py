@@ -9,15 +9,13 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from einsort_vla.codec import Leader, encode
+from einsort_vla.codec import Leader, decode, encode
+from einsort_vla.errors import EinSortError
 from einsort_vla.export.functions import OPSET, function_bodies
 from einsort_vla.export.linear import DOMAIN, OPERATOR, VERSION
 from einsort_vla.kernels.words import to_words
-from einsort_vla.runtime import OnnxSession, open_bundle
-from einsort_vla.runtime.audit import audit
+from einsort_vla.runtime import commands
 from einsort_vla.runtime.bundle import write_sums
-from einsort_vla.runtime.flow import sample_actions
-from einsort_vla.runtime.measure import nearness, samples
 from tests.fuzz.change import Target
 from tests.fuzz.kinds.kind import Kind
 from tests.fuzz.signing import sign_sums
@@ -106,8 +104,12 @@ def make_bundle(folder: Path) -> None:
     del chunk["layers"]
     manifest = {
         "source": {"weights_sha256": "ab" * 32, "rate": 0.75, "kept_without_error": []},
-        "policy": {"type": "smolvla", "n_steps": STEPS, "action_size": 7, "chunk_size": 2,
-                   "n_action_steps": 2},
+        "policy": {
+            "type": "smolvla", "n_steps": STEPS, "action_size": 7, "chunk_size": 2,
+            "n_action_steps": 2, "cameras": ["observation.images.cam"], "image_range": [-1.0, 1.0],
+            "tokenizer_max_length": 12, "state_size": N,
+            "normalization": {"action": {"mean": [0.0] * 7, "std": [1.0] * 7}},
+        },
         "format": "einsort-bundle", "version": 1,
         "target": {"name": "cpu", "what": "any", "machine": None, "compute_capability": None,
                    "cuda": None},
@@ -123,8 +125,6 @@ def make_bundle(folder: Path) -> None:
 def _write_samples(folder: Path) -> None:
     """Looks, with the actions of these graphs computed by numpy's own way through them."""
     rng = np.random.default_rng(0)
-    from einsort_vla.codec import decode
-
     generator = torch.Generator().manual_seed(0)
     weight = decode(encode(torch.randn(N, N, generator=generator), SPEC)).numpy()
     shown = {n: rng.normal(size=s).astype(np.float32)
@@ -136,15 +136,17 @@ def _write_samples(folder: Path) -> None:
     np.savez(folder / "samples.npz", **shown, actions=actions.astype(np.float32))
 
 
+class Failed(EinSortError):
+    """A command said that the bundle is not what it must be."""
+
+
 def open_and_run(folder: Path, out: Path) -> Any:
-    """What `verify` and `audit` do, but for receipts."""
-    bundle = open_bundle(folder)
-    session = OnnxSession(bundle)
-    found = nearness(bundle, session, bundle.manifest["precision"]["onnx"])
-    audited = audit(bundle)
-    n_steps = bundle.manifest["policy"]["n_steps"]
-    actions = [sample_actions(session, sample, n_steps) for sample in samples(bundle)]
-    return found["passed"], actions, [row.is_coded for row in audited.rows], audited.failures
+    """What `verify` and `audit` say."""
+    said: list[str] = []
+    codes = commands.verify(folder, "onnx", said.append), commands.audit(folder, said.append)
+    if any(codes):
+        raise Failed(f"{folder}: {said}")
+    return said
 
 
 # What another maker may have exported: other sizes of another policy.
