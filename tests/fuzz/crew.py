@@ -7,6 +7,7 @@ import select
 import signal
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -47,6 +48,8 @@ class _Worker:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             found = json.loads(line)
+            if "broken" in found:
+                raise RuntimeError(f"the fuzzer cannot go on:\n{found['broken']}")
             self.changes = tuple(Change(**c) for c in found.pop("changes"))
             if found:
                 self.left.pop(0)
@@ -124,16 +127,12 @@ def _work(samples: Path, work: Path, cases: Sequence[Case], write: int, quiet: b
         bench = Bench(samples, work)
         bench.clear()
         os.environ["TMPDIR"] = tempfile.tempdir = str(bench.tmp)
-        for kind in {case[0].name: case[0] for case in cases}.values():
-            bench.undisturbed(kind)
         bench.guard.install()
         for kind, seed in cases:
             verdict = bench.run(kind, seed, tell_changes, verbose=not quiet)
             tell(verdict.as_dict())
         code = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
+    except BaseException:  # of the fuzzer, or of a sample that nobody changed
+        tell({"broken": traceback.format_exc()})
     finally:
         os._exit(code)

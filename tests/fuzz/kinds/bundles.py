@@ -1,5 +1,6 @@
 """Exported bundles: graphs as small as can be, written by hand in the form that `export` writes."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
 
+from einsort_vla.cli.bundle import Audit
+from einsort_vla.cli.verify import Verify
 from einsort_vla.codec import Leader, decode, encode
 from einsort_vla.errors import EinSortError
 from einsort_vla.export.functions import OPSET, function_bodies
 from einsort_vla.export.linear import DOMAIN, OPERATOR, VERSION
 from einsort_vla.kernels.words import to_words
-from einsort_vla.runtime import commands
 from einsort_vla.runtime.bundle import write_sums
 from tests.fuzz.change import Target
 from tests.fuzz.kinds.kind import Kind
@@ -141,12 +144,13 @@ class Failed(EinSortError):
 
 
 def open_and_run(folder: Path, out: Path) -> Any:
-    """What `verify` and `audit` say."""
-    said: list[str] = []
-    codes = commands.verify(folder, "onnx", said.append), commands.audit(folder, said.append)
+    """What `einsort-vla verify` and `audit` say."""
+    said = io.StringIO()
+    console = Console(file=said, width=200)
+    codes = Verify(folder, runtime="onnx").run(console), Audit(folder).run(console)
     if any(codes):
-        raise Failed(f"{folder}: {said}")
-    return said
+        raise Failed(f"{folder}: {said.getvalue()}")
+    return said.getvalue()
 
 
 # What another maker may have exported: other sizes of another policy.
