@@ -9,6 +9,13 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.fuzz.judge import Verdict
+    from tests.fuzz.kinds import Kind
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 sys.dont_write_bytecode = True
@@ -56,7 +63,7 @@ def main() -> int:
     return 1 if bad or len(verdicts) < len(cases) else 0
 
 
-def _cases(kinds, n, first):
+def _cases(kinds: "Sequence[Kind]", n: int, first: int) -> "list[tuple[Kind, int]]":
     """Seeds of each kind by its share, in a mixed order."""
     total = sum(kind.share for kind in kinds)
     cases = [
@@ -68,7 +75,7 @@ def _cases(kinds, n, first):
     return cases
 
 
-def _print_groups(bad):
+def _print_groups(bad: "Sequence[Verdict]") -> None:
     groups = defaultdict(list)
     for verdict in bad:
         groups[verdict.group].append(verdict)

@@ -114,7 +114,8 @@ def not_finite(tree: Tree, place: _Place) -> Change | None:
     if isinstance(place.value, bool) or not isinstance(place.value, int | float):
         return None
     place.container[place.key] = new = Raw(tree.rng.choice(("NaN", "Infinity", "-Infinity")))
-    return Change("not_finite", f"{place.name} -> {new.text}")
+    is_left_out = tree.target.is_optional(place.name)  # as a figure that was not measured
+    return Change("not_finite", f"{place.name} -> {new.text}", is_left_out)
 
 
 def remove_key(tree: Tree, place: _Place) -> Change | None:

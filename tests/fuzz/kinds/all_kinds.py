@@ -8,7 +8,7 @@ from tests.fuzz.kinds.kind import Kind
 MODULES = {
     "folders": ("compressed", "dense", "patch", "difference"),
     "inputs": ("plan", "statistics", "observations", "protocol", "questions"),
-    "evaluations": ("runs", "pages", "shards"),
+    "evaluations": ("runs", "pages", "shards", "answers"),
     "models": ("policy", "model"),
     "bundles": ("bundle",),
 }

@@ -1,5 +1,6 @@
 """Runs, reports, receipts and logs of evaluations."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from einsort_vla.results.merge import join_episodes, join_runs
 from einsort_vla.results.page import joined_page, page_text
 from einsort_vla.results.run import read_run
 from einsort_vla.results.sources import read_sources
+from eval.text.vqa_run import read_answers
 from tests.fuzz.change import Target
 from tests.fuzz.kinds.folders import ANYTHING
 from tests.fuzz.kinds.kind import Kind
@@ -58,11 +60,25 @@ def open_shards(folder: Path, out: Path) -> Any:
     return make_report(out / "joined")
 
 
+def make_answers(folder: Path) -> None:
+    answers = [
+        {"question_id": f"q{k}", "arm": arm, "prompt": "whose tea?", "answer": "my tea"}
+        for k in range(3)
+        for arm in ("dense", "leader 0.5")
+    ]
+    lines = "".join(json.dumps(answer) + "\n" for answer in answers)
+    (folder / "answers.jsonl").write_text(lines)
+
+
+def open_answers(folder: Path, out: Path) -> Any:
+    """What a text evaluation goes on with."""
+    return read_answers(folder / "answers.jsonl")
+
+
 # Of results every value is data: another one of the same type is another result.
-EPISODES = ("*.latency_ms", "*.error", "*.actions_sha256", "*.layers", "*.motion*",
-            "*.divergence", "*.displacement_m", "*.wrong_pictures", "*.stored",
-            "*.layers.*", "*.divergence.*", "episodes.jsonl",
-            "*episodes.jsonl.?", "*episodes.jsonl.??")  # fmt: skip
+EPISODES = ("*.latency_ms*", "*.wall_s", "*.error", "*.actions_sha256", "*.layers*", "*.motion*",
+            "*.divergence*", "*.displacement_m", "*.wrong_pictures", "*.stored",
+            "episodes.jsonl", "*episodes.jsonl.?", "*episodes.jsonl.??")  # fmt: skip
 RUN = ("*.config.*", "*.versions.*", "*.inputs_sha256.*", "*.protocol.*", "*.reference",
        "*.codec", "*.rate_requested", "*.rate_achieved", "*.bits_per_weight", "*.core_kept*",
        "*.order_bits*", "*.weight_bytes", "*.delay_ms", "*.shares_episodes", "*.git_commit",
@@ -81,6 +97,9 @@ _RUNS = (
     Target("loop/policies/*/einsort_manifest.json", "json", 0.7, ANYTHING, ANYTHING),
 )
 KINDS = (
+    Kind("answers", make_answers, open_answers, (
+        Target("answers.jsonl", "lines", 1, ANYTHING, ("answers.jsonl*.?", "answers.jsonl")),
+    ), 0.5),
     Kind("runs", make_runs, open_runs, _RUNS, 3),
     Kind("pages", make_runs, open_pages, _RUNS, 0.3),
     Kind("shards", make_shards, open_shards, (

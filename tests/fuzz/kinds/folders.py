@@ -148,7 +148,7 @@ KINDS = (
     ),
     Kind(
         "patch", make_patch, open_patch, (
-            Target("patch.safetensors", "tensors", 5, ("*:card*",)),
+            Target("patch.safetensors", "tensors", 5, ("*:card*",), ("*:card",)),
             Target("old/einsort_manifest.json", "json", 1),
             Target("old/model.safetensors", "tensors", 0.5),
         ), 2.5,
