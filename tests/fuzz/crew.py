@@ -1,6 +1,7 @@
 """Worker processes that open cases: each is a fork with all loaded; a crash costs one case."""
 
 import contextlib
+import faulthandler
 import json
 import os
 import select
@@ -121,6 +122,7 @@ def _work(samples: Path, work: Path, cases: Sequence[Case], write: int, quiet: b
 
     try:
         if quiet:
+            faulthandler.disable()  # a runner of tests has it write elsewhere
             null = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(null, stream)
