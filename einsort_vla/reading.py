@@ -17,6 +17,7 @@ from einsort_vla.errors import CheckpointError
 
 MAX_JSON = 2**25  # bytes; lists of nothing take twenty times as much memory as their text
 MAX_PATH, MAX_NAME = 1024, 255  # bytes of a path in a folder, and of each name in it
+MAX_TOLD = 300  # characters of what a reader says: it repeats names that strangers chose
 AGAIN = "Fetch the folder again."
 _LFS = b"version https://git-lfs"
 
@@ -44,6 +45,7 @@ def read_text(path: Path, limit: int = MAX_JSON) -> str:
         CheckpointError: it is missing, longer, or in another encoding.
     """
     try:
+        check_file(path)  # a pipe would be waited for
         with path.open("rb") as file:
             content = file.read(limit + 1)
         check_fetched(path, content)
@@ -157,4 +159,6 @@ def _check_finite(value: Any, place: str, seen: set[int]) -> None:
 
 def _refusal(source: str, error: Exception, fix: str) -> CheckpointError:
     what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    if len(what) > MAX_TOLD:
+        what = f"{what[: MAX_TOLD - 80]} ... {what[-75:]}"  # the field is named at the end
     return CheckpointError(f"{source} is damaged: {what}." + (fix and f" {fix}"))

@@ -7,16 +7,28 @@ policy folder, they go into the state of the step, which the LeRobot plug-in rea
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from msgspec import Meta, Struct
 from safetensors.torch import save_file
 
-from einsort_vla.errors import CheckpointError
+from einsort_vla.reading import as_record, read_object
 
 PREPROCESSOR = "policy_preprocessor.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_Steps = Annotated[list[dict[str, Any]], Meta(max_length=64)]
+
+
+class _TokenizerConfig(Struct):
+    tokenizer_name: str | None = None
+
+
+class _TokenizerStep(Struct):
+    """Of a tokenizer's step what is looked at here."""
+
+    config: _TokenizerConfig
 
 
 def carry_tokenizer(folder: Path, on_name: Callable[[str], None] = lambda name: None) -> None:
@@ -32,18 +44,24 @@ def carry_tokenizer(folder: Path, on_name: Callable[[str], None] = lambda name: 
     path = folder / PREPROCESSOR
     if not path.is_file():
         return
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    for number, step in enumerate(content.get("steps", [])):
+    content = read_object(path)
+    steps = as_record(content.get("steps", []), _Steps, f"{path}: its list of steps")
+    for number, step in enumerate(steps):
         if step.get("registry_name") == "tokenizer_processor":
-            _store(folder, number, step, on_name)
+            name = as_record(step, _TokenizerStep, f"{path}: step {number}").config.tokenizer_name
+            _store(folder, number, step, name, on_name)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _store(folder: Path, number: int, step: dict[str, Any], on_name: Callable[[str], None]) -> None:
-    own = folder / Path(step["config"].get("tokenizer_name", "")).name
+def _store(
+    folder: Path,
+    number: int,
+    step: dict[str, Any],
+    tokenizer: str | None,
+    on_name: Callable[[str], None],
+) -> None:
+    """Move the tokenizer's files that the folder has into the state of a step."""
+    own = folder / Path(tokenizer or "").name
     files = [own / name for name in TOKENIZER_FILES if (own / name).is_file()]
     if own == folder or not files:
         return  # a name on the hub

@@ -3,7 +3,8 @@
 Its plan is in config.json, by the names in the model; the names in its files may be others.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from einsort_vla.checkpoint.source import (
 from einsort_vla.checkpoint.transformers_layers import names_in_model, skeleton
 from einsort_vla.errors import CheckpointError
 from einsort_vla.plan import Plan
-from einsort_vla.tensors import StoredTensor, TensorFile, open_tensors
+from einsort_vla.reading import AGAIN
+from einsort_vla.tensors import DTYPES, StoredTensor, TensorFile, open_tensors
 
 
 def was_saved(folder: Path) -> bool:
@@ -71,7 +73,7 @@ def read_saved(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
 
 
 def check_parts(files: Sequence[Path], plan: Plan, model: Any) -> None:
-    """Hold what weight files say of themselves against a plan, before a tensor is read.
+    """Hold what weight files say of themselves against a model, before a tensor is read.
 
     Args:
         files: all weight files of the model.
@@ -80,11 +82,32 @@ def check_parts(files: Sequence[Path], plan: Plan, model: Any) -> None:
 
     Raises:
         CheckpointError: a file is damaged, or a part is missing, or has another size or type than
-            the plan says.
+            the plan says; or so is a tensor that is not coded, which Transformers would draw at
+            random.
     """
-    stored = _stored(files)
+    stored, folder = _stored(files), files[0].parent
     found = {own: stored[name] for name, own in names_in_model(model, stored)}
-    check_layout(TensorFile(files[0].parent, {}, found, 0), plan, ())
+    check_layout(TensorFile(folder, {}, found, 0), plan, ())
+    is_its_own = type(model).__name__ in (model.config.architectures or ())
+    if is_its_own and len(found) == len(stored):  # the loader merges none of them
+        _check_rest(folder, found, model, layout(plan, {}).keys())
+
+
+def _check_rest(
+    folder: Path, found: Mapping[str, StoredTensor], model: Any, parts: Collection[str]
+) -> None:
+    """Refuse a model of the stored class whose uncoded tensors are not all there."""
+    absent = model._keys_to_ignore_on_load_missing or ()
+    for name, own in model.state_dict().items():
+        if name in parts or name in model.all_tied_weights_keys:
+            continue
+        if name not in found:
+            if any(re.search(pattern, name) for pattern in absent):
+                continue
+            raise CheckpointError(f"{folder} lacks {name}, which the model needs. {AGAIN}")
+        dtype = DTYPES.get(found[name].dtype)
+        if dtype is None or dtype.is_floating_point != own.is_floating_point():
+            raise CheckpointError(f"{folder}: {name} is {found[name].dtype}, not {own.dtype}.")
 
 
 def _stored(files: Sequence[Path]) -> dict[str, StoredTensor]:

@@ -133,4 +133,4 @@ def _wrap(module: Any, processors: Processors) -> LoadedPolicy:
         preprocess, postprocess = factory.make_pre_post_processors(
             module.config, pretrained_path=str(copy), preprocessor_overrides=overrides
         )
-    return LoadedPolicy(module, preprocess, postprocess)
+    return LoadedPolicy(module, preprocess, postprocess, folder)

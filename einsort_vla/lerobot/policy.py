@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -24,8 +25,9 @@ class LoadedPolicy:
         n_action_steps: those of them that are executed.
     """
 
-    def __init__(self, module: Any, preprocess: Any, postprocess: Any) -> None:
+    def __init__(self, module: Any, preprocess: Any, postprocess: Any, folder: Path) -> None:
         self.module, self.preprocess, self.postprocess = module, preprocess, postprocess
+        self._folder = folder
         self.chunk_size: int = module.config.chunk_size
         self.n_action_steps: int = module.config.n_action_steps
 
@@ -46,8 +48,9 @@ class LoadedPolicy:
             del features[masked]
         if not features:
             raise CheckpointError(
-                "its config.json names no inputs (input_features is empty), so nobody can make up "
-                "what it is to be shown. Write them into the dense policy's config.json."
+                f"{self._folder / 'config.json'} names no inputs (input_features is empty), so "
+                "nobody can make up what the policy is to be shown. Write them into the dense "
+                "policy's config.json."
             )
         return made_up_observations(features, self.statistics, n)
 
@@ -97,11 +100,11 @@ class LoadedPolicy:
             raise
         except Exception as error:  # whatever LeRobot and torch raise at what does not fit
             raise UsageError(
-                f"the policy cannot act on this observation: {type(error).__name__}: {error}"
+                f"{self._folder} cannot act on this observation: {type(error).__name__}: {error}"
             ) from error
         if not np.isfinite(chunks).all():
             raise NumericsError(
-                "the policy answers with actions that are NaN or infinite: its weights or the "
+                f"{self._folder} answers with actions that are NaN or infinite: its weights or the "
                 "statistics of its processors are damaged."
             )
         return chunks
@@ -124,7 +127,8 @@ class LoadedPolicy:
         if missing := [key for key in self.camera_keys if key not in observation]:
             have = ", ".join(filter(is_picture, observation)) or "none"
             raise UsageError(
-                f"the policy needs the cameras {', '.join(missing)}; the observation has {have}."
+                f"{self._folder} needs the cameras {', '.join(missing)}; the observation has "
+                f"{have}."
             )
 
 

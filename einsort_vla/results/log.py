@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from einsort_vla.reading import parse_json
+from einsort_vla.reading import check_file, parse_json
 from einsort_vla.results.record import LARGEST
 
 Write = Callable[..., None]
@@ -29,6 +29,7 @@ def read_log[T](log: Path, kind: type[T]) -> Iterator[T]:
     """
     if not log.exists():
         return
+    check_file(log)
     with log.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip() and (line.endswith(b"\n") or _is_whole(line)):

@@ -53,7 +53,9 @@ def exported(request, tmp_path_factory):
 
         def load(backend="reference"):
             kind = get_policy_class(f"einsort_{request.param}")
-            return LoadedPolicy(kind.from_pretrained(folder / "coded", backend=backend), None, None)
+            coded = folder / "coded"
+            module = kind.from_pretrained(coded, backend=backend)
+            return LoadedPolicy(module, None, None, coded)
 
         (folder / "graphs").mkdir()
         options = GraphOptions(BATCH, dynamic_batch=True)
