@@ -259,8 +259,7 @@ def _write_coded(
             return encode(dense.get(name), plan.tensors[name].spec, hessian)
         except EinSortError as error:
             on_bad_weight()
-            file = dense.tensors[name].file
-            raise type(error)(f"{file}: {name}: {error}") from error
+            raise type(error)(f"{dense.where(name)}: {error}") from error
 
     def is_done(name: str) -> bool:
         parts = plan.tensors[name].spec.layout(plan.tensors[name].shape)

@@ -7,18 +7,19 @@ policy folder, they go into the state of the step, which the LeRobot plug-in rea
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from msgspec import Meta, Struct
+from msgspec import Struct
 from safetensors.torch import save_file
 
+from einsort_vla.errors import CheckpointError
 from einsort_vla.reading import as_record, read_object
 
 PREPROCESSOR = "policy_preprocessor.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-_Steps = Annotated[list[dict[str, Any]], Meta(max_length=64)]
+MAX_STEPS = 64
 
 
 class _TokenizerConfig(Struct):
@@ -45,7 +46,9 @@ def carry_tokenizer(folder: Path, on_name: Callable[[str], None] = lambda name: 
     if not path.is_file():
         return
     content = read_object(path)
-    steps = as_record(content.get("steps", []), _Steps, f"{path}: its list of steps")
+    steps = as_record(content.get("steps", []), list[dict[str, Any]], f"{path}: its list of steps")
+    if len(steps) > MAX_STEPS:
+        raise CheckpointError(f"{path} has {len(steps)} steps; {MAX_STEPS} are the most.")
     for number, step in enumerate(steps):
         if step.get("registry_name") == "tokenizer_processor":
             name = as_record(step, _TokenizerStep, f"{path}: step {number}").config.tokenizer_name

@@ -151,6 +151,10 @@ class DenseFolder:
         )
         return tensor.t().contiguous() if is_flipped else tensor
 
+    def where(self, name: str) -> str:
+        """File and name of a tensor, for errors."""
+        return f"{self.tensors[name].file}: {name}"
+
     @cached_property  # gigabytes are read once, however many ask
     def sha256(self) -> str:
         """Fingerprint of the weights: of the file, or of its shards' fingerprints."""

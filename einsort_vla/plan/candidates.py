@@ -48,6 +48,10 @@ class DenseWeights(Protocol):
         """One matrix."""
         ...
 
+    def where(self, name: str) -> str:
+        """File and name of a matrix, for errors."""
+        ...
+
 
 def candidates_of(
     dense: DenseWeights,
@@ -81,7 +85,7 @@ def candidates_of(
             try:
                 found[name] = options(shape, codec, weight, dense.has_outlying_inputs)
             except EinSortError as error:
-                raise type(error)(f"{name}: {error}") from error
+                raise type(error)(f"{dense.where(name)}: {error}") from error
         done += math.prod(shape)
         on_progress(done, total)
     return Candidates(codec, found)
