@@ -46,7 +46,8 @@ def carry_tokenizer(folder: Path, on_name: Callable[[str], None] = lambda name: 
     if not path.is_file():
         return
     content = read_object(path)
-    steps = as_record(content.get("steps", []), list[dict[str, Any]], f"{path}: its list of steps")
+    steps = content.get("steps", [])
+    as_record(steps, list[dict[str, Any]], f"{path}: its list of steps")
     if len(steps) > MAX_STEPS:
         raise CheckpointError(f"{path} has {len(steps)} steps; {MAX_STEPS} are the most.")
     for number, step in enumerate(steps):
