@@ -59,16 +59,16 @@ class Compress:
         except KeyboardInterrupt:
             console.print("Stopped. The same command goes on where it was.")
             return INCOMPLETE
+        if plan.rate < 0:
+            console.print(
+                "Matrices that bfloat16 cannot hold are kept in float16 or float32. Rates count "
+                "from bfloat16's 16 bits a weight: this one is negative."
+            )
         console.print(
             f"{self.destination}: rate {plan.rate:.4f} (requested {plan.rate_requested}), "
             f"{plan.bits_per_weight:.3f} bits a weight, weight file "
             f"{summary.dense_bytes / 1e6:.2f} MB -> {summary.compressed_bytes / 1e6:.2f} MB."
         )
-        if plan.rate < 0:
-            console.print(
-                "Matrices are kept in float16 or float32, which bfloat16 cannot hold; rates count "
-                "from bfloat16's 16 bits, so that this one is below 0."
-            )
         return 0
 
 
