@@ -6,6 +6,7 @@ dataclass. A right fingerprint proves nothing of what a file holds: whoever wrot
 
 import json
 import math
+import os
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,7 +92,8 @@ def check_file(path: Path) -> None:
         what = "a folder" if is_folder else "a pipe or a device"
         raise CheckpointError(f"{path} is {what}, not a file.")
     if is_link:
-        raise CheckpointError(f"{path} is a link to a file that does not exist. {AGAIN}")
+        to = f"to {os.readlink(path)}"
+        raise CheckpointError(f"{path} is a dangling link ({to}). {AGAIN}")
     raise CheckpointError(f"{path} does not exist.")
 
 

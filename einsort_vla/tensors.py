@@ -5,7 +5,7 @@ change with the file.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -125,10 +125,19 @@ def open_tensors(path: Path) -> TensorFile:
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether a tensor of any type holds neither NaN nor infinity."""
-    if not tensor.is_floating_point():
-        return True
-    wide = tensor.dtype if tensor.dtype.itemsize > 1 else torch.float32  # as of float8
-    return all(bool(part.to(wide).isfinite().all()) for part in tensor.flatten().split(_CHUNK))
+    return all(bool(part.isfinite().all()) for part in _pieces(tensor))
+
+
+def has_nan(tensor: Tensor) -> bool:
+    """Whether a tensor of any type holds NaN."""
+    return any(bool(part.isnan().any()) for part in _pieces(tensor))
+
+
+def _pieces(tensor: Tensor) -> Iterator[Tensor]:
+    """A tensor of floating point bit by bit, in a type that torch can ask; of others nothing."""
+    if tensor.is_floating_point():
+        wide = tensor.dtype if tensor.dtype.itemsize > 1 else torch.float32  # as of float8
+        yield from (part.to(wide) for part in tensor.flatten().split(_CHUNK))
 
 
 def _header_of(path: Path) -> str:

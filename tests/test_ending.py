@@ -97,7 +97,7 @@ def test_terminals_that_know_few_characters_and_outputs_that_are_closed(ended):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("with keeping('Three are kept.'): time.sleep(60)", "Stopped. Three are kept.\n"),
+        ("with keeping(lambda: 'Three are kept.'): time.sleep(60)", "Stopped. Three are kept.\n"),
         ("time.sleep(60)", "Stopped. What was finished is kept; nothing is half-written.\n"),
         # A library turns the stop into an error of its own.
         ("try: time.sleep(60)\n  except BaseException as e: raise ImportError('x') from e",

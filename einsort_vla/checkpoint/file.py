@@ -20,7 +20,7 @@ from einsort_vla.codec import CompressedTensor
 from einsort_vla.errors import CheckpointError
 from einsort_vla.plan import LEAST_BITS, Plan, PlannedTensor
 from einsort_vla.reading import as_record, parse_json
-from einsort_vla.tensors import DTYPES, TensorFile, is_finite, open_tensors
+from einsort_vla.tensors import DTYPES, TensorFile, has_nan, is_finite, open_tensors
 
 FORMAT = "einsort"
 FORMAT_VERSION = "6"
@@ -108,7 +108,7 @@ def read(path: Path) -> Checkpoint:
     dropped = parse_json(about.dropped, dict[str, str], f"{path}: dropped in its metadata")
     dense = check_layout(file, plan, dropped)
     coded = {name: read_coded(file, name, planned) for name, planned in plan.tensors.items()}
-    remainder = {name: finite(f"{path}: {name}", file.read(name)) for name in dense}
+    remainder = {name: no_nan(f"{path}: {name}", file.read(name)) for name in dense}
     return Checkpoint(
         plan, coded, remainder, dropped, about.source_sha256, about.calibrated == "true"
     )
@@ -122,6 +122,17 @@ def finite(name: str, tensor: Tensor) -> Tensor:
     """
     if not is_finite(tensor):
         raise CheckpointError(f"{name} is damaged: it holds NaN or infinity.")
+    return tensor
+
+
+def no_nan(name: str, tensor: Tensor) -> Tensor:
+    """A tensor that is not coded, if none of its numbers is NaN; a mask may well be infinite.
+
+    Raises:
+        CheckpointError: it holds NaN; the message names it.
+    """
+    if has_nan(tensor):
+        raise CheckpointError(f"{name} is damaged: it holds NaN.")
     return tensor
 
 

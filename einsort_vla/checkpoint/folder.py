@@ -230,7 +230,7 @@ def _write_weights(
     writer = FileWriter(partial.folder / WEIGHTS, layout, details, partial.journal)
     try:
         for name in remainder.keys() - writer.done:
-            tensor = checkpoint_file.finite(name, dense.get(name))
+            tensor = checkpoint_file.no_nan(dense.where(name), dense.get(name))
             dense.check_unchanged()  # what the journal names is of these weights, whoever goes on
             writer.write({name: tensor})
         _write_coded(dense, plan, statistics, writer, partial.give_up, on_progress)

@@ -12,8 +12,8 @@ from einsort_vla.checkpoint.file import (
     FORMAT,
     Checkpoint,
     check_layout,
-    finite,
     layout,
+    no_nan,
     read_coded,
 )
 from einsort_vla.checkpoint.source import (
@@ -68,7 +68,7 @@ def read_saved(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint(
         plan,
         {name: read_coded(together, name, planned) for name, planned in plan.tensors.items()},
-        {name: finite(f"{folder}: {name}", together.read(name)) for name in dense},
+        {name: no_nan(f"{folder}: {name}", together.read(name)) for name in dense},
     )
 
 

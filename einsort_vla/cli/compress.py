@@ -68,8 +68,8 @@ class Compress:
             console.print(note, soft_wrap=True)
         if plan.rate < 0:
             console.print(
-                "Matrices are kept in float16 or float32, which bfloat16 cannot hold; rates count "
-                "from bfloat16's 16 bits, so that this one is below 0."
+                "Matrices that bfloat16 cannot hold are kept in float16 or float32. Rates count "
+                "from bfloat16's 16 bits a weight: this one is negative."
             )
         return 0
 

@@ -236,8 +236,12 @@ def _out_of_reach(coarsest: Plan) -> UsageError:
     kept = {name: t for name, t in coarsest.tensors.items() if isinstance(t.spec, Dense)}
     if kept:
         name, tensor = max(kept.items(), key=lambda item: item[1].bits)
-        why = f" ({tensor.reason})" if tensor.reason else ""
-        message += f" {len(kept)} of them are kept dense, such as {name}{why}."
+        bits = tensor.bits // math.prod(tensor.shape)
+        why = f": {tensor.reason}" if tensor.reason else ""
+        message += (
+            f" {len(kept)} of {len(coarsest.tensors)} matrices stay dense, such as {name}, at "
+            f"{bits} bits a weight{why}."
+        )
     return UsageError(message)
 
 

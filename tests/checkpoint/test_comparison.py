@@ -43,7 +43,7 @@ def policy(tmp_path):
     tensors["model.a.weight"][3] = 0
     tensors["model.b.weight"][5, 7] = 90
     tensors |= {"model.head.weight": heavy(2, 40), "model.a.bias": heavy(40)}
-    tensors["model.mask"] = torch.tensor([0, -torch.inf, torch.nan])
+    tensors["model.mask"] = torch.tensor([0, -torch.inf])
     save_file(tensors, folder / WEIGHTS)
     (folder / "config.json").write_text(json.dumps({"type": "act"}))
     return folder

@@ -47,8 +47,8 @@ def test_what_stays_dense_takes_the_narrowest_type_that_is_exact():
         ({"form": "scalar", "bits": 1}, "2 to 15 bits, nf4 takes 4; 1 was"),
         ({"form": "scalar", "bits": 3, "grid": "nf4"}, "nf4 takes 4; 3 was"),
         ({"form": "scalar", "bits": 3, "grid": "log"}, "unknown scalar grid 'log'"),
-        ({"form": "scalar", "bits": 3, "group": 1}, "2 or more inputs, or 0 for all; not 1"),
-        ({"form": "dense", "dtype": "float64"}, "type of a dense matrix 'float64'"),
+        ({"form": "scalar", "bits": 3, "group": 1}, "2 or more inputs, .* or 0 for all; not 1"),
+        ({"form": "dense", "dtype": "float64"}, "unknown dense dtype 'float64'"),
         ({"form": "leader", "d": 3, "b": 2, "s": 6}, r"no leader table for d=3.*\(2, 2, 6\)"),
     ],
 )

@@ -85,7 +85,14 @@ def test_policies_that_cannot_run_are_refused(tiny_policy_folder, tmp_path):
     front = {"observation.images.front": {"type": "VISUAL", "shape": [3, 256, 256]}}
     refused("trained with the cameras observation.images.front; LIBERO has", input_features=front)
     seven = {"action": {"type": "ACTION", "shape": [14]}}
-    refused(r"trained with actions of \[14\] numbers; LIBERO's have 7", output_features=seven)
+    state = {"observation.state": {"type": "STATE", "shape": [8]}}
+    inputs = {**state, "observation.images.image": front["observation.images.front"]}
+    refused(
+        r"trained with actions of \[14\] numbers; LIBERO's have 7",
+        input_features=inputs,
+        output_features=seven,
+    )
+    refused("names no inputs", output_features=seven)
     refused("is already compressed", type="einsort_smolvla")
     refused("policy type for compression 'gr00t'", type="gr00t")
 

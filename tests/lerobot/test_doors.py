@@ -153,7 +153,7 @@ def test_a_policy_that_names_no_inputs_says_so(inputs, reference_policy, tmp_pat
 @pytest.mark.parametrize(
     ("rename", "message"),
     [
-        (lambda n: f"_orig_mod.{n}", "compiled policy"),
+        (lambda n: f"_orig_mod.{n}", "wrapper of torch.compile"),
         (lambda n: f"unnormalize_outputs.{n}", "migrate_policy_normalization"),
         (lambda n: n.replace("state_proj", "proprio_proj"), "left over .*proprio_proj"),
     ],

@@ -30,7 +30,13 @@ def test_pi_denoises_from_a_shared_coded_prefix(family, tmp_path, monkeypatch):
     expected = act_once(policy)
     copies = []
     share = EinSortCache.share
-    monkeypatch.setattr(EinSortCache, "share", lambda own: copies.append(own) or share(own))
+
+    def watched(own, is_exact):
+        assert is_exact  # no step codes what it drops
+        copies.append(own)
+        return share(own, is_exact)
+
+    monkeypatch.setattr(EinSortCache, "share", watched)
     errors = []
     for rate in RATES:
         copies.clear()

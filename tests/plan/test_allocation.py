@@ -84,7 +84,9 @@ def test_a_matrix_that_no_code_can_hold_stays_dense_with_the_reason():
     assert plan.tensors["small"].spec == Dense("float32")
     assert "too small for float16 scales" in plan.tensors["small"].reason
     assert plan.tensors["a"].bits / 1600 < 16 * 0.7 - 4
-    with pytest.raises(UsageError, match=r"1 of them are kept dense, such as small \(a row of"):
+    with pytest.raises(
+        UsageError, match=r"1 of 2 matrices stay dense, such as small, at 32 bits a weight: a row"
+    ):
         allocate(of_weights("leader", a=weight, small=small), 0.5)
     with pytest.raises(NumericsError, match="1 NaN"):
         of_weights("leader", a=torch.tensor([[1.0, torch.nan]]))

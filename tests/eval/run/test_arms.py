@@ -4,7 +4,7 @@ import numpy as np
 from rich.console import Console
 
 from einsort_vla.checkpoint import DenseFolder
-from einsort_vla.lerobot import action_chunks, load_policy, made_up_observations
+from einsort_vla.lerobot import action_chunks, load_policy
 from eval.run.copies import describe_arms, list_arms, make_copies, plan_copies
 from eval.run.settings import RunSettings
 
@@ -21,7 +21,7 @@ def test_an_exact_policy_answers_as_the_dense_one_does(reference_policy, tmp_pat
     dense, console = DenseFolder(reference_policy), Console(quiet=True)
     make_copies(dense, plan_copies(dense, RunSettings(rate="0.3")), tmp_path, None, console)
     policy = load_policy(str(reference_policy))
-    seen = made_up_observations(dense.config["input_features"], policy.statistics, 2)
+    seen = policy.made_up_observations(2)
     made = load_policy(str(tmp_path / "leader-0.3"))
     assert np.array_equal(action_chunks(policy, seen), action_chunks(made, seen))
 
