@@ -75,7 +75,7 @@ def test_what_is_no_safetensors_file(tmp_path):
     for name, message in [
         ("folder", "is a folder, not a file"),
         ("pipe", "is a pipe or a device"),
-        ("link", "link to a file that does not exist"),
+        ("link", "is a dangling link"),
         ("pointer", "is a Git-LFS pointer.*git lfs pull"),
         ("page", "is no safetensors"),
         ("empty", "it is empty"),

@@ -113,7 +113,7 @@ DAMAGES = {
     "swapped matrices": (swap, "model.a.weight: row"),
     "other indices": (lambda t: noise(t["model.b.weight_indices"]), "model.b.weight: row"),
     "a changed bias": (lambda t: t["model.a.bias"][2:3].mul_(1 + 2**-7), "model.a.bias is not the"),
-    "a bias of NaN": (lambda t: t["model.a.bias"][2:3].fill_(torch.nan), "model.a.bias is not the"),
+    "an infinite bias": (lambda t: t["model.a.bias"][2:3].fill_(torch.inf), "a.bias is not the"),
     "a missing bias": (lambda t: t.pop("model.a.bias"), "model.a.bias is missing"),
     "a further bias": (lambda t: t.update({"b": torch.zeros(1)}), "Wrong: b is not of the source"),
 }  # fmt: skip

@@ -93,8 +93,12 @@ def test_policies_that_cannot_run_are_refused(tiny_policy_folder, tmp_path):
         output_features=seven,
     )
     refused("names no inputs", output_features=seven)
+    fits = {
+        "input_features": inputs,
+        "output_features": {"action": {"type": "ACTION", "shape": [7]}},
+    }
     refused("is already compressed", type="einsort_smolvla")
-    refused("policy type for compression 'gr00t'", type="gr00t")
+    refused("policy type for compression 'gr00t'", type="gr00t", **fits)
 
 
 def test_output_of_another_run_is_left_alone(tmp_path):
