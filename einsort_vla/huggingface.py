@@ -161,8 +161,9 @@ class EinSortQuantizer(HfQuantizer):
             if (found := shapes.get(name)) != planned.shape:
                 kind = f"has shape {found} there" if found else "is none of its linear layers"
                 raise CheckpointError(
-                    f"the plan codes {name} as {planned.shape}, and this {type(model).__name__} is "
-                    f"another model: it {kind}. Compress the dense model again."
+                    f"{model.name_or_path}: the plan codes {name} as {planned.shape}, and this "
+                    f"{type(model).__name__} is another model: it {kind}. Compress the dense model "
+                    "again."
                 )
         return {name.removesuffix(".weight"): layers[name] for name in self.plan.tensors}
 

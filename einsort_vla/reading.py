@@ -18,6 +18,7 @@ from einsort_vla.errors import CheckpointError
 
 MAX_JSON = 2**25  # bytes; lists of nothing take twenty times as much memory as their text
 MAX_PATH, MAX_NAME = 1024, 255  # bytes of a path in a folder, and of each name in it
+MAX_DEPTH = 100  # of objects in objects in what is written again
 MAX_TOLD = 300  # characters of what a reader says: it repeats names that strangers chose
 AGAIN = "Fetch the folder again."
 _LFS = b"version https://git-lfs"
@@ -73,7 +74,20 @@ def read_object(path: Path, fix: str = "") -> dict[str, Any]:
         raise _refusal(str(path), error, fix) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no JSON object." + (fix and f" {fix}"))
+    if _is_deep(content):
+        raise CheckpointError(f"{path} is damaged: it is nested too deeply." + (fix and f" {fix}"))
     return content
+
+
+def _is_deep(content: Any) -> bool:
+    """Whether plain data are nested beyond `MAX_DEPTH`."""
+    layer = [content]
+    for _ in range(MAX_DEPTH):
+        if not layer:
+            return False
+        inner = (own.values() if isinstance(own, dict) else own for own in layer)
+        layer = [each for values in inner for each in values if isinstance(each, dict | list)]
+    return True
 
 
 def check_file(path: Path) -> None:

@@ -105,9 +105,14 @@ def _check_rest(
             if any(re.search(pattern, name) for pattern in absent):
                 continue
             raise CheckpointError(f"{folder} lacks {name}, which the model needs. {AGAIN}")
-        dtype = DTYPES.get(found[name].dtype)
-        if dtype is None or dtype.is_floating_point != own.is_floating_point():
-            raise CheckpointError(f"{folder}: {name} is {found[name].dtype}, not {own.dtype}.")
+        stored = found[name]
+        dtype = DTYPES.get(stored.dtype)
+        is_type = dtype is not None and dtype.is_floating_point == own.is_floating_point()
+        if not is_type or stored.shape != tuple(own.shape):
+            raise CheckpointError(
+                f"{folder}: {name} is {stored.dtype} of shape {stored.shape}; the model has "
+                f"{own.dtype} of shape {tuple(own.shape)}. {AGAIN}"
+            )
 
 
 def _stored(files: Sequence[Path]) -> dict[str, StoredTensor]:

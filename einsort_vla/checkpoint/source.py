@@ -18,7 +18,7 @@ from einsort_vla.checkpoint.transformers_layers import (
     linear_weights,
 )
 from einsort_vla.codec import Shape
-from einsort_vla.errors import CheckpointError
+from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.families import TYPE_PREFIX, Family, family_of
 from einsort_vla.reading import AGAIN, as_record, check_file, is_inside, read_object
 from einsort_vla.tensors import StoredTensor, TensorFile, open_tensors
@@ -71,7 +71,10 @@ class DenseFolder:
             CheckpointError: a model that the installed Transformers does not know.
         """
         if self.is_lerobot:
-            return family_of(self.policy_type)
+            try:
+                return family_of(self.policy_type)
+            except UsageError as error:
+                raise UsageError(f"{self.folder}: {error}") from error
         return TransformersFamily(self._linear)
 
     @property

@@ -40,12 +40,14 @@ def load_observations(paths: Sequence[Path]) -> list[Observation]:
 def _load(path: Path) -> list[Observation]:
     file = open_tensors(path)
     task = file.metadata.get(TASK_KEY)
-    if task is None or not any(name.startswith("observation.") for name in file.tensors):
+    if task is None or not file.tensors:
         raise CheckpointError(f"{path} holds no observations; eval/calibrate.py writes such.")
     if len(task) > MAX_TASK:
         raise CheckpointError(f"{path}: its task has more than {MAX_TASK} characters.")
     for name, stored in file.tensors.items():
-        types, n_axes = (("U8",), 4) if ".images." in name else (("U8", "F32", "F64"), None)
+        if not name.startswith("observation."):
+            raise CheckpointError(f"{path} holds {name!r}, which is no observation.")
+        types, n_axes = (("U8",), 4) if is_picture(name) else (("U8", "F32", "F64"), None)
         if stored.dtype not in types or len(stored.shape) != (n_axes or max(1, len(stored.shape))):
             raise CheckpointError(
                 f"{path} is damaged: {name} is {stored.dtype} of shape {stored.shape}."

@@ -93,12 +93,15 @@ def _extended(chain: list[Path]) -> dict[Any, Any]:
 
 def _base_of(path: Path, base: object) -> Path:
     """What a file extends: a protocol of the project, or a file beside it."""
-    if not isinstance(base, str) or Path(base).name != base:
+    is_file = isinstance(base, str) and base.endswith((".yaml", ".yml"))
+    if not isinstance(base, str) or not (
+        Path(base).name == base if is_file else base in protocol_names()
+    ):
         raise UsageError(
             f"{path} extends {base!r}. A protocol extends one of the project "
             f"({', '.join(protocol_names())}), or a file in its own folder."
         )
-    return _find(str(path.parent / base) if base.endswith((".yaml", ".yml")) else base)
+    return _find(str(path.parent / base) if is_file else base)
 
 
 def _read(path: Path) -> dict[Any, Any]:

@@ -70,7 +70,7 @@ class _TextVqaRecord(Struct, frozen=True):
     image_id: str | int
     question_id: str | int
     question: str
-    answers: tuple[str | None, ...] | None = None
+    answers: tuple[str, ...] | None = None
     ocr_tokens: tuple[str, ...] | None = None
 
 

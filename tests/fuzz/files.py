@@ -26,7 +26,8 @@ def _rewrite(spot: Spot, name: str, content: bytes, free: bool = False) -> Chang
 
 def emptied(spot: Spot) -> Change | None:
     content = spot.rng.choice((b"", b"\n", b"\0" * 64, b" "))
-    is_new_log = spot.target.form == "lines" and not content.strip()
+    is_blank = not content.strip(b"\0 \n")  # zeros are what a lost write leaves
+    is_new_log = spot.target.form == "lines" and is_blank
     return _rewrite(spot, "emptied", content, is_new_log)
 
 

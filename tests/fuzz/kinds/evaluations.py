@@ -83,12 +83,13 @@ RUN = ("*.config.*", "*.versions.*", "*.inputs_sha256.*", "*.protocol.*", "*.ref
        "*.codec", "*.rate_requested", "*.rate_achieved", "*.bits_per_weight", "*.core_kept*",
        "*.order_bits*", "*.weight_bytes", "*.delay_ms", "*.shares_episodes", "*.git_commit",
        "*.design")  # fmt: skip
+MEASURED = ("*.latency_ms*", "*.error")  # figures that are no numbers are left out; a text
 ANY = ("*.config.*", "*.protocol.*")
 REPORT = (*RUN, "*.notes", "*.closed_loop", "*.low", "*.high", "*.n", "*.paired.*", "*.arms.*",
           "*.errors*", "*.unit", "*.paired_as")  # fmt: skip
 _RUNS = (
     Target("loop/run.json", "json", 2, ANYTHING, RUN, free=ANY),
-    Target("loop/episodes.jsonl", "lines", 2, ANYTHING, EPISODES),
+    Target("loop/episodes.jsonl", "lines", 2, ANYTHING, EPISODES, free=MEASURED),
     Target("loop/report.json", "json", 0.3, has_free_bytes=True),
     Target("text/run.json", "json", 1, ANYTHING, RUN, free=ANY),
     Target("text/report.json", "json", 2, ANYTHING, (*REPORT, "report.json"), free=ANY),
@@ -104,6 +105,6 @@ KINDS = (
     Kind("pages", make_runs, open_pages, _RUNS, 0.3),
     Kind("shards", make_shards, open_shards, (
         Target("one/run.json", "json", 2, ANYTHING, RUN, free=ANY),
-        Target("two/episodes.jsonl", "lines", 2, ANYTHING, EPISODES),
+        Target("two/episodes.jsonl", "lines", 2, ANYTHING, EPISODES, free=MEASURED),
     ), 1.2),
 )  # fmt: skip

@@ -117,7 +117,7 @@ KINDS = (
                ("seen.safetensors:observation.*",)),
     ), 2),
     Kind("protocol", make_protocol, open_protocol, (
-        Target("own.yaml", "yaml", 3, ANYTHING),
+        Target("own.yaml", "yaml", 3, ANYTHING, ("*.max_steps.*",)),
         Target("short.yaml", "yaml", 1, ANYTHING, ANYTHING),
     ), 1.5),
     Kind("questions", make_questions, open_questions, (
