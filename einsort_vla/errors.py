@@ -57,6 +57,14 @@ def shown(name: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def cut(text: str, limit: int = 300) -> str:
+    """A text of at most `limit` characters, beginning and end of a longer one.
+
+    What other libraries say repeats names that strangers chose.
+    """
+    return text if len(text) <= limit else f"{text[: limit - 80]} ... {text[-75:]}"
+
+
 @contextmanager
 def importing(lack: str, fix: str) -> Iterator[None]:
     """Around the import of an optional library.

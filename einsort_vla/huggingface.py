@@ -93,7 +93,7 @@ class EinSortConfig(QuantizationConfigMixin):
             "rate": rate, "codec": codec, "backend": backend,
             "modules_to_not_convert": modules_to_not_convert, "plan": plan,
         }  # fmt: skip
-        own = as_record(given, _Settings, "EinSortConfig")
+        own = as_record(given, _Settings, "EinSortConfig (quantization_config of config.json)")
         self.quant_method: Any = METHOD
         self.rate, self.codec = check_rate(own.rate), str(Codec.parse(own.codec))
         self.backend = str(BackendChoice.parse(own.backend))

@@ -14,12 +14,11 @@ from typing import Any
 
 import msgspec
 
-from einsort_vla.errors import CheckpointError
+from einsort_vla.errors import CheckpointError, cut
 
 MAX_JSON = 2**25  # bytes; lists of nothing take twenty times as much memory as their text
 MAX_PATH, MAX_NAME = 1024, 255  # bytes of a path in a folder, and of each name in it
 MAX_DEPTH = 100  # of objects in objects in what is written again
-MAX_TOLD = 300  # characters of what a reader says: it repeats names that strangers chose
 AGAIN = "Fetch the folder again."
 _LFS = b"version https://git-lfs"
 
@@ -154,7 +153,7 @@ def as_record[T](content: Any, kind: type[T], source: str, fix: str = "") -> T:
         record = msgspec.convert(content, type=kind)  # before its depth is walked
         _check_finite(content, "$", set())
         return record
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise _refusal(source, error, fix) from error
 
 
@@ -175,6 +174,4 @@ def _check_finite(value: Any, place: str, seen: set[int]) -> None:
 
 def _refusal(source: str, error: Exception, fix: str) -> CheckpointError:
     what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-    if len(what) > MAX_TOLD:
-        what = f"{what[: MAX_TOLD - 80]} ... {what[-75:]}"  # the field is named at the end
-    return CheckpointError(f"{source} is damaged: {what}." + (fix and f" {fix}"))
+    return CheckpointError(f"{source} is damaged: {cut(what)}." + (fix and f" {fix}"))

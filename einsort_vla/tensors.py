@@ -31,7 +31,7 @@ _OTHER_BITS = {
 }  # fmt: skip
 _BITS = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()} | _OTHER_BITS
 MAX_DIMENSIONS = 8
-MAX_NUMBERS = 2**48  # of one tensor, and in any of its dimensions, even if another one is 0
+MAX_NUMBERS = 2**36  # of one tensor, and in any of its dimensions, even if another one is 0
 MAX_NAME = 2048  # characters
 _CHUNK = 2**20  # numbers
 _AGAIN = "Fetch the file again."

@@ -220,7 +220,7 @@ def _write_weights(
 ) -> None:
     dropped = dense.family.dropped_reasons(dense.tensors.keys())
     remainder = {
-        name: (_dtype(name, stored), stored.shape)
+        name: (_dtype(dense.where(name), stored), stored.shape)
         for name, stored in dense.tensors.items()
         if name not in plan.tensors and name not in dropped
     }

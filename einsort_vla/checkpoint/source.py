@@ -18,7 +18,7 @@ from einsort_vla.checkpoint.transformers_layers import (
     linear_weights,
 )
 from einsort_vla.codec import Shape
-from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.errors import CheckpointError, UsageError, cut
 from einsort_vla.families import TYPE_PREFIX, Family, family_of
 from einsort_vla.reading import AGAIN, as_record, check_file, is_inside, read_object
 from einsort_vla.tensors import StoredTensor, TensorFile, open_tensors
@@ -295,5 +295,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
     shards = as_record(content["weight_map"], dict[str, str], f"{path}: its weight_map", AGAIN)
     for shard in set(shards.values()):
         if "/" in shard or not is_inside(shard):
-            raise CheckpointError(f"{path} names the shard {shard!r}, which is not in the folder.")
+            raise CheckpointError(
+                f"{path} names the shard {cut(shard)!r}, which is not in the folder."
+            )
     return shards

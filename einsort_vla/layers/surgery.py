@@ -25,7 +25,8 @@ def load_(model: nn.Module, checkpoint: Checkpoint, backend: BackendChoice = DEC
     for name, compressed in checkpoint.coded.items():
         _replace(model, name.removesuffix(".weight"), compressed, backend)
     modules = dict(model.named_modules())
-    for path in sorted({name.rpartition(".")[0] for name in checkpoint.dropped} & modules.keys()):
+    emptied = {name.rpartition(".")[0] for name in checkpoint.dropped} - {""}
+    for path in sorted(emptied & modules.keys()):
         model.set_submodule(path, nn.Identity())
     coded_parts = {f"{n}_{part}" for n, c in checkpoint.coded.items() for part in c.parts}
     load_dense_(model, checkpoint.dense, coded_parts)

@@ -13,6 +13,7 @@ from einsort_vla.errors import (
     EinSortError,
     MissingDependency,
     ShapeError,
+    cut,
     importing,
 )
 from einsort_vla.families import (
@@ -154,7 +155,7 @@ def usable(folder: Path, what: str = "its config.json") -> Iterator[None]:
         said = f"{type(cause).__name__}: {cause}"
         if "custom code" in said:  # Transformers tells how to run it all the same
             said = "it asks for code that lies beside it, which is not run"
-        raise CheckpointError(f"{folder}: {what} cannot be used: {said}") from error
+        raise CheckpointError(f"{folder}: {what} cannot be used: {cut(said)}") from error
 
 
 def _first_cause(error: BaseException) -> BaseException:

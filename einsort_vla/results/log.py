@@ -32,7 +32,7 @@ def read_log[T](log: Path, kind: type[T]) -> Iterator[T]:
     check_file(log)
     with log.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if line.strip() and (line.endswith(b"\n") or _is_whole(line)):
+            if line.strip() and (line.endswith(b"\n") or not _is_cut(line)):
                 yield _record(line, kind, f"{log}, line {number},")
 
 
@@ -88,6 +88,12 @@ def appending(log: Path) -> Iterator[Write]:
             file.flush()
 
         yield write
+
+
+def _is_cut(line: bytes) -> bool:
+    """Whether a last line is the beginning of a record, or zeros, as a lost write leaves."""
+    begins = line.lstrip(b"\0 ")
+    return not begins or (begins.startswith(b"{") and not _is_whole(line))
 
 
 def _is_whole(line: bytes) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from msgspec.structs import replace
 
-from einsort_vla.errors import unknown_name
+from einsort_vla.errors import CheckpointError, unknown_name
 from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.measures import Estimate, Measure
 from einsort_vla.results.motion import Motion
@@ -146,7 +146,11 @@ def read_report(folder: Path) -> Report:
     Raises:
         CheckpointError: there is none, or it is damaged or of another kind or schema.
     """
-    return read_record(Report, folder / REPORT)
+    report = read_record(Report, folder / REPORT)
+    if report.kind not in KINDS:
+        known = ", ".join(KINDS)
+        raise CheckpointError(f"{folder / REPORT} is of the kind {report.kind!r}, not {known}.")
+    return report
 
 
 def write_report(report: Report, folder: Path) -> None:

@@ -17,7 +17,7 @@ from msgspec import Struct
 from PIL import Image, ImageOps
 
 from einsort_vla.errors import CheckpointError, UsageError, importing, reason_of
-from einsort_vla.reading import as_record, parse_json, read_json, read_text
+from einsort_vla.reading import as_record, check_file, parse_json, read_json, read_text
 from eval.text.vqa_prompts import read_prompt
 
 HUB_NAMES = ("lmms-lab/textvqa", "lmms-lab-encoder/textvqa")  # the same data under two owners
@@ -189,6 +189,7 @@ def _open(path: Path) -> Image.Image:
         CheckpointError: it is no picture, cut short, of another format, or of so many pixels that
             Pillow takes it for an attack (89 million).
     """
+    check_file(path)  # a pipe would be waited for
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

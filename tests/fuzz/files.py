@@ -37,7 +37,8 @@ def cut(spot: Spot) -> Change | None:
     at = spot.rng.randrange(len(content) + 1)
     if spot.target.form == "lines" and spot.rng.random() < 0.5:
         at = content.find(b"\n", at) + 1
-    return _rewrite(spot, "cut", content[:at], spot.target.form == "lines")
+    is_free = spot.target.form == "lines" or spot.target.is_optional(spot.path.name)
+    return _rewrite(spot, "cut", content[:at], is_free)
 
 
 def doubled(spot: Spot) -> Change | None:

@@ -106,7 +106,8 @@ def open_questions(folder: Path, out: Path) -> Any:
 
 KINDS = (
     Kind("plan", make_plan_file, open_plan_file, (
-        Target("plan.yaml", "yaml", 5, ANYTHING, ("*.reason",)),
+        # A parameter that is left out has its default.
+        Target("plan.yaml", "yaml", 5, ANYTHING, ("*.reason", "*.spec.*")),
     ), 2.5),
     Kind("statistics", make_statistics, open_statistics, (
         Target("statistics.safetensors", "tensors", 5, ("*:content.*",),

@@ -121,7 +121,9 @@ KINDS = (
         Target("einsort_manifest.json", "json", 0.3, optional=ANYTHING),
     ), 2, sign_manifest, hosts=()),
     Kind("model", make_model, open_model, (
-        Target("config.json", "json", 2, ("*.quantization_config*", "*"), ANYTHING),
+        # Of a method that Transformers does not know it warns, and reads on.
+        Target("config.json", "json", 2, ("*.quantization_config*", "*"), ANYTHING,
+               free=("*.quant_method",)),
         Target("model.safetensors", "tensors", 3),
     ), 1.2, hosts=("transformers", "safetensors", "huggingface_hub")),
 )  # fmt: skip
