@@ -4,9 +4,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+MAX_MESSAGE = 1500  # characters
+
 
 class EinSortError(Exception):
-    """Root of all errors a user can cause or repair; commands print it without a traceback."""
+    """Root of all errors a user can cause or repair; commands print it without a traceback.
+
+    Names that strangers chose may be in it: a longer message than `MAX_MESSAGE` is cut.
+    """
+
+    def __str__(self) -> str:
+        return cut(super().__str__(), MAX_MESSAGE)
 
 
 class UsageError(EinSortError):

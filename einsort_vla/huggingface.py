@@ -141,7 +141,7 @@ class EinSortQuantizer(HfQuantizer):
             if self.pre_quantized:
                 raise CheckpointError(f"{model.name_or_path}: its quantization_config has no plan.")
             config.plan = self._make_plan(model).as_dict()
-        self.plan = Plan.from_dict(config.plan)
+        self.plan = Plan.from_dict(config.plan, f"{model.name_or_path}: the plan in config.json")
         layers = self._planned_layers(model)
         self._transposed = {path for path, layer in layers.items() if is_transposed(layer)}
         if self.pre_quantized:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from einsort_vla.errors import CheckpointError
 from einsort_vla.reading import check_file, parse_json
 from einsort_vla.results.record import LARGEST
 
@@ -30,10 +31,13 @@ def read_log[T](log: Path, kind: type[T]) -> Iterator[T]:
     if not log.exists():
         return
     check_file(log)
-    with log.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip() and (line.endswith(b"\n") or not _is_cut(line)):
-                yield _record(line, kind, f"{log}, line {number},")
+    try:
+        with log.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip() and (line.endswith(b"\n") or not _is_cut(line)):
+                    yield _record(line, kind, f"{log}, line {number},")
+    except OSError as error:
+        raise CheckpointError(f"{log} cannot be read: {error.strerror or error}.") from error
 
 
 def _record[T](line: bytes, kind: type[T], source: str) -> T:

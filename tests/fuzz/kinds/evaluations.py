@@ -83,8 +83,8 @@ RUN = ("*.config.*", "*.versions.*", "*.inputs_sha256.*", "*.protocol.*", "*.ref
        "*.codec", "*.rate_requested", "*.rate_achieved", "*.bits_per_weight", "*.core_kept*",
        "*.order_bits*", "*.weight_bytes", "*.delay_ms", "*.shares_episodes", "*.git_commit",
        "*.design")  # fmt: skip
-MEASURED = ("*.latency_ms*", "*.motion.*", "*.error")  # no numbers are left out; a text
-ANY = ("*.config.*", "*.protocol.*", "*.versions.*")
+MEASURED = ("*.latency_ms*", "*.motion.*", "*.wall_s", "*.error")  # no numbers are left out
+ANY = ("*.config.*", "*.protocol.*", "*.versions.*", "*.git_commit")
 REPORT = (*RUN, "*.notes", "*.closed_loop", "*.low", "*.high", "*.n", "*.paired.*", "*.arms.*",
           "*.errors*", "*.unit", "*.paired_as")  # fmt: skip
 _RUNS = (

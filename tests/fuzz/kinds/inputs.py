@@ -100,7 +100,7 @@ def open_questions(folder: Path, out: Path) -> Any:
         load_json(folder / "val.json", folder),
         load_jsonl(folder / "llava.jsonl", folder / "train_images"),
     )
-    pictures = [q.open_image().size for s in sets for q in s.questions if q.open_image]
+    pictures = [q.open_image().size for s in sets for q in s.questions[:9] if q.open_image]
     return sets, pictures
 
 
