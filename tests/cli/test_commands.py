@@ -102,7 +102,12 @@ def test_a_plan_can_be_edited_and_used(run, tiny_policy_folder, tmp_path):
     file = tmp_path / "plan.yaml"
     assert run("plan", tiny_policy_folder, "--rate", 0.7, "--output", file).returncode == 0
     text = file.read_text()
-    assert run("plan", tiny_policy_folder, "--rate", 0.7).stdout == text
+    (tmp_path / "[").mkdir()
+    odd = tiny_policy_folder.rename(tmp_path / "[" / "b]")  # rich would take "[/b]" for markup
+    result = run("plan", odd, "--rate", 0.7)
+    assert (result.returncode, result.stdout) == (0, text)
+    assert f"{odd} has no policy_postprocessor.json" in result.stderr
+    odd.rename(tiny_policy_folder)
     first = next(line for line in text.splitlines() if "model.first.weight" in line)
     spec = first[first.index("spec: {") : first.index("}") + 1]
     file.write_text(text.replace(first, first.replace(spec, "spec: {form: scalar, bits: 3}")))
@@ -145,6 +150,14 @@ def test_misuse_is_one_line_and_exit_code_2(run, tiny_policy_folder, tmp_path):
         (("compress", tiny_policy_folder, tmp_path / "new", "--rate", "1"), "outside [0, 0.95]"),
         (("compress", tmp_path / "none", tmp_path / "new", "--rate", "0.5"), "does not exist"),
         (("inspect", tiny_policy_folder), "holds a dense policy of type 'smolvla'"),
+        (
+            ("plan", "none", "--rate", "0.5", "--output", tmp_path / "a" / "p.yaml"),
+            "a is no folder; make it",
+        ),
+        (
+            ("plan", "none", "--rate", "0.5", "--output", tiny_policy_folder / "config.json"),
+            "config.json exists already",
+        ),
     ]:
         result = run(*arguments)
         assert result.returncode == 2
