@@ -1,6 +1,5 @@
 """Files of a source: their kind, their fingerprints, and whether they are still what was read."""
 
-import hashlib
 import os
 import stat
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from einsort_vla.errors import CheckpointError
 from einsort_vla.reading import check_file
+from einsort_vla.signature import sha256
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,14 @@ class ReadFiles:
 
 
 def file_sha256(path: Path) -> str:
-    """Fingerprint of a file's bytes.
+    """As `sha256`, with errors for people.
 
     Raises:
         CheckpointError: it is no file, or cannot be read.
     """
     check_file(path)
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
 
