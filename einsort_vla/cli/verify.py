@@ -89,7 +89,7 @@ class Verify:
     def _judge_weights(self, content: "Checkpoint", dense: "DenseFolder", console: Console) -> int:
         from einsort_vla.checkpoint import compare_matrices, compare_rest
 
-        if content.source_sha256 and dense.sha256 != content.source_sha256:
+        if content.source_sha256 not in (None, dense.sha256):
             raise CheckpointError(f"{dense.folder} does not hold the weights this was made from.")
         faults = compare_rest(content, dense)
         matrices, n = compare_matrices(content, dense), len(content.coded)
@@ -104,7 +104,7 @@ class Verify:
             return INCOMPLETE
         n_same, n_rest = sum(own.is_same for own in found), len(content.dense)
         rest = f"{n_rest} other tensors are the source's bit for bit."
-        if not content.source_sha256:  # `save_pretrained` wrote it
+        if content.source_sha256 is None:  # `save_pretrained` wrote it
             rest = f"{n_rest} other tensors were not compared."
         console.print(f"{_passed(n, n_same, content.is_calibrated)} {rest}", soft_wrap=True)
         return 0
