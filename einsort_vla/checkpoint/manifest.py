@@ -7,15 +7,14 @@ from typing import Annotated
 
 import msgspec
 
-from einsort_vla.checkpoint.read_files import file_sha256
+from einsort_vla.checkpoint.read_files import file_sha256, leads_out
 from einsort_vla.errors import CheckpointError
-from einsort_vla.reading import is_inside, parse_json, read_text
+from einsort_vla.reading import AGAIN, is_inside, parse_json, read_text
 
 MANIFEST = "einsort_manifest.json"
 FREE = ("README.md", ".gitattributes")  # may be edited
 HIDDEN = ".cache"  # of hub downloads
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-_AGAIN = "Copy the folder again."
 
 
 class _Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,7 +52,7 @@ def parse(text: str, source: str) -> dict[str, str]:
     Raises:
         CheckpointError: it is damaged, or names what is not in its folder.
     """
-    files = parse_json(text, _Manifest, source, _AGAIN).files
+    files = parse_json(text, _Manifest, source, AGAIN).files
     _check_names(files, source)
     return dict(sorted(files.items()))
 
@@ -75,7 +74,7 @@ def check(folder: Path) -> dict[str, str]:
         file = folder / name
         if not file.is_file():
             raise CheckpointError(f"{folder} lacks {name}; copy the folder again, whole.")
-        if not file.parent.resolve().is_relative_to(folder.resolve()):
+        if leads_out(file.parent, folder):
             raise CheckpointError(f"{path} names {name}, and a link leads out of the folder there.")
         if file_sha256(file) != digest:
             raise CheckpointError(
