@@ -44,11 +44,12 @@ def check_signature(file: Path, keys: Sequence[Path]) -> None:
         from cryptography.exceptions import InvalidSignature
     trusted = [_read_key(key) for key in keys]
     signed_by = file.with_name(file.name + SIGNATURE)
-    if not signed_by.is_file():
-        raise CheckpointError(
-            f"{file.parent} is not signed: it has no {signed_by.name}. Ask its maker for the "
-            "signature, or leave --trust-key away if you do not need to know who made it."
-        )
+    for needed in (file, signed_by):
+        if not needed.is_file():
+            raise CheckpointError(
+                f"{file.parent} is not signed: it has no {needed.name}. Ask its maker for the "
+                "signature, or leave --trust-key away if you do not need to know who made it."
+            )
     with signed_by.open("rb") as opened:
         signature = opened.read(_BYTES + 1)
     if len(signature) != _BYTES:

@@ -1,19 +1,21 @@
 """The manifest of a compressed folder: SHA-256 of every file that its result depends on."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import msgspec
 
 from einsort_vla.checkpoint.read_files import file_sha256, leads_out
-from einsort_vla.errors import CheckpointError
+from einsort_vla.errors import CheckpointError, shown
 from einsort_vla.reading import AGAIN, is_inside, parse_json, read_text
+from einsort_vla.signature import SIGNATURE, check_signature
 
 MANIFEST = "einsort_manifest.json"
 FREE = ("README.md", ".gitattributes")  # may be edited
-HIDDEN = ".cache"  # of hub downloads
+SIGNED_BY = MANIFEST + SIGNATURE  # made later
+HIDDEN = (".cache/", ".git/")  # of downloads
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
@@ -84,6 +86,22 @@ def check(folder: Path) -> dict[str, str]:
     return files
 
 
+def check_signed(folder: Path, keys: Sequence[Path]) -> None:
+    """Check that one of the keys has signed a folder, and that nothing was put into it since.
+
+    Raises:
+        CheckpointError, UsageError, MissingDependency: as `check_signature`; or a file is there
+            that the manifest does not name, so that no signature covers it.
+    """
+    check_signature(folder / MANIFEST, keys)
+    named = parse(read_text(folder / MANIFEST), str(folder / MANIFEST))
+    if added := sorted(set(_names(folder)) - named.keys()):
+        raise CheckpointError(
+            f"{folder} holds {shown(added[0])}, which no signature covers: {MANIFEST} does not "
+            "name it. Take it away, or ask the maker of the folder."
+        )
+
+
 def _check_names(names: Collection[str], source: str) -> None:
     folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
     for name in names:
@@ -97,4 +115,6 @@ def _check_names(names: Collection[str], source: str) -> None:
 
 def _names(folder: Path) -> list[str]:
     names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    return sorted(n for n in names if n not in (*FREE, MANIFEST) and not n.startswith(HIDDEN))
+    return sorted(
+        n for n in names if n not in (*FREE, MANIFEST, SIGNED_BY) and not n.startswith(HIDDEN)
+    )

@@ -62,14 +62,12 @@ class Verify:
                     "and --frames are for compressed folders."
                 )
             return commands.verify(self.folder, self.runtime, self.trust_key, say_to(console))
-        from einsort_vla.checkpoint import DenseFolder, read_folder
-        from einsort_vla.checkpoint.manifest import MANIFEST
+        from einsort_vla.checkpoint import DenseFolder, manifest, read_folder
         from einsort_vla.kernels import check_available
-        from einsort_vla.signature import check_signature
 
         check_available(self.backend)
         if self.trust_key:
-            check_signature(self.folder / MANIFEST, self.trust_key)
+            manifest.check_signed(self.folder, self.trust_key)
         content = read_folder(self.folder)
         prints = "all files have their SHA-256"
         if not content.has_fingerprints:

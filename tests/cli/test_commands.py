@@ -14,6 +14,7 @@ from einsort_vla.cli import doctor, main
 from einsort_vla.codec import Codec
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.names import BACKENDS, FORMS
+from tests.compressing import compress
 
 PROGRAM = Path(sys.executable).with_name("einsort-vla")
 
@@ -201,6 +202,36 @@ def test_verify_compares_with_the_source(run, tiny_policy_folder, tmp_path):
     run("compress", source, tmp_path / "odd", "--rate", 0.7, "--codec", codec)
     result = run("verify", tmp_path / "odd", "--against", source)
     assert result.returncode == 0, result.stdout
+
+
+def test_a_signature_covers_the_whole_folder(run, tiny_policy_folder, tmp_path):
+    pytest.importorskip("cryptography")
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    new, key, maker = tmp_path / "new", tmp_path / "maker.pem", Ed25519PrivateKey.generate()
+    form = (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    key.write_bytes(maker.public_key().public_bytes(*form))
+    compress(tiny_policy_folder, new)
+    verify = ("verify", new, "--trust-key", key)
+    assert "is not signed" in run(*verify).stderr
+    listed = new / "einsort_manifest.json"
+    (new / "einsort_manifest.json.sig").write_bytes(maker.sign(listed.read_bytes()))
+    (new / "README.md").write_text("may be edited")
+    (new / ".git").mkdir()
+    (new / ".git" / "config").touch()
+    assert run(*verify).returncode == 0
+    added = new / "policy_postprocessor.json"
+    added.write_text("{}")
+    assert run("verify", new).returncode == 0
+    result = run(*verify)
+    assert result.returncode == 2
+    assert "policy_postprocessor.json, which no signature covers" in result.stderr
+    added.unlink()
+    (new / "config.json").write_text('{"type": "einsort_smolvla", "chunk_size": 9}')
+    assert "config.json is not the file that was written" in run(*verify).stderr
+    listed.unlink()
+    assert "is not signed: it has no einsort_manifest.json" in run(*verify).stderr
 
 
 def test_a_patch_makes_the_new_folder_out_of_the_old(run, tiny_policy_folder, tmp_path):
