@@ -18,6 +18,7 @@ from pathlib import Path
 
 from einsort_vla.atomic import PARTIAL, check_apart, check_new, check_parent, lock, sync
 from einsort_vla.errors import CheckpointError, EinSortError, shown
+from einsort_vla.reading import is_inside
 
 MARK = ".einsort-vla"  # in a NAME.partial that we made: for which request, and its files' names
 JOURNAL = "journal"  # in it: what is done, so that there is work to keep
@@ -246,8 +247,10 @@ def _check_ours(own: Claim) -> None:
     found = set(os.listdir(own.partial))
     if found and not found & {MARK, _NEW_MARK}:
         raise _not_ours(own)
-    if foreign := sorted(found - {MARK, _NEW_MARK, JOURNAL, own.path.name}):
-        raise _foreign(own.partial, foreign)
+    foreign = found - {MARK, _NEW_MARK, JOURNAL, own.path.name}
+    foreign |= {name for name in _files(own.partial) if (own.partial / name).is_symlink()}
+    if foreign:  # we make no links, and what is written to one lands where it leads
+        raise _foreign(own.partial, sorted(foreign))
     if MARK not in found:
         _write_mark(own, _Mark())
 
@@ -310,7 +313,8 @@ def _tidy(own: Claim) -> None:
 def _read_mark(own: Claim) -> _Mark:
     try:
         content = json.loads((own.partial / MARK).read_text(encoding="utf-8"))
-        return _Mark(str(content["request"]), tuple(map(str, content["names"])))
+        mark = _Mark(str(content["request"]), tuple(map(str, content["names"])))
+        return mark if all(map(is_inside, mark.names)) else _Mark()
     except (OSError, ValueError, KeyError, TypeError):
         return _Mark()
 

@@ -7,6 +7,7 @@ dataclass. A right fingerprint proves nothing of what a file holds: whoever wrot
 import json
 import math
 import os
+import stat
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,21 +94,24 @@ def check_file(path: Path) -> None:
     """Refuse what is no plain file.
 
     Raises:
-        CheckpointError: it is missing, a folder, a pipe or a device.
+        CheckpointError: it is missing, a folder, a pipe, a socket or a device.
     """
     try:
-        if path.is_file():
-            return
-        is_there, is_folder, is_link = path.exists(), path.is_dir(), path.is_symlink()
+        found = "" if path.is_file() else what_is_at(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if is_there:
-        what = "a folder" if is_folder else "a pipe or a device"
-        raise CheckpointError(f"{path} is {what}, not a file.")
-    if is_link:
-        to = f"to {os.readlink(path)}"
-        raise CheckpointError(f"{path} is a dangling link ({to}). {AGAIN}")
-    raise CheckpointError(f"{path} does not exist.")
+    if found:
+        raise CheckpointError(f"{path} {found}")
+
+
+def what_is_at(path: Path) -> str:
+    """What lies where a file should be: the end of a sentence that begins with the path."""
+    if not path.exists():
+        if path.is_symlink():
+            return f"is a dangling link (to {os.readlink(path)}). {AGAIN}"
+        return "does not exist."
+    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+    return f"is a {kinds.get(stat.S_IFMT(path.stat().st_mode), 'device')}, not a file."
 
 
 def is_name(text: str, limit: int = MAX_NAME) -> bool:
@@ -121,10 +125,16 @@ def is_inside(name: str) -> bool:
     parts = name.split("/")
     return (
         is_name(name, MAX_PATH)
+        and len(name.encode()) <= MAX_PATH
         and "\\" not in name
         and not {"", ".", ".."} & set(parts)
         and all(len(part.encode()) <= MAX_NAME for part in parts)
     )
+
+
+def is_pointer(start: bytes) -> bool:
+    """Whether a file that begins so is a pointer of Git LFS, not the file itself."""
+    return start.startswith(_LFS)
 
 
 def check_fetched(path: Path, start: bytes) -> None:
@@ -133,7 +143,7 @@ def check_fetched(path: Path, start: bytes) -> None:
     Raises:
         CheckpointError: it does.
     """
-    if start.startswith(_LFS):
+    if is_pointer(start):
         raise CheckpointError(
             f"{path} is a Git-LFS pointer: the file itself was not fetched. Run: git lfs pull"
         )

@@ -1,9 +1,11 @@
-"""Signatures of a file: who made it, where a fingerprint only says that it is unchanged.
+"""Fingerprints and signatures of files: whether they are unchanged, and who made them.
 
-A signature is what `openssl pkeyutl -sign -rawin` makes with an Ed25519 key: 64 bytes over the
-bytes of FILE, in FILE.sig. Keys are PEM files. docs/security.md has the commands.
+A fingerprint is a SHA-256. A signature is what `openssl pkeyutl -sign -rawin` makes with an Ed25519
+key: 64 bytes over the bytes of FILE, in FILE.sig. Keys are PEM files. docs/security.md has the
+commands.
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,19 @@ from einsort_vla.errors import CheckpointError, UsageError, importing
 SIGNATURE = ".sig"
 _BYTES = 64
 _MAX_KEY, _MAX_FILE = 10_000, 2**25  # bytes of a file with a public key, and of what is signed
+
+
+def sha256(path: Path) -> str:
+    """The fingerprint of a file, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):  # devices have Python 3.10, without `file_digest`
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def check_signature(file: Path, keys: Sequence[Path]) -> None:
@@ -29,11 +44,12 @@ def check_signature(file: Path, keys: Sequence[Path]) -> None:
         from cryptography.exceptions import InvalidSignature
     trusted = [_read_key(key) for key in keys]
     signed_by = file.with_name(file.name + SIGNATURE)
-    if not signed_by.is_file():
-        raise CheckpointError(
-            f"{file.parent} is not signed: it has no {signed_by.name}. Ask its maker for the "
-            "signature, or leave --trust-key away if you do not need to know who made it."
-        )
+    for needed in (file, signed_by):
+        if not needed.is_file():
+            raise CheckpointError(
+                f"{file.parent} is not signed: it has no {needed.name}. Ask its maker for the "
+                "signature, or leave --trust-key away if you do not need to know who made it."
+            )
     with signed_by.open("rb") as opened:
         signature = opened.read(_BYTES + 1)
     if len(signature) != _BYTES:

@@ -151,6 +151,28 @@ def test_files_that_others_put_there_are_told_and_never_shipped_or_deleted(tmp_p
     assert names(tmp_path / "new.partial") == [MARK, JOURNAL, "new", "new/diary", "new/weights"]
 
 
+def test_nothing_is_written_or_deleted_where_links_and_names_lead(tmp_path):
+    mine = tmp_path / "mine"
+    for place in (JOURNAL, "new/weights", "new", MARK):
+        stop(tmp_path / "new")
+        link = tmp_path / "new.partial" / place
+        link.unlink() if link.is_file() else shutil.rmtree(link)
+        mine.mkdir() if place == "new" else mine.write_text("mine")
+        link.symlink_to(mine)
+        for make in BOTH:
+            with pytest.raises(CheckpointError, match=rf"did not write: {place}. Move it away"):
+                make(tmp_path / "new").__enter__()
+        shutil.rmtree(mine) if place == "new" else mine.unlink()
+        shutil.rmtree(tmp_path / "new.partial")
+    mine.write_text("mine")
+    stop(tmp_path / "new")
+    mark = tmp_path / "new.partial" / MARK
+    mark.write_text(mark.read_text().replace('["weights"]', '["weights", "../../mine"]'))
+    assert "../../mine" in mark.read_text()
+    assert write(tmp_path / "new") == []
+    assert mine.read_text() == "mine"
+
+
 def test_what_is_done_is_kept_for_the_same_request_alone(tmp_path, caplog):
     stop(tmp_path / "new")
     assert kept(tmp_path / "new").startswith(f"What is done so far is kept in {tmp_path}/new.part")

@@ -45,7 +45,7 @@ def test_every_type_comes_back_and_later_writes_do_not_reach_it(tmp_path):
         (b"[" * 10**5, "the header of"),
         (b'{"a": "\xe9"}', "the header of"),
         ({"a": entry([2**60, 0], 0, 0)}, r"a is damaged: Expected `int` <="),
-        ({"a": entry([2**40, 2**40, 0], 0, 0)}, "a has the shape"),
+        ({"a": entry([2**30, 2**30, 0], 0, 0)}, "a has the shape"),
         ({"a": entry([1] * 9, 0, 4)}, "Expected `array` of length <= 8"),
         ({"a": entry([True], 0, 4)}, "got `bool`"),
         ({"a": entry([-1], 0, 4)}, "Expected `int` >= 0"),
@@ -74,7 +74,7 @@ def test_what_is_no_safetensors_file(tmp_path):
     (tmp_path / "empty").touch()
     for name, message in [
         ("folder", "is a folder, not a file"),
-        ("pipe", "is a pipe or a device"),
+        ("pipe", "is a pipe, not a file"),
         ("link", "is a dangling link"),
         ("pointer", "is a Git-LFS pointer.*git lfs pull"),
         ("page", "is no safetensors"),

@@ -11,6 +11,7 @@ from einsort_vla.atomic import write_text
 from einsort_vla.checkpoint.source import DenseFolder
 from einsort_vla.errors import CheckpointError, shown
 from einsort_vla.plan import Plan
+from einsort_vla.reading import read_text
 
 CARD = "README.md"
 RESULTS = "## Results\n"
@@ -57,8 +58,10 @@ def model_card(
     base = shown(base)
     beside = "".join(f"{_as_text(note)}\n" for note in notes)
     library, pipeline, tags = _LEROBOT if dense.is_lerobot else _TRANSFORMERS
-    use = _USE_LEROBOT if dense.is_lerobot else _USE_TRANSFORMERS
-    model_class = next(iter(dense.config.get("architectures") or ["AutoModel"]))
+    if dense.is_lerobot:
+        use = _USE_LEROBOT.format(type=dense.policy_type)
+    else:
+        use = _USE_TRANSFORMERS.format(model_class=dense.config["architectures"][0])
     return f"""---
 library_name: {library}
 pipeline_tag: {pipeline}
@@ -72,7 +75,7 @@ bytes is gone, everything stored counted).
 Weight file: {dense_bytes / 1e6:.2f} MB before, {compressed_bytes / 1e6:.2f} MB now.
 {beside}
 ## Use
-{use.format(type=dense.policy_type, model_class=model_class)}
+{use}
 
 ## Codes
 | code | weights | bits a weight |
@@ -117,10 +120,7 @@ def read_card(folder: Path) -> str:
     card = folder / CARD
     if not card.is_file():
         raise CheckpointError(f"{folder} has no {CARD} to write results into.")
-    try:
-        content = card.read_bytes().decode()  # its line ends stay as they are
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{card} is no UTF-8 ({error}); save it as UTF-8.") from error
+    content = read_text(card)  # its line ends stay as they are
     found = list(_BLOCK.finditer(content))
     whole = len(found) == content.count(_BEGIN) == content.count(_END) and len(found) <= 1
     if not whole or any(_digest(block["text"]) != block["digest"] for block in found):

@@ -55,7 +55,7 @@ def compare_matrices(content: Checkpoint, dense: DenseFolder) -> Iterator[Compar
     points along its source and has about its length.
     """
     names = {}  # of the source; what `save_pretrained` wrote has those in the model
-    if not content.source_sha256:
+    if content.source_sha256 is None:
         names = {own: stored for stored, own in dense.in_model.items()}
     for name, compressed in content.coded.items():
         of_source = names.get(name, name)
@@ -73,7 +73,7 @@ def compare_rest(content: Checkpoint, dense: DenseFolder) -> list[str]:
 
     Those that `save_pretrained` wrote are not compared: it gives them other names and types.
     """
-    if not content.source_sha256:
+    if content.source_sha256 is None:
         return []
     dropped = dense.family.dropped_reasons(dense.tensors.keys())
     expected = dense.tensors.keys() - content.plan.tensors.keys() - dropped.keys()

@@ -44,7 +44,7 @@ class Checkpoint:
     coded: dict[str, CompressedTensor]  # by the name of the matrix, `<module>.weight`
     dense: dict[str, Tensor]
     dropped: dict[str, str] = field(default_factory=dict)  # name to why it is not needed
-    source_sha256: str = ""  # of the dense weights
+    source_sha256: str | None = ""  # of the dense weights; None where Transformers wrote the file
     is_calibrated: bool = False  # coded so that outputs stay close, not weights
     has_fingerprints: bool = True  # what Transformers' save_pretrained wrote has none
 
@@ -81,7 +81,7 @@ def metadata(checkpoint: Checkpoint) -> dict[str, str]:
         "format_version": FORMAT_VERSION,
         "plan": json.dumps(checkpoint.plan.as_dict(), sort_keys=True),
         "dropped": json.dumps(checkpoint.dropped, sort_keys=True),
-        "source_sha256": checkpoint.source_sha256,
+        "source_sha256": checkpoint.source_sha256 or "",
         "calibrated": json.dumps(checkpoint.is_calibrated),
         "tables_sha256": tables_sha256(checkpoint.plan),
     }
@@ -145,6 +145,11 @@ def tables_sha256(plan: Plan) -> str:
     return digest.hexdigest()
 
 
+def most_weights(*files: Path) -> int:
+    """How many coded weights the size of weight files can explain."""
+    return int(8 * sum(file.stat().st_size for file in files) / LEAST_BITS)
+
+
 def _read_metadata(path: Path, details: Mapping[str, str]) -> _Metadata:
     if details.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not an EinSort checkpoint: its metadata does not say so.")
@@ -158,8 +163,8 @@ def _read_metadata(path: Path, details: Mapping[str, str]) -> _Metadata:
 
 def _read_plan(path: Path, about: _Metadata) -> Plan:
     source = f"{path}: the plan in its metadata"
-    most = int(8 * path.stat().st_size / LEAST_BITS)  # so many weights the file can explain
-    plan = Plan.from_dict(parse_json(about.plan, dict[str, Any], source), source, most)
+    content = parse_json(about.plan, dict[str, Any], source)
+    plan = Plan.from_dict(content, source, most_weights(path))
     if about.tables_sha256 != tables_sha256(plan):
         raise CheckpointError(f"{path} was coded with other look-up tables than this library has.")
     return plan

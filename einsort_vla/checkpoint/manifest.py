@@ -1,21 +1,22 @@
 """The manifest of a compressed folder: SHA-256 of every file that its result depends on."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import msgspec
 
-from einsort_vla.checkpoint.read_files import file_sha256
-from einsort_vla.errors import CheckpointError
-from einsort_vla.reading import is_inside, parse_json, read_text
+from einsort_vla.checkpoint.read_files import file_sha256, leads_out
+from einsort_vla.errors import CheckpointError, shown
+from einsort_vla.reading import AGAIN, is_inside, parse_json, read_text
+from einsort_vla.signature import SIGNATURE, check_signature
 
 MANIFEST = "einsort_manifest.json"
 FREE = ("README.md", ".gitattributes")  # may be edited
-HIDDEN = ".cache"  # of hub downloads
+SIGNED_BY = MANIFEST + SIGNATURE  # made later
+HIDDEN = (".cache/", ".git/")  # of downloads
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-_AGAIN = "Copy the folder again."
 
 
 class _Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,7 +54,7 @@ def parse(text: str, source: str) -> dict[str, str]:
     Raises:
         CheckpointError: it is damaged, or names what is not in its folder.
     """
-    files = parse_json(text, _Manifest, source, _AGAIN).files
+    files = parse_json(text, _Manifest, source, AGAIN).files
     _check_names(files, source)
     return dict(sorted(files.items()))
 
@@ -75,7 +76,7 @@ def check(folder: Path) -> dict[str, str]:
         file = folder / name
         if not file.is_file():
             raise CheckpointError(f"{folder} lacks {name}; copy the folder again, whole.")
-        if not file.parent.resolve().is_relative_to(folder.resolve()):
+        if leads_out(file.parent, folder):
             raise CheckpointError(f"{path} names {name}, and a link leads out of the folder there.")
         if file_sha256(file) != digest:
             raise CheckpointError(
@@ -83,6 +84,22 @@ def check(folder: Path) -> dict[str, str]:
                 f"was edited. Copy it again; after an edit on purpose, take it out of {MANIFEST}."
             )
     return files
+
+
+def check_signed(folder: Path, keys: Sequence[Path]) -> None:
+    """Check that one of the keys has signed a folder, and that nothing was put into it since.
+
+    Raises:
+        CheckpointError, UsageError, MissingDependency: as `check_signature`; or a file is there
+            that the manifest does not name, so that no signature covers it.
+    """
+    check_signature(folder / MANIFEST, keys)
+    named = parse(read_text(folder / MANIFEST), str(folder / MANIFEST))
+    if added := sorted(set(_names(folder)) - named.keys()):
+        raise CheckpointError(
+            f"{folder} holds {shown(added[0])}, which no signature covers: {MANIFEST} does not "
+            "name it. Take it away, or ask the maker of the folder."
+        )
 
 
 def _check_names(names: Collection[str], source: str) -> None:
@@ -98,4 +115,6 @@ def _check_names(names: Collection[str], source: str) -> None:
 
 def _names(folder: Path) -> list[str]:
     names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    return sorted(n for n in names if n not in (*FREE, MANIFEST) and not n.startswith(HIDDEN))
+    return sorted(
+        n for n in names if n not in (*FREE, MANIFEST, SIGNED_BY) and not n.startswith(HIDDEN)
+    )

@@ -19,6 +19,7 @@ from einsort_vla.reading import as_record, read_object
 
 PREPROCESSOR = "policy_preprocessor.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_STEP = "einsort_tokenizer"  # whose state holds them
 MAX_STEPS = 64
 
 
@@ -69,9 +70,9 @@ def _store(
     files = [own / name for name in TOKENIZER_FILES if (own / name).is_file()]
     if own == folder or not files:
         return  # a name on the hub
-    name = f"policy_preprocessor_step_{number}_einsort_tokenizer.safetensors"
+    name = f"policy_preprocessor_step_{number}_{TOKENIZER_STEP}.safetensors"
     state = {f.name: torch.from_numpy(np.fromfile(f, dtype=np.uint8)) for f in files}
     on_name(name)
     save_file(state, folder / name)
     del step["config"]["tokenizer_name"]
-    step |= {"registry_name": "einsort_tokenizer", "state_file": name}
+    step |= {"registry_name": TOKENIZER_STEP, "state_file": name}

@@ -1,13 +1,12 @@
-"""Files of a source: their kind, their fingerprints, and whether they are still what was read."""
+"""Files of a source: where they lie, their fingerprints, and whether they are what was read."""
 
-import hashlib
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from einsort_vla.errors import CheckpointError
 from einsort_vla.reading import check_file
+from einsort_vla.signature import sha256
 
 
 @dataclass(frozen=True)
@@ -69,25 +68,29 @@ class ReadFiles:
 
 
 def file_sha256(path: Path) -> str:
-    """Fingerprint of a file's bytes.
+    """As `sha256`, with errors for people.
 
     Raises:
         CheckpointError: it is no file, or cannot be read.
     """
     check_file(path)
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def what_is_at(path: Path) -> str:
-    """What lies where a file should be: the end of a sentence that begins with the path."""
-    if path.is_symlink() and not path.exists():
-        return f"is a dangling link (to {os.readlink(path)}); fetch the folder again, whole."
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
-        return "is a folder, not a file; fetch the folder around it again."
-    kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
-    return f"is a {kinds.get(stat.S_IFMT(mode), 'device')}, not a file; take it away."
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a path in a policy folder leads out of it, by a link.
+
+    In the hub's cache files are links to blobs beside the snapshot, which count as its own.
+    """
+    root, target = (Path(os.path.realpath(each)) for each in (folder, path))
+    snapshots = filter(_is_snapshot, (root, *root.parents))
+    homes = [root, *(at.parent.parent / "blobs" for at in snapshots)]
+    return not any(target.is_relative_to(home) for home in homes)
+
+
+def _is_snapshot(folder: Path) -> bool:
+    """Whether it is a revision in the hub's cache: models--NAME/snapshots/REVISION."""
+    return folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")

@@ -13,6 +13,7 @@ from einsort_vla.checkpoint.file import (
     Checkpoint,
     check_layout,
     layout,
+    most_weights,
     no_nan,
     read_coded,
 )
@@ -56,8 +57,9 @@ def read_saved(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
     method = config[QUANTIZATION]
     if "plan" not in method:
         raise CheckpointError(f"{folder / 'config.json'} has no plan in its {QUANTIZATION}.")
-    plan = Plan.from_dict(method["plan"])
-    stored = _stored(weight_files(folder))
+    files = weight_files(folder)
+    source = f"{folder / 'config.json'}: the plan in it"
+    plan, stored = Plan.from_dict(method["plan"], source, most_weights(*files)), _stored(files)
     names = {name: name for name in stored}
     if missing := layout(plan, {}).keys() - names.keys():  # the files have names of their own
         model = skeleton(folder, config, len(stored))
@@ -69,6 +71,7 @@ def read_saved(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
         plan,
         {name: read_coded(together, name, planned) for name, planned in plan.tensors.items()},
         {name: no_nan(f"{folder}: {name}", together.read(name)) for name in dense},
+        source_sha256=None,
     )
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from einsort_vla.checkpoint.read_files import Identity, what_is_at
+from einsort_vla.checkpoint.read_files import Identity, leads_out
 from einsort_vla.errors import CheckpointError, shown
+from einsort_vla.reading import MAX_PATH, is_inside, is_pointer, what_is_at
 
 LARGE = 2**24  # bytes; a bigger side file is named, as it may be what the copy's size comes from
 MAX_NAMED = 20
-_POINTER = b"version https://git-lfs.github.com/spec/"
 _LEFT_OUT_FOLDERS = (
     ".git", ".hg", ".svn", ".cache", "__pycache__", ".ipynb_checkpoints",
     "checkpoint-*", "global_step*", "training_state", "saved_model",
@@ -103,7 +103,7 @@ def side_files(folder: Path, replaced: Collection[str], weights: Collection[str]
 
     Raises:
         CheckpointError: a link leads out of the folder, to a folder or nowhere, there is a pipe,
-            socket or device, a name is no text, or a folder cannot be read.
+            socket or device, a manifest may not have a name, or a folder cannot be read.
     """
     found, tensors = SideFiles(folder), set(weights)
     for path, name in _walk(folder, found.left_out):
@@ -163,36 +163,26 @@ def _check_kind(path: Path, folder: Path) -> None:
 
 def _check_link(path: Path, folder: Path) -> None:
     if not path.is_file():
-        what = f"a link to what {what_is_at(path)}" if path.exists() else what_is_at(path)
-        raise CheckpointError(f"{shown(path)} is {what.removeprefix('is ')}")
-    target = Path(os.path.realpath(path))
-    root = Path(os.path.realpath(folder))
-    homes = [
-        root,
-        *(at.parent.parent / "blobs" for at in (root, *root.parents) if _is_snapshot(at)),
-    ]
-    if not any(target.is_relative_to(home) for home in homes):
+        way = "is a link to what " if path.exists() else ""
+        raise CheckpointError(f"{shown(path)} {way}{what_is_at(path)}")
+    if leads_out(path, folder):
         raise CheckpointError(
-            f"{shown(path)} is a link that leads out of {folder} (to {shown(target)}). Put the "
-            "file itself there, if it is to be copied."
+            f"{shown(path)} is a link that leads out of {folder} (to "
+            f"{shown(os.path.realpath(path))}). Put the file itself there, if it is to be copied."
         )
 
 
-def _is_snapshot(folder: Path) -> bool:
-    """Whether it is a revision in the hub's cache: models--NAME/snapshots/REVISION."""
-    return folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
-
-
 def _check_name(name: str, folder: Path) -> None:
-    if any(ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in name):
+    if not is_inside(name):
         raise CheckpointError(
-            f"{folder} holds a file whose name is no text: {shown(name)}. Rename it."
+            f"{folder} holds a file that no copy may have: {shown(name)}. Rename it: a name is "
+            f"text without backslashes, of {MAX_PATH} bytes at most with its folders."
         )
 
 
 def _is_pointer(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(len(_POINTER)) == _POINTER
+        return is_pointer(file.read(64))
 
 
 def _listed(names: list[str]) -> str:

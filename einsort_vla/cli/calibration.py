@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import track
 
 from einsort_vla.checkpoint import DenseFolder
+from einsort_vla.cli.console import PlainConsole
 from einsort_vla.lerobot import check_loads, load_policy, read_frames, watch_inputs
 from einsort_vla.plan import InputStatistics, is_statistics
 
@@ -52,5 +53,5 @@ def say_unless_loads(dense: DenseFolder, console: Console) -> None:
     with console.status("Comparing names with the policy class"):
         reason = check_loads(dense)
     if reason:
-        aside = Console(stderr=True)  # a plan may go to the standard output
+        aside = PlainConsole(stderr=True)  # a plan may go to the standard output
         aside.print(f"Names were not compared with the policy class: {reason}", soft_wrap=True)

@@ -11,9 +11,10 @@ import yaml
 from rich.console import Console
 from tyro.conf import Positional
 
-from einsort_vla.atomic import check_new, write_text
+from einsort_vla.atomic import check_new, check_parent, write_text
 from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.errors import CheckpointError
+from einsort_vla.reading import read_text
 
 if TYPE_CHECKING:  # loads torch
     from einsort_vla.checkpoint import DenseFolder
@@ -43,6 +44,9 @@ class MakePlan:
         from einsort_vla.codec import Codec
         from einsort_vla.lerobot import resolve_folder
 
+        if self.output is not None:  # before hours of planning
+            check_new(self.output)
+            check_parent(self.output)
         codec, dense = Codec.parse(self.codec), DenseFolder(resolve_folder(self.source))
         say_unless_loads(dense, console)
         statistics = calibration_of(self.calibrate, dense, console)
@@ -53,7 +57,6 @@ class MakePlan:
         if self.output is None:
             print(text, end="")
             return 0
-        check_new(self.output)
         write_text(self.output, text)
         console.print(
             f"{self.output}: {about} {len(plan.tensors)} matrices, rate {plan.rate:.4f}, "
@@ -93,10 +96,7 @@ def from_yaml(file: Path) -> "Plan":
         CheckpointError: it is missing, no YAML, or no plan; the message names line or field.
     """
     from einsort_vla.plan import Plan
-    from einsort_vla.reading import read_text
 
-    if not file.exists():
-        raise CheckpointError(f"the plan {file} does not exist.")
     try:
         content = yaml.load(read_text(file), _Loader)
     except yaml.MarkedYAMLError as error:

@@ -81,7 +81,7 @@ def _identify(folder: Path) -> "Identity":
     read_card(folder)
     code = Code(str(found.plan.codec), found.plan.rate_requested)
     weights = file_sha256(folder / WEIGHTS)
-    return Identity(folder.name, code, found.source_sha256, weights, found.is_calibrated)
+    return Identity(folder.name, code, found.source_sha256 or "", weights, found.is_calibrated)
 
 
 def _write_pages(folder: Path, sources: "Sources", console: Console) -> int:

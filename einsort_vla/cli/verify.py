@@ -62,14 +62,12 @@ class Verify:
                     "and --frames are for compressed folders."
                 )
             return commands.verify(self.folder, self.runtime, self.trust_key, say_to(console))
-        from einsort_vla.checkpoint import DenseFolder, read_folder
-        from einsort_vla.checkpoint.manifest import MANIFEST
+        from einsort_vla.checkpoint import DenseFolder, manifest, read_folder
         from einsort_vla.kernels import check_available
-        from einsort_vla.signature import check_signature
 
         check_available(self.backend)
         if self.trust_key:
-            check_signature(self.folder / MANIFEST, self.trust_key)
+            manifest.check_signed(self.folder, self.trust_key)
         content = read_folder(self.folder)
         prints = "all files have their SHA-256"
         if not content.has_fingerprints:
@@ -89,7 +87,7 @@ class Verify:
     def _judge_weights(self, content: "Checkpoint", dense: "DenseFolder", console: Console) -> int:
         from einsort_vla.checkpoint import compare_matrices, compare_rest
 
-        if content.source_sha256 and dense.sha256 != content.source_sha256:
+        if content.source_sha256 not in (None, dense.sha256):
             raise CheckpointError(f"{dense.folder} does not hold the weights this was made from.")
         faults = compare_rest(content, dense)
         matrices, n = compare_matrices(content, dense), len(content.coded)
@@ -104,7 +102,7 @@ class Verify:
             return INCOMPLETE
         n_same, n_rest = sum(own.is_same for own in found), len(content.dense)
         rest = f"{n_rest} other tensors are the source's bit for bit."
-        if not content.source_sha256:  # `save_pretrained` wrote it
+        if content.source_sha256 is None:  # `save_pretrained` wrote it
             rest = f"{n_rest} other tensors were not compared."
         console.print(f"{_passed(n, n_same, content.is_calibrated)} {rest}", soft_wrap=True)
         return 0

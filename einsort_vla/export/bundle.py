@@ -13,7 +13,16 @@ import numpy as np
 import torch
 
 import einsort_vla
-from einsort_vla.checkpoint import WEIGHTS, file_sha256, is_compressed, read_config, read_folder
+from einsort_vla.checkpoint import (
+    WEIGHTS,
+    file_sha256,
+    is_compressed,
+    read_config,
+    read_folder,
+)
+from einsort_vla.checkpoint.card import CARD
+from einsort_vla.checkpoint.manifest import MANIFEST as FOLDER_MANIFEST
+from einsort_vla.checkpoint.manifest import SIGNED_BY
 from einsort_vla.checkpoint.read_files import ReadFiles
 from einsort_vla.checkpoint.side_files import side_files
 from einsort_vla.checkpoint.source import policy_type
@@ -32,12 +41,11 @@ from einsort_vla.lerobot import (
 )
 from einsort_vla.runtime.bundle import PLUGINS, open_bundle, plugin_name, write_sums
 from einsort_vla.runtime.manifest import FORMAT, FORMAT_VERSION, GRAPHS, MANIFEST, SAMPLES
-from einsort_vla.signature import SIGNATURE
 
 PROCESSING = "processing"
 DEVICE_PROGRAM = "einsort-device.pyz"
 MADE_UP_LOOKS = 4
-_LEFT_OUT = {WEIGHTS, "README.md", "einsort_manifest.json", "einsort_manifest.json" + SIGNATURE}
+_LEFT_OUT = {WEIGHTS, CARD, FOLDER_MANIFEST, SIGNED_BY}
 _PACKAGES = ("einsort-vla", "torch", "onnx", "onnxscript", "onnxruntime", "transformers", "lerobot")
 # What the runtime needs of this package beside itself.
 _WITH_RUNTIME = ("__init__", "atomic", "ending", "errors", "private", "signature")

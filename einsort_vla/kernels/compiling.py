@@ -17,6 +17,7 @@ from pathlib import Path
 from einsort_vla.atomic import atomic_file
 from einsort_vla.errors import MissingDependency
 from einsort_vla.private import cache_folder, check_own_file, private_folder
+from einsort_vla.signature import sha256
 
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -57,7 +58,7 @@ def made_once(target: Path, make: Callable[[Path], object]) -> Path:
         made = Path(work) / target.name
         make(made)
         made.chmod(0o700)
-        whole = folder / f"{target.stem}.{_sha256(made)}{target.suffix}"
+        whole = folder / f"{target.stem}.{sha256(made)}{target.suffix}"
         with atomic_file(whole) as partial:
             made.rename(partial)
     return whole
@@ -67,15 +68,10 @@ def _is_whole(path: Path) -> bool:
     """Whether a file is this user's, and what was made under its name; else it is removed."""
     with contextlib.suppress(OSError):
         check_own_file(path)
-        if _sha256(path) == path.name.split(".")[-2]:
+        if sha256(path) == path.name.split(".")[-2]:
             return True
-    path.unlink()
+    path.unlink(missing_ok=True)  # another process may have done so
     return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def compiler_for(machine: str) -> str:

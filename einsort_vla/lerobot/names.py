@@ -1,7 +1,5 @@
 """Whether a dense policy's names are those of its policy class: asked before hours of coding."""
 
-from collections.abc import Iterable
-
 import torch
 
 from einsort_vla.checkpoint import DenseFolder
@@ -13,7 +11,6 @@ from einsort_vla.lerobot.processors import read_processors
 from einsort_vla.lerobot.settings import family_or_plain, fitting
 
 _OLD_BUFFERS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
-_OF_COMPILE = "_orig_mod."
 
 
 def check_loads(dense: DenseFolder) -> str | None:
@@ -46,19 +43,10 @@ def check_loads(dense: DenseFolder) -> str | None:
 
 def _check_names(dense: DenseFolder) -> None:
     """Names whose reason is known, so that the fix is, too."""
-    if old := _first(n for n in dense.tensors if n.startswith(_OLD_BUFFERS)):
+    old = next((name for name in dense.tensors if name.startswith(_OLD_BUFFERS)), None)
+    if old is not None:
         raise CheckpointError(
             f"{dense.folder} was written by an old LeRobot: it holds its normalization as weights "
             f"({old}). Migrate it first: python -m lerobot.processor.migrate_policy_normalization "
             f"--pretrained-path {dense.folder}"
         )
-    if compiled := _first(n for n in dense.tensors if _OF_COMPILE in n):
-        raise CheckpointError(
-            f"{dense.folder} was saved from a compiled policy: {compiled} has torch.compile's "
-            f"{_OF_COMPILE} in its name, and no policy class has. Save it again without, with "
-            f"name.replace({_OF_COMPILE!r}, '') for every name."
-        )
-
-
-def _first(names: Iterable[str]) -> str | None:
-    return next(iter(names), None)

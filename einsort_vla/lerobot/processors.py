@@ -19,14 +19,19 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from einsort_vla.checkpoint.processors import PREPROCESSOR, TOKENIZER_FILES
+from einsort_vla.checkpoint.processors import (
+    MAX_STEPS,
+    PREPROCESSOR,
+    TOKENIZER_FILES,
+    TOKENIZER_STEP,
+)
+from einsort_vla.checkpoint.read_files import leads_out
 from einsort_vla.errors import CheckpointError
 from einsort_vla.families import BACKBONE_FOLDER, CODE_OF_LEROBOT
 from einsort_vla.lerobot.limits import check_asked
 from einsort_vla.reading import read_json
 
 POSTPROCESSOR = "policy_postprocessor.json"
-TOKENIZER_STEP = "einsort_tokenizer"
 MAX_STATE = 2**27  # bytes of a step's file
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -79,7 +84,7 @@ class Step(Struct, forbid_unknown_fields=True):
 class Pipeline(Struct, forbid_unknown_fields=True):
     """One file of processors."""
 
-    steps: Annotated[list[Step], Meta(max_length=64)]
+    steps: Annotated[list[Step], Meta(max_length=MAX_STEPS)]
     name: _Short = ""
 
 
@@ -183,7 +188,7 @@ def _read_state(folder: Path, step: Step, place: str) -> bytes:
     """The bytes of a step's file, which are found to be safetensors."""
     assert isinstance(step.state_file, str)
     path = folder / step.state_file
-    if not path.is_file() or not _is_inside(folder, path):
+    if not path.is_file() or leads_out(path, folder):
         raise CheckpointError(f"{place} has the state_file {step.state_file}, which is not there.")
     with path.open("rb") as file:
         content = file.read(MAX_STATE + 1)
@@ -196,12 +201,6 @@ def _read_state(folder: Path, step: Step, place: str) -> bytes:
     if step.registry_name == TOKENIZER_STEP:
         check_tokenizer(state, str(path))
     return content
-
-
-def _is_inside(folder: Path, path: Path) -> bool:
-    """Whether a file lies in a folder, or, in the hub's cache, is a link to one of its `blobs`."""
-    own, target = folder.resolve(), path.resolve()
-    return target.is_relative_to(own) or target.parent == own.parent.parent / "blobs"
 
 
 def check_tokenizer(state: Mapping[str, torch.Tensor], source: str) -> None:

@@ -1,6 +1,5 @@
 """The folder that `einsort-vla export` writes: what is in it, and whether it is whole."""
 
-import hashlib
 import os
 import re
 import stat
@@ -18,7 +17,7 @@ from einsort_vla.runtime.manifest import (
     Part,
     read_manifest,
 )
-from einsort_vla.signature import SIGNATURE, check_signature
+from einsort_vla.signature import SIGNATURE, check_signature, sha256
 
 SUMS = "SHA256SUMS"
 PLUGINS, ENGINES = "plugin", "engines"
@@ -76,15 +75,6 @@ class Bundle:
 def plugin_name(machine: str) -> str:
     """Of the plugin's library for a machine."""
     return f"libeinsort_plugin-{machine}.so"
-
-
-def sha256(path: Path) -> str:
-    """The fingerprint of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def is_bundle(folder: Path) -> bool:

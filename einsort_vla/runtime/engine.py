@@ -17,9 +17,10 @@ from einsort_vla.atomic import atomic_file, write_text
 from einsort_vla.errors import CheckpointError, EngineError, MissingDependency
 from einsort_vla.private import private_folder, state_folder
 from einsort_vla.runtime import gpu
-from einsort_vla.runtime.bundle import ENGINES, Bundle, sha256
+from einsort_vla.runtime.bundle import ENGINES, Bundle
 from einsort_vla.runtime.manifest import Fingerprint
 from einsort_vla.runtime.records import Limits, parse_record, read_record
+from einsort_vla.signature import sha256
 
 RECEIPT = "receipt.json"
 RTX, REGULAR = "tensorrt_rtx", "tensorrt"

@@ -20,7 +20,7 @@ from einsort_vla.checkpoint import (
 )
 from einsort_vla.cli.verify import Verify
 from einsort_vla.codec import Codec
-from einsort_vla.errors import UsageError
+from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.plan import InputStatistics
 from tests.compressing import compress
 
@@ -117,6 +117,18 @@ DAMAGES = {
     "a missing bias": (lambda t: t.pop("model.a.bias"), "model.a.bias is missing"),
     "a further bias": (lambda t: t.update({"b": torch.zeros(1)}), "Wrong: b is not of the source"),
 }  # fmt: skip
+
+
+def test_a_file_that_does_not_say_its_source_is_of_another(policy, tmp_path):
+    compress(policy, tmp_path / "new", 0.7)
+    path = tmp_path / "new" / WEIGHTS
+    with safe_open(path, "pt") as file:
+        metadata = {**file.metadata(), "source_sha256": ""}
+    tensors = load_file(path) | {"model.a.bias": torch.zeros(40)}
+    save_file(tensors, path, metadata)
+    manifest.write(path.parent)
+    with pytest.raises(CheckpointError, match="does not hold the weights this was made from"):
+        verify(path.parent, policy)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -55,11 +55,12 @@ def test_the_copy_holds_the_plan_the_code_and_an_untouched_remainder(
     assert all(torch.equal(tensor, dense[name]) for name, tensor in content.dense.items())
 
 
-def test_config_type_is_never_the_dense_one_and_side_files_travel(compressed):
-    assert json.loads((compressed / "config.json").read_text()) == {
-        "type": "einsort_smolvla",
-        "chunk_size": 8,
-    }
+def test_config_type_is_never_the_dense_one_and_side_files_travel(tiny_policy_folder, tmp_path):
+    config = {"type": "smolvla", "chunk_size": 8, "architectures": 5}  # not LeRobot's: let be
+    (tiny_policy_folder / "config.json").write_text(json.dumps(config))
+    compress(tiny_policy_folder, compressed := tmp_path / "compressed")
+    found = json.loads((compressed / "config.json").read_text())
+    assert found == config | {"type": "einsort_smolvla"}
     assert (compressed / "vlm" / "tokenizer.json").exists()
     assert (compressed / "policy_preprocessor.json").exists()
     assert "compressed with EinSort" in (compressed / "README.md").read_text()

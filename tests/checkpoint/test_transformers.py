@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 import transformers
 from safetensors.torch import load_file, save_file
 
-from einsort_vla.checkpoint import apply_patch, read_folder, write_patch
+from einsort_vla.checkpoint import apply_patch, manifest, read_folder, write_patch
 from einsort_vla.codec import Codec, decode
 from einsort_vla.errors import CheckpointError
 from einsort_vla.huggingface import EinSortConfig
@@ -255,6 +255,13 @@ def test_what_save_pretrained_wrote_is_read_and_checked(tmp_path):
     apply_patch(tmp_path / "other", tmp_path / "patch", tmp_path / "patched")
     patched = read_folder(tmp_path / "patched")  # with a manifest
     assert patched.coded.keys() == found.coded.keys()
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    planned = config["quantization_config"]["plan"]["tensors"]
+    planned[max(planned)]["shape"] = [2**20, 2**20]
+    change(tmp_path / "patched", {"quantization_config": config["quantization_config"]})
+    manifest.write(tmp_path / "patched")
+    with pytest.raises(CheckpointError, match=r"config.json: the plan in it is for \d+ weights"):
+        read_folder(tmp_path / "patched")
     shard = max((tmp_path / "saved").glob("*.safetensors"))
     save_file({n: t[:1] if "_indices" in n else t for n, t in load_file(shard).items()}, shard)
     with pytest.raises(CheckpointError, match="the plan says"):

@@ -113,12 +113,16 @@ def test_links_lead_nowhere_but_to_the_hubs_own_blobs(tiny_policy_folder, tmp_pa
 
 def test_what_is_no_file_and_names_that_are_no_text(tiny_policy_folder, tmp_path):
     os.mkfifo(tiny_policy_folder / "odd")
-    refused(tiny_policy_folder, tmp_path / "new", "odd is a pipe, not a file; take it away")
+    refused(tiny_policy_folder, tmp_path / "new", "odd is a pipe, not a file")
     (tiny_policy_folder / "odd").unlink()
-    for name, said in ((b"two\nlines", r"two\\nlines"), (b"\xff\xfe", r"\\udcff\\udcfe")):
+    for name, said in (
+        (b"two\nlines", r"two\\nlines"), (b"\xff\xfe", r"\\udcff\\udcfe"), (b"a\\b", r"a\\b"),
+    ):  # fmt: skip
         path = Path(os.fsdecode(os.fsencode(tiny_policy_folder) + b"/" + name))
         path.touch()
-        refused(tiny_policy_folder, tmp_path / "new", f"name is no text: {said}. Rename it")
+        refused(
+            tiny_policy_folder, tmp_path / "new", f"a file that no copy may have: {said}. Rename it"
+        )
         path.unlink()
     (tiny_policy_folder / WEIGHTS).rename(tmp_path / "moved")
     os.mkfifo(tiny_policy_folder / WEIGHTS)

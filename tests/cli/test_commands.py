@@ -14,6 +14,7 @@ from einsort_vla.cli import doctor, main
 from einsort_vla.codec import Codec
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.names import BACKENDS, FORMS
+from tests.compressing import compress
 
 PROGRAM = Path(sys.executable).with_name("einsort-vla")
 
@@ -102,7 +103,12 @@ def test_a_plan_can_be_edited_and_used(run, tiny_policy_folder, tmp_path):
     file = tmp_path / "plan.yaml"
     assert run("plan", tiny_policy_folder, "--rate", 0.7, "--output", file).returncode == 0
     text = file.read_text()
-    assert run("plan", tiny_policy_folder, "--rate", 0.7).stdout == text
+    (tmp_path / "[").mkdir()
+    odd = tiny_policy_folder.rename(tmp_path / "[" / "b]")  # rich would take "[/b]" for markup
+    result = run("plan", odd, "--rate", 0.7)
+    assert (result.returncode, result.stdout) == (0, text)
+    assert f"{odd} has no policy_postprocessor.json" in result.stderr
+    odd.rename(tiny_policy_folder)
     first = next(line for line in text.splitlines() if "model.first.weight" in line)
     spec = first[first.index("spec: {") : first.index("}") + 1]
     file.write_text(text.replace(first, first.replace(spec, "spec: {form: scalar, bits: 3}")))
@@ -145,6 +151,14 @@ def test_misuse_is_one_line_and_exit_code_2(run, tiny_policy_folder, tmp_path):
         (("compress", tiny_policy_folder, tmp_path / "new", "--rate", "1"), "outside [0, 0.95]"),
         (("compress", tmp_path / "none", tmp_path / "new", "--rate", "0.5"), "does not exist"),
         (("inspect", tiny_policy_folder), "holds a dense policy of type 'smolvla'"),
+        (
+            ("plan", "none", "--rate", "0.5", "--output", tmp_path / "a" / "p.yaml"),
+            "a is no folder; make it",
+        ),
+        (
+            ("plan", "none", "--rate", "0.5", "--output", tiny_policy_folder / "config.json"),
+            "config.json exists already",
+        ),
     ]:
         result = run(*arguments)
         assert result.returncode == 2
@@ -188,6 +202,36 @@ def test_verify_compares_with_the_source(run, tiny_policy_folder, tmp_path):
     run("compress", source, tmp_path / "odd", "--rate", 0.7, "--codec", codec)
     result = run("verify", tmp_path / "odd", "--against", source)
     assert result.returncode == 0, result.stdout
+
+
+def test_a_signature_covers_the_whole_folder(run, tiny_policy_folder, tmp_path):
+    pytest.importorskip("cryptography")
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    new, key, maker = tmp_path / "new", tmp_path / "maker.pem", Ed25519PrivateKey.generate()
+    form = (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    key.write_bytes(maker.public_key().public_bytes(*form))
+    compress(tiny_policy_folder, new)
+    verify = ("verify", new, "--trust-key", key)
+    assert "is not signed" in run(*verify).stderr
+    listed = new / "einsort_manifest.json"
+    (new / "einsort_manifest.json.sig").write_bytes(maker.sign(listed.read_bytes()))
+    (new / "README.md").write_text("may be edited")
+    (new / ".git").mkdir()
+    (new / ".git" / "config").touch()
+    assert run(*verify).returncode == 0
+    added = new / "policy_postprocessor.json"
+    added.write_text("{}")
+    assert run("verify", new).returncode == 0
+    result = run(*verify)
+    assert result.returncode == 2
+    assert "policy_postprocessor.json, which no signature covers" in result.stderr
+    added.unlink()
+    (new / "config.json").write_text('{"type": "einsort_smolvla", "chunk_size": 9}')
+    assert "config.json is not the file that was written" in run(*verify).stderr
+    listed.unlink()
+    assert "is not signed: it has no einsort_manifest.json" in run(*verify).stderr
 
 
 def test_a_patch_makes_the_new_folder_out_of_the_old(run, tiny_policy_folder, tmp_path):

@@ -102,7 +102,7 @@ def test_edited_results_are_not_written_over(results, checkpoint, edit):
 def test_a_card_that_is_missing_or_no_utf_8(checkpoint):
     card = checkpoint / "README.md"
     card.write_bytes(b"caf\xe9")
-    with pytest.raises(CheckpointError, match="no UTF-8"):
+    with pytest.raises(CheckpointError, match="is not UTF-8"):
         write_results(checkpoint, "text")
     card.unlink()
     with pytest.raises(CheckpointError, match=r"has no README.md to write results into"):

@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from einsort_vla.checkpoint.processors import TOKENIZER_FILES
+from einsort_vla.checkpoint.processors import TOKENIZER_FILES, TOKENIZER_STEP
 from einsort_vla.errors import CheckpointError
-from einsort_vla.lerobot.processors import TOKENIZER_STEP, check_tokenizer
+from einsort_vla.lerobot.processors import check_tokenizer
 from einsort_vla.reading import parse_json
 
 _TOKENIZER, _CONFIG, _SPECIAL = TOKENIZER_FILES
