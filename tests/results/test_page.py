@@ -323,3 +323,20 @@ def test_a_browser_finds_nothing_wider_than_the_window(page, tmp_path, width):
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert int(re.search(r"<title>(\d+)</title>", result.stdout)[1]) <= width
+
+
+def test_pages_take_the_place_of_links_and_show_no_video_from_elsewhere(tmp_path):
+    run = make_run(4, (0.9,), (0.0,))
+    folder, secret = tmp_path / "run", tmp_path / "secret"
+    report = film(folder, run, make_records(run))
+    secret.write_text("mine")
+    for name in ("report.html", "report.md", "report.json"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(secret)
+    for video in (folder / "videos").iterdir():
+        video.unlink()
+        video.symlink_to(secret)
+    assert Report(folder).run(Console(file=io.StringIO())) == 0
+    assert secret.read_text() == "mine"
+    assert "data:video" not in (folder / "report.html").read_text(encoding="utf-8")
+    assert choose_films(report, folder) == []
