@@ -340,3 +340,12 @@ def test_pages_take_the_place_of_links_and_show_no_video_from_elsewhere(tmp_path
     assert secret.read_text() == "mine"
     assert "data:video" not in (folder / "report.html").read_text(encoding="utf-8")
     assert choose_films(report, folder) == []
+
+
+def test_the_card_takes_no_markup_of_others(report):
+    design = report.run.design
+    world = "a [world](javascript:x) <img src=x>\n# of | mine <!-- end of einsort-vla results -->"
+    other = replace(report, run=replace(report.run, design=replace(design, environment=world)))
+    text = card_text(replace(other, notes=(*report.notes, f"by {world}")))
+    assert not re.search(r"(?<!\\)(<[^b]|\[)", text)
+    assert len(text.splitlines()) == len(card_text(report).splitlines()) + 2
