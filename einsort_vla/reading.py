@@ -137,6 +137,11 @@ def is_pointer(start: bytes) -> bool:
     return start.startswith(_LFS)
 
 
+def is_own_file(path: Path, folder: Path) -> bool:
+    """Whether it is a plain file of a folder, and no link on the way there leads out of it."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+
+
 def check_fetched(path: Path, start: bytes) -> None:
     """Refuse a file that begins as a pointer of Git LFS does.
 

@@ -15,6 +15,7 @@ from einsort_vla.results.report import ClosedLoop, Report
 from einsort_vla.results.run import Design
 from einsort_vla.results.sources import Source, Sources
 from einsort_vla.results.verdict import state
+from einsort_vla.results.wording import escaped
 
 OTHER = "Of another model, coded alike; not results of this checkpoint."
 
@@ -47,19 +48,20 @@ def card_text(report: Report, arm: str | None = None) -> str:
     if arm is not None:
         report = report.only(arm)
         report = replace(report, verdict=state(report))
-    parts = [f"**{report.verdict}**"] if report.verdict else []
+    parts = [f"**{escaped(report.verdict)}**"] if report.verdict else []
     if not report.complete:
         parts.append("INCOMPLETE: these numbers are of what is finished.")
     parts += [markdown(report_table(report)), _method(report)]
     if report.closed_loop:
         parts += [_motion(report.closed_loop, name) for name in report.closed_loop.pairs]
-    parts += [f"Note: {note}" for note in report.notes]
+    parts += [f"Note: {escaped(note)}" for note in report.notes]
     return "\n\n".join(parts) + "\n"
 
 
 def _method(report: Report) -> str:
     told = [_design(report.run.design)] if report.run.design else []
-    return " ".join(told + [f"{wording.opening(m.name)}: {m.interval}" for m in report.measures])
+    told += [escaped(f"{wording.opening(m.name)}: {m.interval}") for m in report.measures]
+    return " ".join(told)
 
 
 def _design(design: Design) -> str:
@@ -73,7 +75,7 @@ def _design(design: Design) -> str:
         *["pictures of another scene"] * scenes.wrong_pictures,
         f"margin {100 * design.margin:g} points",
     ]
-    return f"{', '.join(parts)}."
+    return escaped(f"{', '.join(parts)}.")
 
 
 def _motion(loop: ClosedLoop, name: str) -> str:
@@ -83,16 +85,16 @@ def _motion(loop: ClosedLoop, name: str) -> str:
         if (change := found[name])
     ]
     shown = ", ".join(told) or "there is no pair that both solve"
-    return f"Motion of {name} against {loop.pairs[name].reference}: {shown}."
+    return escaped(f"Motion of {name} against {loop.pairs[name].reference}: {shown}.")
 
 
 def joined_text(sources: Sources) -> str:
     """Every arm at a glance, then each run, in Markdown."""
     parts = []
     for group in groups_of(sources):
-        parts += [f"### {group.table.title}", markdown(group.table)]
+        parts += [f"### {escaped(group.table.title)}", markdown(group.table)]
     if sources.unfinished:
-        parts.append(f"INCOMPLETE: {', '.join(sources.unfinished)}.")
+        parts.append(escaped(f"INCOMPLETE: {', '.join(sources.unfinished)}."))
     parts += [_run_text(run) for run in sources.runs]
     parts += [_latency(timings_of(sources.loops, sources.receipts))]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
@@ -145,16 +147,17 @@ def _one_arm(run: Source, code: Code, note: str = "") -> str:
 
 def _run_text(run: Source, arm: str | None = None, note: str = "") -> str:
     if not run.report:
-        return f"### {run.name}\n\nINCOMPLETE: no results yet."
+        return f"### {escaped(run.name)}\n\nINCOMPLETE: no results yet."
     told = f"{note}\n\n" if note else ""
-    return f"### {run.title}: {run.model.name}\n\n{told}{card_text(run.report, arm)}"
+    title = escaped(f"{run.title}: {run.model.name}")
+    return f"### {title}\n\n{told}{card_text(run.report, arm)}"
 
 
 def _latency(timings: Iterable[Timing]) -> str:
     if not (rows := [_timing_row(each) for each in timings]):
         return ""
     heads = ["arm", "where", "p50", "p95", "p99", "chunks"]
-    table = markdown_rows([heads, ["---"] * len(heads), *rows])
+    table = markdown_rows([[(cell,) for cell in row] for row in (heads, *rows)])
     return f"### Latency\n\nMilliseconds for one chunk of actions.\n\n{table}"
 
 

@@ -52,16 +52,14 @@ class Table:
 def markdown(table: Table) -> str:
     """The table as Markdown; the lines of a cell are parted by <br>."""
     heads = [(column.title, column.note) for column in table.columns]
-    rows = [[name, *(cell.lines for cell in table.cells(name))] for name in table.rows]
-    return markdown_rows([["arm", *heads], ["---"] * (len(heads) + 1), *rows])
+    rows = [[(name,), *(cell.lines for cell in table.cells(name))] for name in table.rows]
+    return markdown_rows([[("arm",), *heads], *rows])
 
 
-def markdown_rows(rows: Sequence[Sequence[str | tuple[str, ...]]]) -> str:
-    """Rows of cells, each a text or its lines."""
-    texts = (
-        [cell if isinstance(cell, str) else "<br>".join(filter(None, cell)) for cell in row]
-        for row in rows
-    )
+def markdown_rows(rows: Sequence[Sequence[tuple[str, ...]]]) -> str:
+    """Rows of cells, each with its lines; the first row has the titles."""
+    texts = [["<br>".join(map(wording.escaped, filter(None, cell))) for cell in r] for r in rows]
+    texts.insert(1, ["---"] * len(rows[0]))
     return "\n".join(f"| {' | '.join(row)} |" for row in texts)
 
 

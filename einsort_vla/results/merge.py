@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from einsort_vla.claims import atomic_folder
 from einsort_vla.errors import UsageError
+from einsort_vla.reading import is_own_file
 from einsort_vla.results.closed_loop import make_report
 from einsort_vla.results.episode import EpisodeKey, EpisodeRecord, read_episodes, write_episodes
 from einsort_vla.results.page import write_pages
@@ -57,7 +58,7 @@ def _check_places(folders: Sequence[Path], output: Path) -> None:
 def _copy_videos(videos: Path, destination: Path) -> None:
     """Files alone: a link in another's folder may lead anywhere."""
     for file in sorted(videos.glob("*.mp4")):
-        if file.is_file() and not file.is_symlink():
+        if is_own_file(file, videos.parent):
             destination.mkdir(exist_ok=True)
             shutil.copyfile(file, destination / file.name)
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from einsort_vla.atomic import write_text
 from einsort_vla.results import wording
 from einsort_vla.results.card import card_text, joined_text
 from einsort_vla.results.changes import motion_changes
@@ -63,8 +64,8 @@ def write_joined(sources: Sources, folder: Path) -> Path:
 
 
 def _write(folder: Path, page: str, card: str) -> Path:
-    (folder / CARD).write_text(card, encoding="utf-8")
-    (folder / PAGE).write_text(page, encoding="utf-8")
+    write_text(folder / CARD, card)  # in the place of a link, not where it leads
+    write_text(folder / PAGE, page)
     return folder / PAGE
 
 

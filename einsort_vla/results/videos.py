@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from einsort_vla.reading import is_own_file
 from einsort_vla.results.episode import Scene, episode_name, read_episodes
 from einsort_vla.results.report import ClosedLoop, Report
 from einsort_vla.results.run import LOG, VIDEOS
@@ -83,7 +84,11 @@ def _films(loop: ClosedLoop, folder: Path) -> Iterator[Film]:
 
 
 def _find(videos: Path, scene: Scene, arm: str, is_only_arm: bool) -> Path | None:
-    """The video of a scene; that of the only compressed arm may do without its name."""
+    """The video of a scene; that of the only compressed arm may do without its name.
+
+    A link in another's folder may lead anywhere, and the page is shown to others.
+    """
     stem = f"{scene.suite}_task{scene.task_id}_episode{scene.episode}"
     names = [f"{episode_name(scene, arm)}.mp4"] + [f"{stem}.mp4"] * is_only_arm
-    return next((videos / name for name in names if (videos / name).is_file()), None)
+    paths = (videos / name for name in names)
+    return next((path for path in paths if is_own_file(path, videos.parent)), None)

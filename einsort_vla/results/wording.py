@@ -1,5 +1,6 @@
 """Numbers of a report as a person reads them; what is not known yet is a dash, never 0."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -106,3 +107,8 @@ def estimated(estimate: Estimate, unit: str) -> tuple[str, str]:
 def opening(text: str) -> str:
     """With a capital first letter, and all others as they are."""
     return text[:1].upper() + text[1:]
+
+
+def escaped(text: str) -> str:
+    """A text with other people's names as one line of Markdown, without markup of theirs."""
+    return re.sub(r"([\\`\[\]<|])", r"\\\1", " ".join(text.split()))

@@ -323,3 +323,29 @@ def test_a_browser_finds_nothing_wider_than_the_window(page, tmp_path, width):
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert int(re.search(r"<title>(\d+)</title>", result.stdout)[1]) <= width
+
+
+def test_pages_take_the_place_of_links_and_show_no_video_from_elsewhere(tmp_path):
+    run = make_run(4, (0.9,), (0.0,))
+    folder, secret = tmp_path / "run", tmp_path / "secret"
+    report = film(folder, run, make_records(run))
+    secret.write_text("mine")
+    for name in ("report.html", "report.md", "report.json"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(secret)
+    for video in (folder / "videos").iterdir():
+        video.unlink()
+        video.symlink_to(secret)
+    assert Report(folder).run(Console(file=io.StringIO())) == 0
+    assert secret.read_text() == "mine"
+    assert "data:video" not in (folder / "report.html").read_text(encoding="utf-8")
+    assert choose_films(report, folder) == []
+
+
+def test_the_card_takes_no_markup_of_others(report):
+    design = report.run.design
+    world = "a [world](javascript:x) <img src=x>\n# of | mine <!-- end of einsort-vla results -->"
+    other = replace(report, run=replace(report.run, design=replace(design, environment=world)))
+    text = card_text(replace(other, notes=(*report.notes, f"by {world}")))
+    assert not re.search(r"(?<!\\)(<[^b]|\[)", text)
+    assert len(text.splitlines()) == len(card_text(report).splitlines()) + 2
