@@ -197,13 +197,24 @@ class EinSortQuantizer(HfQuantizer):
             )  # fmt: skip
         return plan
 
-    def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
+    def _dequantize(self, model: Any, dtype: torch.dtype | str | None = None) -> Any:
+        own = _as_dtype(dtype)
         for path, module in list(model.named_modules()):
             if isinstance(module, CompressedLinear):
-                plain = module.decoded(dtype)
+                plain = module.decoded(own)
                 is_flipped = path in self._transposed
                 model.set_submodule(path, _transposed(plain) if is_flipped else plain)
         return model
+
+
+def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A type, or its name: that is what a model's configuration holds once it was saved."""
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise UsageError(f"dequantize: {dtype!r} is no type of weights; give torch.float32.")
+    return found
 
 
 def _transposed(linear: nn.Linear) -> nn.Module:

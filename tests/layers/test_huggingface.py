@@ -186,6 +186,9 @@ def test_load_save_reload_dequantize(dense, tmp_path, dtype):
     expected = logits(again)
     # What the layers multiply by, to the bit; `decode_fast` is held to `decode` in test_cpu.py.
     weights = {name: decode_fast(layer.compressed) for name, layer in coded_layers(again).items()}
+    again.save_pretrained(tmp_path / "saved again")  # its configuration then names the type
+    with pytest.raises(UsageError, match="'fp8' is no type of weights"):
+        again.dequantize("fp8")
     plain = again.dequantize()
     assert not coded_layers(plain)
     for name, weight in weights.items():
