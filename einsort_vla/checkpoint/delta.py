@@ -23,6 +23,7 @@ from einsort_vla.checkpoint import manifest
 from einsort_vla.checkpoint.card import CARD
 from einsort_vla.checkpoint.read_files import file_sha256
 from einsort_vla.checkpoint.saved import was_saved
+from einsort_vla.checkpoint.side_files import check_kind
 from einsort_vla.claims import atomic_folder
 from einsort_vla.errors import CheckpointError
 from einsort_vla.reading import as_record, parse_json, read_text
@@ -65,7 +66,8 @@ def diff(old: Path, new: Path, patch: Path) -> None:
     """Write a patch that makes the folder `new` out of `old`.
 
     Raises:
-        CheckpointError: a folder is damaged or not compressed, or the patch exists already.
+        CheckpointError: a folder is damaged, not compressed or has a link that leads out of it, or
+            the patch exists already.
         UsageError: the patch lies in one of them.
     """
     check_new(patch)
@@ -81,6 +83,7 @@ def diff(old: Path, new: Path, patch: Path) -> None:
             tensors[name + RUNS] = np.array(runs, dtype=np.int64).reshape(-1, 3)
             tensors[name + DATA] = np.frombuffer(data, dtype=np.uint8)
     if (new / CARD).is_file():
+        check_kind(new / CARD, new)  # no manifest names it
         tensors[CARD_DATA] = np.fromfile(new / CARD, dtype=np.uint8)
     metadata = {
         "format": FORMAT,

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from einsort_vla.checkpoint.read_files import file_sha256, leads_out
+from einsort_vla.checkpoint.side_files import check_kind
 from einsort_vla.errors import CheckpointError, shown
 from einsort_vla.reading import AGAIN, is_inside, parse_json, read_text
 from einsort_vla.signature import SIGNATURE, check_signature
@@ -27,7 +28,8 @@ def write(folder: Path) -> None:
     """Write the manifest of all files that are there.
 
     Raises:
-        CheckpointError: a file has a name that no manifest may have, or cannot be read.
+        CheckpointError: a file has a name that no manifest may have, is a link out of the folder,
+            or cannot be read.
     """
     (folder / MANIFEST).write_text(describe(folder), encoding="utf-8")
 
@@ -36,7 +38,8 @@ def describe(folder: Path) -> str:
     """The text of a manifest of all files that are there.
 
     Raises:
-        CheckpointError: a file has a name that no manifest may have, or cannot be read.
+        CheckpointError: a file has a name that no manifest may have, is a link out of the folder,
+            or cannot be read.
     """
     content = {"files": {name: file_sha256(folder / name) for name in _names(folder)}}
     _check_names(content["files"], str(folder))
@@ -115,6 +118,9 @@ def _check_names(names: Collection[str], source: str) -> None:
 
 def _names(folder: Path) -> list[str]:
     names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    return sorted(
+    own = sorted(
         n for n in names if n not in (*FREE, MANIFEST, SIGNED_BY) and not n.startswith(HIDDEN)
     )
+    for name in own:
+        check_kind(folder / name, folder)
+    return own

@@ -108,11 +108,11 @@ def side_files(folder: Path, replaced: Collection[str], weights: Collection[str]
     found, tensors = SideFiles(folder), set(weights)
     for path, name in _walk(folder, found.left_out):
         if name in replaced:
-            _check_kind(path, folder)
+            check_kind(path, folder)
         elif _is_left_out(path, tensors):
             found.left_out.append(name)
         else:
-            _check_kind(path, folder)
+            check_kind(path, folder)
             _check_name(name, folder)
             found.travelling[name] = Identity.of(path)
             if _is_pointer(path):
@@ -154,8 +154,14 @@ def _is_left_out(path: Path, weights: set[str]) -> bool:
         return False  # not what its name says: copied like any file
 
 
-def _check_kind(path: Path, folder: Path) -> None:
-    if path.is_symlink():
+def check_kind(path: Path, folder: Path) -> None:
+    """Refuse to take what is no plain file of a folder.
+
+    Raises:
+        CheckpointError: it is a pipe, socket, device or folder, or a link on the way to it leads
+            out of the folder, nowhere or to none of these.
+    """
+    if path.is_symlink() or not path.parent.resolve().is_relative_to(folder.resolve()):
         _check_link(path, folder)
     elif not path.is_file():
         raise CheckpointError(f"{shown(path)} {what_is_at(path)}")

@@ -99,3 +99,17 @@ def test_patches_that_lie(folders, tmp_path, change, message):
     with pytest.raises(CheckpointError, match=message):
         apply_patch(old, tmp_path / "patch", tmp_path / "made")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_link_out_of_a_folder_is_in_no_patch_and_no_manifest(folders, tmp_path):
+    old, new = folders
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").write_text("mine")
+    (new / "README.md").unlink()
+    (new / "README.md").symlink_to(tmp_path / "secret" / "key")
+    with pytest.raises(CheckpointError, match="README.md is a link that leads out"):
+        write_patch(old, new, tmp_path / "patch")
+    assert not (tmp_path / "patch").exists()
+    (new / "notes").symlink_to(tmp_path / "secret" / "key")
+    with pytest.raises(CheckpointError, match="notes is a link that leads out"):
+        manifest.describe(new)

@@ -106,6 +106,10 @@ def test_what_was_loaded_is_saved_as_a_compressed_policy(compressed, tmp_path, m
     name, bias = next((n, p) for n, p in policy.named_parameters() if n.endswith(".bias"))
     bias.data += 1e-3
     policy.config.n_action_steps = 2
+    (link := folder / "vlm" / "mine").symlink_to("/etc/passwd")
+    with pytest.raises(CheckpointError, match="a link that leads out"):
+        policy.save_pretrained(tmp_path / "zeroth")
+    link.unlink()
     policy.save_pretrained(tmp_path / "second")
     shutil.rmtree(folder)  # nothing depends on where it lay
     monkeypatch.chdir(tmp_path)

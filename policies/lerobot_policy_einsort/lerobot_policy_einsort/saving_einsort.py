@@ -19,6 +19,7 @@ from torch import Tensor
 
 from einsort_vla.atomic import write_text
 from einsort_vla.checkpoint import WEIGHTS, Checkpoint, manifest, write
+from einsort_vla.checkpoint.side_files import check_kind
 from einsort_vla.checkpoint.source import CONFIG
 from einsort_vla.codec import CompressedTensor
 from einsort_vla.errors import CheckpointError
@@ -67,7 +68,8 @@ def save(policy: Any, origin: Origin, destination: Path, state: Mapping[str, Ten
         state: all tensors of the policy.
 
     Raises:
-        CheckpointError: the weights are there already, or a coded layer of the policy was replaced.
+        CheckpointError: the weights are there already, a coded layer of the policy was replaced, or
+            a file that would be copied is none, or a link out of the folder.
     """
     coded = {name: _coded(policy, name, state) for name in origin.planned}
     dense = {name: _stored(state, name, dtype) for name, dtype in origin.types.items()}
@@ -75,14 +77,21 @@ def save(policy: Any, origin: Origin, destination: Path, state: Mapping[str, Ten
     write(destination / WEIGHTS, replace(origin.content, plan=plan, coded=coded, dense=dense))
     config = _config(policy.config, origin)
     write_text(destination / CONFIG, json.dumps(config, indent=4) + "\n")
-    if (origin.folder / BACKBONE_FOLDER).is_dir():
-        own = destination / BACKBONE_FOLDER
-        shutil.copytree(origin.folder / BACKBONE_FOLDER, own, dirs_exist_ok=True)
+    _carry(origin.folder, destination, f"{BACKBONE_FOLDER}/**/*")
     manifest.write(destination)
     # LeRobot writes processors of its own later: so the manifest does not name them.
-    for path in origin.folder.glob("policy_*processor*"):
-        if not (destination / path.name).exists():
-            shutil.copy2(path, destination / path.name)
+    _carry(origin.folder, destination, "policy_*processor*")
+
+
+def _carry(folder: Path, destination: Path, pattern: str) -> None:
+    """Copy the files of a folder that have such names, and are not there already."""
+    for path in sorted(folder.glob(pattern)):
+        new = destination / path.relative_to(folder)
+        if new.exists() or (path.is_dir() and not path.is_symlink()):
+            continue
+        check_kind(path, folder)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, new)
 
 
 def _coded(policy: Any, name: str, state: Mapping[str, Tensor]) -> CompressedTensor:
