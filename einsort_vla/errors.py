@@ -55,8 +55,8 @@ def unknown_name(kind: str, found: str, valid: Iterable[str]) -> UsageError:
 
 def reason_of(error: Exception) -> str:
     """What another library raised, in a line: its class, and how its message begins."""
-    first_line = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line}".removesuffix(": ")
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return cut(f"{type(error).__name__}: {first_line}".removesuffix(": "))
 
 
 def shown(name: object) -> str:

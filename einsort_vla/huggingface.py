@@ -36,7 +36,7 @@ from einsort_vla.checkpoint import (
     model_class,
 )
 from einsort_vla.codec import Codec, encode
-from einsort_vla.errors import CheckpointError, EinSortError, UsageError
+from einsort_vla.errors import CheckpointError, EinSortError, UsageError, reason_of
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, check_rate, options
@@ -306,7 +306,7 @@ def _tokens(dense: DenseFolder, text: Path, max_tokens: int) -> Tensor:
             content = file.read(max_tokens * CHARACTERS_A_TOKEN)
     except Exception as error:  # whatever a missing or damaged tokenizer raises
         lack = f"the text {text} cannot be read for {dense.folder}"
-        raise CheckpointError(f"{lack}: {error}") from error
+        raise CheckpointError(f"{lack}: {reason_of(error)}") from error
     return tokenizer(content, return_tensors="pt", verbose=False).input_ids[0, :max_tokens]
 
 
@@ -318,5 +318,5 @@ def _read(model: Any, tokens: Tensor, folder: Path) -> None:
     except Exception as error:  # a model of pictures or sounds, a tokenizer of another model
         raise CheckpointError(
             f"{folder} cannot be calibrated by a text: {type(model).__name__} does not read it "
-            f"({type(error).__name__}: {error}). Compress it without --calibrate."
+            f"({reason_of(error)}). Compress it without --calibrate."
         ) from error

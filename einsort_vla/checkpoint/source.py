@@ -207,7 +207,10 @@ def _closest_folder(path: Path) -> Path | None:
     """The folder whose name is that of `path` but for a typing error in any part of it."""
     found = Path(path.anchor)
     for part in path.relative_to(path.anchor).parts:
-        names = [entry.name for entry in found.iterdir() if entry.is_dir()]
+        try:
+            names = [entry.name for entry in found.iterdir() if entry.is_dir()]
+        except OSError:  # nobody may look there
+            return None
         close = get_close_matches(part, names, n=1)
         if not close:
             return None

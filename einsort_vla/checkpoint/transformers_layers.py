@@ -15,7 +15,7 @@ from torch.nn.modules.module import (
 )
 
 from einsort_vla.codec import Shape
-from einsort_vla.errors import CheckpointError, importing
+from einsort_vla.errors import CheckpointError, cut, importing
 from einsort_vla.families import NOT_LINEAR
 
 # A stranger's config.json decides how much a class builds: of layers, experts, labels, ...
@@ -201,7 +201,7 @@ def skeleton(folder: Path, config: Mapping[str, Any], n_stored: int) -> Any:
         ) from error
     except Exception as error:  # whatever an unknown or damaged config raises
         own_code = " Code that comes with a model is never run." if "auto_map" in config else ""
-        raise _cannot_build(folder, f"{' '.join(str(error).split())}{own_code}") from error
+        raise _cannot_build(folder, f"{cut(' '.join(str(error).split()))}{own_code}") from error
 
 
 def _cannot_build(folder: Path, why: str) -> CheckpointError:

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from einsort_vla.atomic import atomic_file
-from einsort_vla.errors import CheckpointError, importing
+from einsort_vla.errors import CheckpointError, importing, reason_of
 from einsort_vla.runtime.observation import TASK_KEY, Observation, is_picture
 from einsort_vla.tensors import is_finite, open_tensors
 
@@ -136,7 +136,7 @@ def _read_dataset(source: str, limit: int) -> list[Observation]:
         frames: list[Any] = [dataset[k] for k in spread(range(len(dataset)), limit)]
     except Exception as error:  # whatever a hub, a decoder or a damaged file raises
         raise CheckpointError(
-            f"{source} is no LeRobot dataset that can be read: {type(error).__name__}: {error}"
+            f"{source} is no LeRobot dataset that can be read: {reason_of(error)}"
         ) from error
     return [_from_frame(frame) for frame in frames]
 

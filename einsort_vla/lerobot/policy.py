@@ -10,7 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from einsort_vla.errors import CheckpointError, EinSortError, NumericsError, UsageError
+from einsort_vla.errors import (
+    CheckpointError,
+    EinSortError,
+    NumericsError,
+    UsageError,
+    reason_of,
+)
 from einsort_vla.families import family_of
 from einsort_vla.lerobot.observations import TASK_KEY, Observation, made_up_observations
 from einsort_vla.runtime.observation import is_picture, needed_pictures
@@ -100,7 +106,7 @@ class LoadedPolicy:
             raise
         except Exception as error:  # whatever LeRobot and torch raise at what does not fit
             raise UsageError(
-                f"{self._folder} cannot act on this observation: {type(error).__name__}: {error}"
+                f"{self._folder} cannot act on this observation: {reason_of(error)}"
             ) from error
         if not np.isfinite(chunks).all():
             raise NumericsError(

@@ -189,9 +189,9 @@ def allocate(
     """Spend 16 (1 - rate) bits a weight where they remove most distortion.
 
     Rate 0 keeps every matrix as it is, whatever its type takes. Else each starts at its cheapest
-    code; the upgrade that removes most error a bit is taken
-    until the next one no longer fits. Upgrades come in one order whatever the rate, so that a lower
-    rate never gives any matrix a worse code.
+    code; the upgrade that removes most error a bit is taken until the next one no longer fits.
+    Upgrades come in one order whatever the rate, so that a lower rate never gives any matrix a
+    worse code.
 
     Args:
         candidates: what each compressible matrix can be coded as.

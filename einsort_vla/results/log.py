@@ -43,11 +43,7 @@ def read_log[T](log: Path, kind: type[T]) -> Iterator[T]:
 def _record[T](line: bytes, kind: type[T], source: str) -> T:
     try:
         return msgspec.json.decode(line, type=kind)
-    except (
-        msgspec.MsgspecError,
-        UnicodeError,
-        RecursionError,
-    ):  # it may have NaN, which is no JSON
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):  # NaN is no JSON
         with contextlib.suppress(ValueError, RecursionError):
             line = json.dumps(measured(json.loads(line))).encode()
         return parse_json(line, kind, source, FIX)

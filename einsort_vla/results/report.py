@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from msgspec.structs import replace
 
-from einsort_vla.errors import CheckpointError, unknown_name
+from einsort_vla.errors import CheckpointError, cut, unknown_name
 from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.measures import Estimate, Measure
 from einsort_vla.results.motion import Motion
@@ -147,10 +147,21 @@ def read_report(folder: Path) -> Report:
         CheckpointError: there is none, or it is damaged or of another kind or schema.
     """
     report = read_record(Report, folder / REPORT)
-    if report.kind not in KINDS:
-        known = ", ".join(KINDS)
-        raise CheckpointError(f"{folder / REPORT} is of the kind {report.kind!r}, not {known}.")
+    check_kind(report.kind, folder)
     return report
+
+
+def check_kind(kind: str, folder: Path) -> None:
+    """Refuse the run in a folder if it is not of one of `KINDS`.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if kind not in KINDS:
+        raise CheckpointError(
+            f"{folder} is a run of an unknown kind, {cut(kind)!r}; known are {', '.join(KINDS)}. "
+            "Move it out of the folder."
+        )
 
 
 def write_report(report: Report, folder: Path) -> None:

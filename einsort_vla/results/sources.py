@@ -13,7 +13,7 @@ from einsort_vla.reading import as_record, read_json
 from einsort_vla.results.arms import ArmFacts, Code
 from einsort_vla.results.closed_loop import build_report
 from einsort_vla.results.episode import EpisodeRecord, read_episodes
-from einsort_vla.results.report import KINDS, Percentiles, Report, read_report
+from einsort_vla.results.report import KINDS, Percentiles, Report, check_kind, read_report
 from einsort_vla.results.run import CLOSED_LOOP, LOG, REPORT, RUN, Run, read_run
 
 MANIFEST, WEIGHTS = "einsort_manifest.json", "model.safetensors"  # of a compressed policy
@@ -185,11 +185,7 @@ def read_source(folder: Path) -> Source:
     else:
         report = read_report(folder)
         run = report.run
-    if run.kind not in KINDS:
-        raise CheckpointError(
-            f"{folder} is a run of an unknown kind, {run.kind!r}; known are {', '.join(KINDS)}. "
-            "Move it out of the folder."
-        )
+    check_kind(run.kind, folder)
     return Source(folder.name, _model(run), run, report, _weights(folder), tuple(records))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 from msgspec import Meta
 
-from einsort_vla.errors import UsageError, unknown_name
+from einsort_vla.errors import UsageError, cut, unknown_name
 from einsort_vla.reading import as_record, read_text
 from envs.environment import EpisodeProtocol
 
@@ -93,22 +93,22 @@ def _extended(chain: list[Path]) -> dict[Any, Any]:
 
 def _base_of(path: Path, base: object) -> Path:
     """What a file extends: a protocol of the project, or a file beside it."""
-    is_file = isinstance(base, str) and base.endswith((".yaml", ".yml"))
-    if not isinstance(base, str) or not (
-        Path(base).name == base if is_file else base in protocol_names()
-    ):
-        raise UsageError(
-            f"{path} extends {base!r}. A protocol extends one of the project "
-            f"({', '.join(protocol_names())}), or a file in its own folder."
-        )
-    return _find(str(path.parent / base) if is_file else base)
+    if isinstance(base, str) and base in protocol_names():
+        return _find(base)
+    if isinstance(base, str) and base == Path(base).name and base.endswith((".yaml", ".yml")):
+        return _find(str(path.parent / base))
+    raise UsageError(
+        f"{path} extends {cut(repr(base))}. A protocol extends one of the project "
+        f"({', '.join(protocol_names())}), or a file in its own folder."
+    )
 
 
 def _read(path: Path) -> dict[Any, Any]:
     try:
         data = yaml.load(read_text(path, MAX_BYTES), _PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        what = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        said = " ".join(str(error).split())  # YAML's errors have lines with the place
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else cut(said)
         raise UsageError(f"protocol file {path} is no YAML: {what}") from error
     if not isinstance(data, dict):
         raise UsageError(f"protocol file {path} holds no keys.")

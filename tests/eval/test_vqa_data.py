@@ -111,7 +111,8 @@ def test_a_picture_that_cannot_be_read_is_named(original, kind):
     path.unlink()
     spoil(kind, path)
     question = load_json(original, original.parent).questions[0]
-    with pytest.raises(CheckpointError, match=r"^the picture .*a\.jpg cannot be read: .*\.$"):
+    said = r"a\.jpg (cannot be read: .*|is a folder, not a file)\.$"
+    with pytest.raises(CheckpointError, match=said):
         question.open_image()
 
 

@@ -73,7 +73,7 @@ def bundle(tmp_path):
         "policy": {
             "type": "smolvla", "cameras": ["camera"], "image_range": [-1.0, 1.0],
             "tokenizer_max_length": 8, "state_size": 0, "action_size": 2, "chunk_size": 4,
-            "n_action_steps": 4, "n_steps": 1, "normalization": {},
+            "n_action_steps": 4, "n_steps": 2, "normalization": {},
         },
         "target": {"name": "cpu", "what": "any", "machine": None, "compute_capability": None,
                    "cuda": None},
@@ -84,7 +84,8 @@ def bundle(tmp_path):
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
     ones = np.ones((2, *SHAPE[1:]), np.float32)
-    np.savez(folder / "samples.npz", images=ones, noise=ones, actions=0 * ones)
+    left = ones / 4  # each of the two steps takes half
+    np.savez(folder / "samples.npz", images=ones, noise=ones, actions=left)
     write_sums(folder)
     return folder
 
@@ -95,7 +96,7 @@ def refused(folder, message):
 
 
 def test_a_bundle_made_by_hand_passes(bundle):
-    assert commands.verify(bundle, "onnx", (), lambda line: None) in (0, 1)
+    assert commands.verify(bundle, "onnx", (), lambda line: None) == 0
     assert len(list(samples(open_bundle(bundle)))) == 2
 
 

@@ -25,7 +25,6 @@ from tests.fuzz.signing import sign_sums
 
 N, STEPS = 8, 2
 SPEC = Leader(2, 3, 5)
-Places = dict[str, list[int]]
 
 
 class _Graphs:
