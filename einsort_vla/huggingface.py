@@ -36,7 +36,8 @@ from einsort_vla.checkpoint import (
     model_class,
 )
 from einsort_vla.codec import Codec, encode
-from einsort_vla.errors import CheckpointError, EinSortError, UsageError, reason_of
+from einsort_vla.errors import CheckpointError, EinSortError, UsageError, cut, reason_of
+from einsort_vla.families import without_foreign_code
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, check_rate, options
@@ -282,13 +283,28 @@ def watch_text(
     blocks = ids[: len(ids) // block * block].view(-1, block)
     if not len(blocks):
         raise CheckpointError(f"{text} has {len(ids)} tokens; at least {block} are needed.")
-    kind = model_class(dense.folder, dense.config)
-    model = kind.from_pretrained(dense.folder, dtype=torch.float32, use_safetensors=True).eval()
+    model = _load(dense)
     layers = {name: model.get_submodule(path) for name, path in layers_of.items()}
     with torch.inference_mode(), statistics.observing(layers):
         for own in blocks[:, None]:
             _read(model, own, dense.folder)
     return blocks.numel()
+
+
+def _load(dense: DenseFolder) -> Any:
+    """The model, in float32; no code of its folder runs."""
+    kind = model_class(dense.folder, dense.config)
+    try:
+        with without_foreign_code():
+            own = {"dtype": torch.float32, "use_safetensors": True}
+            return kind.from_pretrained(dense.folder, **own).eval()
+    except EinSortError:
+        raise
+    except Exception as error:  # whatever a damaged file beside the weights raises
+        raise CheckpointError(
+            f"{dense.folder} cannot be loaded by Transformers, so a text cannot calibrate it: "
+            f"{cut(reason_of(error))}"
+        ) from error
 
 
 def _block_of(dense: DenseFolder) -> int:

@@ -222,7 +222,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a policy folder, as plain data.
 
     Raises:
-        CheckpointError: the folder, its config.json or its weights are missing or unreadable.
+        CheckpointError: the folder, its config.json or its weights are missing or unreadable, or
+            config.json names other weights.
     """
     if not folder.exists():
         raise CheckpointError(f"the policy folder {folder} does not exist.")
@@ -241,6 +242,11 @@ def read_config(folder: Path) -> dict[str, Any]:
             )
     config = read_object(folder / CONFIG, AGAIN)
     policy_type(folder, config)
+    if (other := config.get("transformers_weights")) is not None:
+        raise CheckpointError(
+            f"{folder / CONFIG} names weights of its own (transformers_weights: {other!r:.99}), "
+            f"which Transformers would read in the place of {WEIGHTS}. Take that line out."
+        )
     return config
 
 

@@ -16,10 +16,11 @@ from torch.nn.modules.module import (
 
 from einsort_vla.codec import Shape
 from einsort_vla.errors import CheckpointError, cut, importing
-from einsort_vla.families import NOT_LINEAR
+from einsort_vla.families import NOT_LINEAR, without_foreign_code
 
 # A stranger's config.json decides how much a class builds: of layers, experts, labels, ...
 MAX_COUNT = 2**20
+MAX_LABELS = 2**16  # a config makes several tables of them
 _COUNTS = re.compile(r"(^|_)(n|num|depths?|layers?|blocks?|experts?)(_|$)")
 PARTS_FOR_A_TENSOR = 16  # modules and parameters of a model for each tensor in its file
 SMALLEST_LIMIT = 4096
@@ -168,7 +169,8 @@ def model_class(folder: Path, config: Mapping[str, Any]) -> Any:
             'that the weights are of, such as ["LlamaForCausalLM"].'
         )
     found = getattr(transformers, names[0], None)
-    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+    base = transformers.PreTrainedModel
+    if not (isinstance(found, type) and issubclass(found, base) and found is not base):
         raise _cannot_build(folder, f"it has no model class {names[0]!r}")
     return found
 
@@ -191,9 +193,10 @@ def skeleton(folder: Path, config: Mapping[str, Any], n_stored: int) -> Any:
     _check_counts(config, str(folder / "config.json"))
     limit = max(SMALLEST_LIMIT, PARTS_FOR_A_TENSOR * n_stored)
     try:
-        own = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        with torch.device("meta"), _at_most(limit):
-            return kind(own)
+        with without_foreign_code():
+            own = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            with torch.device("meta"), _at_most(limit):
+                return kind(own)
     except _TooMany as error:
         raise CheckpointError(
             f"{folder / 'config.json'} describes a model of more than {limit} parts, and the "
@@ -221,8 +224,10 @@ def _check_counts(value: Any, place: str, is_count: bool = False) -> None:
     elif isinstance(value, list):
         for inner in value:
             _check_counts(inner, place, is_count)
-    elif is_count and isinstance(value, int | float) and not value <= MAX_COUNT:
-        raise CheckpointError(f"{place} is {value}; models have at most {MAX_COUNT}.")
+    elif is_count and isinstance(value, int | float):
+        most = MAX_LABELS if place.endswith("labels") else MAX_COUNT
+        if not value <= most:
+            raise CheckpointError(f"{place} is {value}; models have at most {most}.")
 
 
 class _TooMany(Exception):

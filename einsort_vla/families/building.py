@@ -39,12 +39,14 @@ def without_foreign_code() -> Iterator[None]:
     """While this is open, Transformers runs no code that lies beside a model, and asks nobody.
 
     LeRobot passes `trust_remote_code=True` for several of its policies, with names that a
-    checkpoint chooses.
+    checkpoint chooses. And with the package kernels installed, Transformers fetches kernels from
+    the hub that a config.json names as its attention, in several ways.
 
     Raises:
         CheckpointError: something asks for such code, but for `CODE_OF_LEROBOT`.
     """
     from transformers import dynamic_module_utils as modules
+    from transformers.integrations import hub_kernels
 
     load = modules.get_cached_module_file
 
@@ -53,8 +55,15 @@ def without_foreign_code() -> Iterator[None]:
             return load(name, file, *args, **kwargs)
         raise CheckpointError(f"{name} brings code of its own ({file}), which is not run.")
 
+    def refuse_kernel(name: Any, *args: Any, **kwargs: Any) -> None:
+        raise CheckpointError(
+            f"a config.json asks for the attention of {name} on the hub, which is not run. Set its "
+            "attn_implementation to eager, or take it out."
+        )
+
     with (
         mock.patch.object(modules, "get_cached_module_file", refuse),
+        mock.patch.object(hub_kernels, "get_kernel", refuse_kernel),
         mock.patch.object(modules, "TIME_OUT_REMOTE_CODE", 0),
     ):
         yield

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from einsort_vla.errors import CheckpointError, importing, reason_of
+from einsort_vla.families import without_foreign_code
 
 Shot = tuple[str, str]
 
@@ -216,7 +217,8 @@ def load_answering(folder: Path, decoding: Decoding) -> AnsweringModel:
 def _load(auto: Any, folder: Path, **options: Any) -> Any:
     """By one of Transformers' Auto classes, without running code from the folder."""
     try:
-        return auto.from_pretrained(folder, **options)
+        with without_foreign_code():
+            return auto.from_pretrained(folder, **options)
     except Exception as error:  # whatever an incomplete or unknown model raises
         raise CheckpointError(
             f"{folder} cannot be loaded by {auto.__name__} ({reason_of(error)})."

@@ -10,8 +10,10 @@ import transformers
 from rich.console import Console
 
 from einsort_vla import huggingface  # noqa: F401  (so that Transformers can load compressed models)
-from einsort_vla.checkpoint import read_config
-from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.checkpoint import model_class, read_config
+from einsort_vla.checkpoint.source import CONFIG
+from einsort_vla.errors import CheckpointError, EinSortError, UsageError, cut, reason_of
+from einsort_vla.families import without_foreign_code
 from einsort_vla.results.log import appending, read_log
 from eval.run.arms import Arm
 from eval.run.progress import counting
@@ -47,7 +49,8 @@ def load_tokenizer(folder: Path) -> Any:
             "the model's tokenizer there."
         )
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder)
+        with without_foreign_code():
+            return transformers.AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # whatever a damaged file raises
         raise CheckpointError(f"the tokenizer in {folder} cannot be read: {error}") from error
 
@@ -56,19 +59,23 @@ def check_model(folder: Path) -> int:
     """How many tokens a language model can hold.
 
     Raises:
-        CheckpointError: the folder has no config.
+        CheckpointError: the folder has no config, or one that cannot be used.
         UsageError: it is no model that continues text.
     """
-    config = read_config(folder)
-    architecture = (config.get("architectures") or [""])[0]
-    model_class = getattr(transformers, architecture, None)
-    if model_class is None or not model_class.can_generate():
+    kind = model_class(folder, read_config(folder))
+    if not kind.can_generate():
         raise UsageError(
-            f"{folder} holds {architecture or 'no named architecture'}, which does not continue "
-            "text; a model such as LlamaForCausalLM is needed."
+            f"{folder} holds {kind.__name__}, which does not continue text; a model such as "
+            "LlamaForCausalLM is needed."
         )
-    text = transformers.AutoConfig.from_pretrained(folder).get_text_config()
-    return int(text.max_position_embeddings)
+    try:
+        with without_foreign_code():
+            text = transformers.AutoConfig.from_pretrained(folder).get_text_config()
+        return int(text.max_position_embeddings)
+    except Exception as error:  # whatever a damaged config raises
+        raise CheckpointError(
+            f"{folder / CONFIG} cannot be used: {cut(reason_of(error))}"
+        ) from error
 
 
 def run_missing(
@@ -128,7 +135,14 @@ def _missing(
 
 
 def _load(folder: Path, device: str) -> Any:
-    model_class = getattr(transformers, read_config(folder)["architectures"][0])
-    with quiet():
-        model = model_class.from_pretrained(folder, dtype=torch.float32)
+    kind = model_class(folder, read_config(folder))
+    try:
+        with quiet(), without_foreign_code():
+            model = kind.from_pretrained(folder, dtype=torch.float32)
+    except EinSortError:
+        raise
+    except Exception as error:  # whatever an incomplete or damaged model raises
+        raise CheckpointError(
+            f"{folder} cannot be loaded by {kind.__name__} ({cut(reason_of(error))})."
+        ) from error
     return model.to(device).eval()

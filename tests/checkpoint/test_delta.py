@@ -107,7 +107,7 @@ def test_a_link_out_of_a_folder_is_in_no_patch_and_no_manifest(folders, tmp_path
     (tmp_path / "secret" / "key").write_text("mine")
     (new / "README.md").unlink()
     (new / "README.md").symlink_to(tmp_path / "secret" / "key")
-    with pytest.raises(CheckpointError, match=r"README.md is a link that leads out"):
+    with pytest.raises(CheckpointError, match=r"README\.md is a link that leads out"):
         write_patch(old, new, tmp_path / "patch")
     assert not (tmp_path / "patch").exists()
     (new / "notes").symlink_to(tmp_path / "secret" / "key")

@@ -189,6 +189,9 @@ UNUSUAL = [
     ({"num_hidden_layers": 10**9}, None, "num_hidden_layers is 1000000000; models have at most"),
     ({"num_hidden_layers": 30_000}, None, "describes a model of more than"),
     ({"num_labels": 10**9}, None, "num_labels is 1000000000"),
+    ({"num_labels": 10**6}, None, "num_labels is 1000000; models have at most 65536"),
+    ({"architectures": ["PreTrainedModel"]}, None, "no model class 'PreTrainedModel'"),
+    ({"transformers_weights": "../x.safetensors"}, None, "names weights of its own"),
     ({"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}, None, "is never run"),
 ]
 
@@ -285,3 +288,20 @@ def test_what_is_not_ours_is_refused(tmp_path):
     with_config({"architectures": ["NoSuchModel"]})
     with pytest.raises(CheckpointError, match="NoSuchModel"):
         plan(tmp_path / "dense")
+
+
+@pytest.mark.parametrize("name", ["kernels-community/mine", "flash_attention_2"])
+def test_attention_on_the_hub_is_not_fetched(name, tmp_path, monkeypatch):
+    """As if the package kernels were installed, by which Transformers runs code of the hub."""
+    from transformers import modeling_utils
+    from transformers.integrations import hub_kernels
+
+    fetched = []
+    monkeypatch.setattr(hub_kernels, "_kernels_available", True)
+    monkeypatch.setattr(hub_kernels, "get_kernel", fetched.append)
+    monkeypatch.setattr(modeling_utils, "is_kernels_available", lambda *_: True)
+    llama().save_pretrained(tmp_path / "dense")
+    change(tmp_path / "dense", {"attn_implementation": name, "dtype": "bfloat16"})
+    with pytest.raises(CheckpointError, match="no model that the installed Transformers"):
+        plan(tmp_path / "dense")
+    assert fetched == []
