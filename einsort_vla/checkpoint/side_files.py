@@ -51,6 +51,16 @@ class SideFiles:
     left_out: list[str] = field(default_factory=list)
     pointers: list[str] = field(default_factory=list)
 
+    def only(self, pattern: str) -> "SideFiles":
+        """Those travelling whose names are of a pattern, whose `*` takes folders, too."""
+        chosen = {n: own for n, own in self.travelling.items() if fnmatchcase(n, pattern)}
+        return SideFiles(self.folder, chosen)
+
+    def without(self, destination: Path) -> "SideFiles":
+        """Those travelling that another folder lacks."""
+        lacking = {n: own for n, own in self.travelling.items() if not (destination / n).exists()}
+        return SideFiles(self.folder, lacking)
+
     def copy(self, destination: Path) -> None:
         """Copy what travels; the copies can be written to, whatever the mode of the originals."""
         for name in self.travelling:

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import to_builtins
 from msgspec.structs import replace
 
+from einsort_vla.atomic import check_apart
 from einsort_vla.claims import atomic_folder
 from einsort_vla.errors import UsageError
 from einsort_vla.reading import is_own_file
@@ -51,8 +52,7 @@ def _check_places(folders: Sequence[Path], output: Path) -> None:
     for k, (folder, place) in enumerate(zip(folders, places, strict=True)):
         if place in places[:k]:
             raise UsageError(f"{folder} is named twice. Name each run folder once.")
-        if output.resolve().is_relative_to(place):
-            raise UsageError(f"--output {output} lies in the run {folder}. Name another place.")
+    check_apart(output, *folders)
 
 
 def _copy_videos(videos: Path, destination: Path) -> None:

@@ -106,10 +106,12 @@ def test_what_was_loaded_is_saved_as_a_compressed_policy(compressed, tmp_path, m
     name, bias = next((n, p) for n, p in policy.named_parameters() if n.endswith(".bias"))
     bias.data += 1e-3
     policy.config.n_action_steps = 2
-    (link := folder / "vlm" / "mine").symlink_to("/etc/passwd")
-    with pytest.raises(CheckpointError, match="a link that leads out"):
-        policy.save_pretrained(tmp_path / "zeroth")
-    link.unlink()
+    (tmp_path / "secret").write_text("of this machine")
+    (folder / "vlm" / "more.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(CheckpointError, match=r"more\.json is a link that leads out of"):
+        policy.save_pretrained(tmp_path / "stolen")
+    assert not (tmp_path / "stolen" / "model.safetensors").exists()
+    (folder / "vlm" / "more.json").unlink()
     policy.save_pretrained(tmp_path / "second")
     shutil.rmtree(folder)  # nothing depends on where it lay
     monkeypatch.chdir(tmp_path)

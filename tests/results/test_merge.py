@@ -133,7 +133,7 @@ def test_what_cannot_be_merged_is_refused_and_nothing_is_written(tmp_path):
         ([], "whole", "nothing to merge. Name two run folders"),
         ([a, b, tmp_path / "b" / ".." / "b"], "whole", "b is named twice"),
         ([a, tmp_path / "link"], "whole", "link is named twice"),
-        ([a, b], "a/whole", "whole lies in the run .*a. Name another"),
+        ([a, b], "a/whole", "whole lies in .*a, which is read; write elsewhere"),
     ):
         with pytest.raises(UsageError, match=message):
             merge_runs(folders, tmp_path / output)

@@ -6,7 +6,6 @@ folder has a plan and a manifest, too, and what its backbone is built of.
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from einsort_vla.atomic import write_text
 from einsort_vla.checkpoint import WEIGHTS, Checkpoint, manifest, write
-from einsort_vla.checkpoint.side_files import check_kind
+from einsort_vla.checkpoint.side_files import SideFiles, side_files
 from einsort_vla.checkpoint.source import CONFIG
 from einsort_vla.codec import CompressedTensor
 from einsort_vla.errors import CheckpointError
@@ -69,29 +68,25 @@ def save(policy: Any, origin: Origin, destination: Path, state: Mapping[str, Ten
 
     Raises:
         CheckpointError: the weights are there already, a coded layer of the policy was replaced, or
-            a file that would be copied is none, or a link out of the folder.
+            a link leads out of the folder it was loaded from.
     """
+    backbone, processors = _beside(origin.folder)
     coded = {name: _coded(policy, name, state) for name in origin.planned}
     dense = {name: _stored(state, name, dtype) for name, dtype in origin.types.items()}
     plan = replace(origin.content.plan, tensors=dict(origin.planned))
     write(destination / WEIGHTS, replace(origin.content, plan=plan, coded=coded, dense=dense))
     config = _config(policy.config, origin)
     write_text(destination / CONFIG, json.dumps(config, indent=4) + "\n")
-    _carry(origin.folder, destination, f"{BACKBONE_FOLDER}/**/*")
+    backbone.copy(destination)
     manifest.write(destination)
     # LeRobot writes processors of its own later: so the manifest does not name them.
-    _carry(origin.folder, destination, "policy_*processor*")
+    processors.without(destination).copy(destination)
 
 
-def _carry(folder: Path, destination: Path, pattern: str) -> None:
-    """Copy the files of a folder that have such names, and are not there already."""
-    for path in sorted(folder.glob(pattern)):
-        new = destination / path.relative_to(folder)
-        if new.exists() or (path.is_dir() and not path.is_symlink()):
-            continue
-        check_kind(path, folder)
-        new.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, new)
+def _beside(folder: Path) -> tuple[SideFiles, SideFiles]:
+    """The files of a backbone and of processors; no link among them leads out of their folder."""
+    found = side_files(folder, {WEIGHTS, CONFIG}) if folder.is_dir() else SideFiles(folder)
+    return found.only(f"{BACKBONE_FOLDER}/*"), found.only("policy_*processor*")
 
 
 def _coded(policy: Any, name: str, state: Mapping[str, Tensor]) -> CompressedTensor:
