@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from einsort_vla.errors import CheckpointError, EinSortError, NumericsError, UsageError
+from einsort_vla.errors import (
+    CheckpointError,
+    EinSortError,
+    NumericsError,
+    UsageError,
+    cut,
+    panics_as_errors,
+)
 from einsort_vla.families import family_of
 from einsort_vla.lerobot.observations import TASK_KEY, Observation, made_up_observations
 from einsort_vla.runtime.observation import is_picture, needed_pictures
@@ -95,12 +102,14 @@ class LoadedPolicy:
         for seen in observations:
             self._check_cameras(seen)
         try:
-            chunks = self._answer(observations, seeds)
+            with panics_as_errors():
+                chunks = self._answer(observations, seeds)
         except EinSortError:
             raise
         except Exception as error:  # whatever LeRobot and torch raise at what does not fit
             raise UsageError(
-                f"{self._folder} cannot act on this observation: {type(error).__name__}: {error}"
+                f"{self._folder} cannot act on this observation: {type(error).__name__}: "
+                f"{cut(str(error))}"
             ) from error
         if not np.isfinite(chunks).all():
             raise NumericsError(
