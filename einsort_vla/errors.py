@@ -84,3 +84,18 @@ def importing(lack: str, fix: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingDependency(f"{lack} ({error}). {fix}") from error
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """Around libraries written in Rust: what they raise at a fault of theirs is no `Exception`.
+
+    Raises:
+        RuntimeError: in its place.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(str(error)) from error

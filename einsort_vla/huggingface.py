@@ -30,13 +30,21 @@ from einsort_vla.checkpoint import (
     METHOD,
     DenseFolder,
     check_parts,
+    check_tokenizer_folder,
     is_transposed,
     linear_layers,
     linear_shape,
     model_class,
 )
 from einsort_vla.codec import Codec, encode
-from einsort_vla.errors import CheckpointError, EinSortError, UsageError, cut, reason_of
+from einsort_vla.errors import (
+    CheckpointError,
+    EinSortError,
+    UsageError,
+    cut,
+    panics_as_errors,
+    reason_of,
+)
 from einsort_vla.families import without_foreign_code
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import CompressedLinear
@@ -317,13 +325,16 @@ def _block_of(dense: DenseFolder) -> int:
 def _tokens(dense: DenseFolder, text: Path, max_tokens: int) -> Tensor:
     """(n,) the first tokens of a text."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(dense.folder, trust_remote_code=False)
-        with text.open(encoding="utf-8") as file:
-            content = file.read(max_tokens * CHARACTERS_A_TOKEN)
+        check_tokenizer_folder(dense.folder)
+        with panics_as_errors(), without_foreign_code():
+            tokenizer = AutoTokenizer.from_pretrained(dense.folder)
+            with text.open(encoding="utf-8") as file:
+                content = file.read(max_tokens * CHARACTERS_A_TOKEN)
+            found = tokenizer(content, return_tensors="pt", verbose=False)
+            return found.input_ids[0, :max_tokens]
     except Exception as error:  # whatever a missing or damaged tokenizer raises
         lack = f"the text {text} cannot be read for {dense.folder}"
         raise CheckpointError(f"{lack}: {reason_of(error)}") from error
-    return tokenizer(content, return_tensors="pt", verbose=False).input_ids[0, :max_tokens]
 
 
 def _read(model: Any, tokens: Tensor, folder: Path) -> None:

@@ -23,6 +23,7 @@ from einsort_vla.checkpoint.source import (
     read_config,
     weight_files,
 )
+from einsort_vla.checkpoint.tokenizer import check_tokenizer_folder
 from einsort_vla.checkpoint.transformers_layers import (
     is_transposed,
     linear_layers,
@@ -39,6 +40,7 @@ __all__ = [
     "DenseFolder",
     "apply_patch",
     "check_parts",
+    "check_tokenizer_folder",
     "compare_matrices",
     "compare_rest",
     "compress_folder",

@@ -14,12 +14,12 @@ import torch
 from msgspec import Struct
 from safetensors.torch import save_file
 
+from einsort_vla.checkpoint.tokenizer import TOKENIZER_FILES
 from einsort_vla.errors import CheckpointError
 from einsort_vla.reading import as_record, read_object
 
 PREPROCESSOR = "policy_preprocessor.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-TOKENIZER_STEP = "einsort_tokenizer"  # whose state holds them
+TOKENIZER_STEP = "einsort_tokenizer"  # whose state holds the files of a tokenizer
 MAX_STEPS = 64
 
 

@@ -21,8 +21,22 @@ if TYPE_CHECKING:  # loads torch
     from einsort_vla.plan import Plan
 
 # Compiled where PyYAML has them: ten times as fast, and plans have a line a matrix.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Plain: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+MAX_NUMBER = 100  # characters
+
+
+class _Loader(_Plain):
+    """Without endless numbers: one to the base of 60, such as 1:30, may take hours to be read."""
+
+    def construct_scalar(self, node: Any) -> Any:
+        text = super().construct_scalar(node)
+        if len(text) > MAX_NUMBER and node.tag in _NUMBERS:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a number of {len(text)} characters", node.start_mark
+            )
+        return text
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,16 @@ _LIMITS: tuple[tuple[str, int], ...] = (
     ("empty_cameras", 64), ("num_image_views", 64), ("n_obs_steps", 256),
     ("n_action_steps", 2**14), ("*chunk_size*", 2**14), ("*horizon*", 2**14),
     ("num_steps", 1024), ("num_*inference*", 1024), ("num_denois*", 1024),
-    ("*max_decoding_steps*", 2**14), ("*max_length*", 2**16), ("*max*_tokens*", 2**16),
+    ("*max_decoding_steps*", 2**14), ("*max_length*", 2**12), ("*max*_tokens*", 2**16),
     ("max_*_dim", MAX_SIDE), ("*resolution*", 1024), ("resize_*", 1024),
-    ("*image_size*", MAX_SIDE), ("prefix_length", 2**16), ("*_size", 2**26),
+    ("*image_size*", MAX_SIDE), ("*crop*", 4096), ("prefix_length", 2**12), ("*_size", 2**26),
     ("*_dim", 2**26), ("shape", 2**26), ("*_pixels", 2**26), ("*max_position_embeddings", 2**26),
 )  # fmt: skip
 _AT_LEAST_ONE = (
     "chunk_size", "n_action_steps", "num_steps", "num_*inference*", "num_denois*", "*max_length*",
 )  # fmt: skip
+_OF_ALL_INSIDE = ("*crop*",)  # whose numbers stand under the names of cameras
+MAX_VALUES = 2**16  # in one file, or in one step of a processor
 _HUB_KERNEL = re.compile(r"[^a-z0-9_]")  # Transformers takes `owner/name` for code on the hub
 
 
@@ -40,17 +42,31 @@ def check_asked(content: Any, source: str) -> None:
         CheckpointError: a number is beyond its bound, code on the hub stands for attention, or it
             is nested too deeply; the message names the field.
     """
+    if _n_values(content) > MAX_VALUES:
+        raise CheckpointError(f"{source} holds more than {MAX_VALUES} values; no policy does.")
     _check(content, source, "", None, 0)
+
+
+def _n_values(content: Any) -> int:
+    """How many there are in plain data; what is nested too deeply is not counted."""
+    n, layer = 0, [content]
+    for _ in range(MAX_DEPTH + 1):
+        inner = (own.values() if isinstance(own, Mapping) else own for own in layer)
+        values = [each for group in inner for each in group]
+        n, layer = n + len(values), [v for v in values if isinstance(v, Mapping | list | tuple)]
+    return n
 
 
 def _check(value: Any, source: str, place: str, limit: int | None, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise CheckpointError(f"{source} is damaged: it is nested too deeply at {place}.")
     if isinstance(value, Mapping):
+        if not _fits(place.rpartition(".")[2], _OF_ALL_INSIDE):
+            limit = None
         for key, inner in value.items():
             inside = f"{place}.{key}" if place else str(key)
             _check_attention(str(key), inner, source, inside)
-            _check(inner, source, inside, _limit_of(str(key)), depth + 1)
+            _check(inner, source, inside, _limit_of(str(key)) or limit, depth + 1)
     elif isinstance(value, list | tuple):
         for k, inner in enumerate(value):
             _check(inner, source, f"{place}[{k}]", limit, depth + 1)

@@ -46,7 +46,7 @@ def load_policy(path_or_hub_id: str, device: str = "cpu", backend: str = "decode
     """
     folder = resolve_folder(path_or_hub_id)
     config = read_config(folder)
-    processors = read_processors(folder, is_dense=not is_compressed(config))
+    processors = read_processors(folder, config, is_dense=not is_compressed(config))
     with quiet_lerobot():
         if is_compressed(config):
             module = _load_compressed(folder, config, device, backend)

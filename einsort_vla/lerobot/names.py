@@ -30,7 +30,7 @@ def check_loads(dense: DenseFolder) -> str | None:
     try:
         with quiet_lerobot():
             if (dense.folder / PREPROCESSOR).is_file():
-                read_processors(dense.folder, is_dense=True)
+                read_processors(dense.folder, dense.config, is_dense=True)
             module = build_dense(dense)
     except (CheckpointError, MissingDependency) as error:
         return str(error)

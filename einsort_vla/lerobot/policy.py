@@ -15,6 +15,7 @@ from einsort_vla.errors import (
     EinSortError,
     NumericsError,
     UsageError,
+    panics_as_errors,
     reason_of,
 )
 from einsort_vla.families import family_of
@@ -101,7 +102,8 @@ class LoadedPolicy:
         for seen in observations:
             self._check_cameras(seen)
         try:
-            chunks = self._answer(observations, seeds)
+            with panics_as_errors():
+                chunks = self._answer(observations, seeds)
         except EinSortError:
             raise
         except Exception as error:  # whatever LeRobot and torch raise at what does not fit

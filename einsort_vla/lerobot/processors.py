@@ -5,6 +5,7 @@ gives. So steps are taken by `registry_name` alone, from a list, and their names
 checked. What was checked is kept in memory, and LeRobot is given a copy of that.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,20 +20,23 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from einsort_vla.checkpoint.processors import (
-    MAX_STEPS,
-    PREPROCESSOR,
-    TOKENIZER_FILES,
-    TOKENIZER_STEP,
-)
+from einsort_vla.checkpoint.processors import MAX_STEPS, PREPROCESSOR, TOKENIZER_STEP
 from einsort_vla.checkpoint.read_files import leads_out
+from einsort_vla.checkpoint.tokenizer import TOKENIZER_FILES, check_tokenizer_json
 from einsort_vla.errors import CheckpointError
-from einsort_vla.families import BACKBONE_FOLDER, CODE_OF_LEROBOT
+from einsort_vla.families import (
+    BACKBONE_FOLDER,
+    CODE_OF_LEROBOT,
+    Feature,
+    input_features,
+    output_features,
+)
 from einsort_vla.lerobot.limits import check_asked
 from einsort_vla.reading import read_json
 
 POSTPROCESSOR = "policy_postprocessor.json"
 MAX_STATE = 2**27  # bytes of a step's file
+MAX_LARGER = 4  # times, that an input may get by its statistics: a grey picture gets colours
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _ANY = None  # name on the hub: Transformers reads data of it, and no code
@@ -108,11 +112,12 @@ class Processors:
             yield folder
 
 
-def read_processors(folder: Path, is_dense: bool) -> Processors:
+def read_processors(folder: Path, config: Mapping[str, Any], is_dense: bool) -> Processors:
     """The processors of a policy folder.
 
     Args:
         folder: of the policy.
+        config: its config.json.
         is_dense: a backbone that travels with a dense policy takes the place of the name of its
             tokenizer; a compressed one carries its tokenizer in a step.
 
@@ -128,6 +133,7 @@ def read_processors(folder: Path, is_dense: bool) -> Processors:
         )
     pipelines = {name: read_json(folder / name, Pipeline) for name in names}
     states: dict[str, bytes] = {}
+    features = {**input_features(config), **output_features(config)}
     for name, pipeline in pipelines.items():
         for k, step in enumerate(pipeline.steps):
             place = f"{folder / name}: step {k}"
@@ -135,14 +141,14 @@ def read_processors(folder: Path, is_dense: bool) -> Processors:
                 _name_backbone(folder, step)
             _check_step(folder, step, place)
             if step.state_file:
-                states[step.state_file] = _read_state(folder, step, place)
+                states[step.state_file] = _read_state(folder, step, place, features)
     return Processors(folder, pipelines, states)
 
 
-def check_processors(folder: Path) -> None:
+def check_processors(folder: Path, config: Mapping[str, Any]) -> None:
     """Check the processors of a compressed folder, if it has any; see `read_processors`."""
     if any((folder / name).is_file() for name in (PREPROCESSOR, POSTPROCESSOR)):
-        read_processors(folder, is_dense=False)
+        read_processors(folder, config, is_dense=False)
 
 
 def _name_backbone(folder: Path, step: Step) -> None:
@@ -184,7 +190,7 @@ def _check_name(
         )
 
 
-def _read_state(folder: Path, step: Step, place: str) -> bytes:
+def _read_state(folder: Path, step: Step, place: str, features: Mapping[str, Feature]) -> bytes:
     """The bytes of a step's file, which are found to be safetensors."""
     assert isinstance(step.state_file, str)
     path = folder / step.state_file
@@ -200,14 +206,35 @@ def _read_state(folder: Path, step: Step, place: str) -> bytes:
         raise CheckpointError(f"{path} is damaged or truncated: {error}") from error
     if step.registry_name == TOKENIZER_STEP:
         check_tokenizer(state, str(path))
+    _check_statistics(state, str(path), features)
     return content
+
+
+def _check_statistics(
+    state: Mapping[str, torch.Tensor], source: str, features: Mapping[str, Feature]
+) -> None:
+    """Refuse statistics that make far more of an input than it is, by their shape."""
+    for name, tensor in state.items():
+        feature = features.get(name.rpartition(".")[0])
+        if feature is None:
+            continue
+        try:
+            made = torch.broadcast_shapes(tensor.shape, (1, *feature.shape))
+        except RuntimeError:
+            continue  # LeRobot cannot use them either
+        if math.prod(made) > MAX_LARGER * math.prod(feature.shape):
+            raise CheckpointError(
+                f"{source}: {name} has the shape {tuple(tensor.shape)}; it does not belong to "
+                f"an input of shape {feature.shape}."
+            )
 
 
 def check_tokenizer(state: Mapping[str, torch.Tensor], source: str) -> None:
     """Refuse a state that is not the files of one tokenizer.
 
     Raises:
-        CheckpointError: a name or a type is another, or `tokenizer.json` is missing.
+        CheckpointError: a name or a type is another, or `tokenizer.json` is missing, damaged or
+            beyond its bounds.
     """
     for name, content in state.items():
         if name not in TOKENIZER_FILES:
@@ -219,3 +246,5 @@ def check_tokenizer(state: Mapping[str, torch.Tensor], source: str) -> None:
             raise CheckpointError(f"{source}: {name} is no row of bytes.")
     if TOKENIZER_FILES[0] not in state:
         raise CheckpointError(f"{source} lacks {TOKENIZER_FILES[0]}.")
+    content = state[TOKENIZER_FILES[0]].cpu().numpy().tobytes()
+    check_tokenizer_json(content, f"{source}: {TOKENIZER_FILES[0]}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from einsort_vla.checkpoint.source import CONFIG
+from einsort_vla.checkpoint.tokenizer import check_tokenizer_folder
 from einsort_vla.errors import (
     CheckpointError,
     EinSortError,
@@ -15,6 +16,7 @@ from einsort_vla.errors import (
     ShapeError,
     cut,
     importing,
+    panics_as_errors,
 )
 from einsort_vla.families import (
     BACKBONE_FOLDER,
@@ -73,6 +75,7 @@ def check_config(folder: Path, config: Mapping[str, Any]) -> None:
     backbone = folder / BACKBONE_FOLDER / CONFIG
     if backbone.is_file():
         check_asked(read_json(backbone, dict[str, Any]), str(backbone))
+    check_tokenizer_folder(backbone.parent)
 
 
 @contextmanager
@@ -143,7 +146,8 @@ def usable(folder: Path, what: str = "its config.json") -> Iterator[None]:
         CheckpointError: in place of whatever they raise.
     """
     try:
-        yield
+        with panics_as_errors():
+            yield
     except EinSortError as error:
         if str(folder) in str(error):
             raise

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta
 
 from einsort_vla.errors import CheckpointError
 from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.record import Margin, Record, read_record, write_record
 
+MAX_ARMS = 512  # of one run: a page has a row and curves for each
 CLOSED_LOOP = "closed_loop"
 RUN, LOG, VIDEOS = "run.json", "episodes.jsonl", "videos"  # what a run writes
 REPORT, PAGE, CARD = "report.json", "report.html", "report.md"  # what is made of it
@@ -43,7 +46,7 @@ class Design(Record, frozen=True, kw_only=True):
     protocol: Mapping[str, Any]
     scenes: Scenes
     tasks: tuple[Task, ...]
-    arms: tuple[ArmFacts, ...]
+    arms: Annotated[tuple[ArmFacts, ...], Meta(max_length=MAX_ARMS)]
     margin: Margin  # of the success rate, that a compressed arm may lose
     sequential: bool  # an arm ends as soon as it is decided
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from einsort_vla.errors import CheckpointError, importing, reason_of
+from einsort_vla.checkpoint import check_tokenizer_folder
+from einsort_vla.errors import CheckpointError, importing, panics_as_errors, reason_of
 from einsort_vla.families import without_foreign_code
 
 Shot = tuple[str, str]
@@ -210,6 +211,7 @@ def load_answering(folder: Path, decoding: Decoding) -> AnsweringModel:
 
     import einsort_vla.huggingface  # noqa: F401  registers the coded layers with Transformers
 
+    check_tokenizer_folder(folder)
     disable_progress_bar()  # of half a second, which leaves garbage in a log
     return (ImageTextModel if sees(folder) else LanguageModel)(folder, decoding)
 
@@ -217,7 +219,7 @@ def load_answering(folder: Path, decoding: Decoding) -> AnsweringModel:
 def _load(auto: Any, folder: Path, **options: Any) -> Any:
     """By one of Transformers' Auto classes, without running code from the folder."""
     try:
-        with without_foreign_code():
+        with panics_as_errors(), without_foreign_code():
             return auto.from_pretrained(folder, **options)
     except Exception as error:  # whatever an incomplete or unknown model raises
         raise CheckpointError(

@@ -10,9 +10,16 @@ import transformers
 from rich.console import Console
 
 from einsort_vla import huggingface  # noqa: F401  (so that Transformers can load compressed models)
-from einsort_vla.checkpoint import model_class, read_config
+from einsort_vla.checkpoint import check_tokenizer_folder, model_class, read_config
 from einsort_vla.checkpoint.source import CONFIG
-from einsort_vla.errors import CheckpointError, EinSortError, UsageError, cut, reason_of
+from einsort_vla.errors import (
+    CheckpointError,
+    EinSortError,
+    UsageError,
+    cut,
+    panics_as_errors,
+    reason_of,
+)
 from einsort_vla.families import without_foreign_code
 from einsort_vla.results.log import appending, read_log
 from eval.run.arms import Arm
@@ -49,7 +56,8 @@ def load_tokenizer(folder: Path) -> Any:
             "the model's tokenizer there."
         )
     try:
-        with without_foreign_code():
+        check_tokenizer_folder(folder)
+        with panics_as_errors(), without_foreign_code():
             return transformers.AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # whatever a damaged file raises
         raise CheckpointError(f"the tokenizer in {folder} cannot be read: {error}") from error

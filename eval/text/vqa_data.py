@@ -4,6 +4,7 @@ A question without a picture can be answered from OCR tokens alone, one without 
 compared with what another model answers.
 """
 
+import io
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -11,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from msgspec import Struct
 from PIL import Image, ImageOps
 
 from einsort_vla.errors import CheckpointError, UsageError, importing, reason_of
-from einsort_vla.reading import as_record, check_file, parse_json, read_json, read_text
+from einsort_vla.reading import as_record, check_file, is_own_file, parse_json, read_json, read_text
 from eval.text.vqa_prompts import read_prompt
 
 HUB_NAMES = ("lmms-lab/textvqa", "lmms-lab-encoder/textvqa")  # the same data under two owners
@@ -162,8 +163,10 @@ def _from_hub(name: str, split: str, rows: Any) -> QuestionSet:
             f"{', '.join(rows.column_names)}."
         )
 
+    rows, home = _undecoded(name, rows), _home(name)
+
     def picture(k: int) -> Image.Image:
-        return _upright(rows[k]["image"], f"{k} of {name}")
+        return _stored(rows[k]["image"], home, f"{k} of {name}")
 
     questions = [
         _from_record(
@@ -173,6 +176,32 @@ def _from_hub(name: str, split: str, rows: Any) -> QuestionSet:
         for k, row in enumerate(rows.remove_columns("image"))
     ]
     return QuestionSet(f"{name}, split {split}", _numbered(name, questions))
+
+
+def _undecoded(name: str, rows: Any) -> Any:
+    """Rows whose pictures stay bytes: the library would open any kind, wherever a row says."""
+    import datasets
+
+    if not isinstance(rows.features["image"], datasets.Image):
+        raise CheckpointError(f"{name}: its column image holds no pictures.")
+    return rows.cast_column("image", datasets.Image(decode=False))
+
+
+def _home(name: str) -> Path:
+    """Where pictures may lie that a data set does not hold itself."""
+    from datasets import config
+
+    return Path(name) if Path(name).is_dir() else Path(config.HF_CACHE_HOME)
+
+
+def _stored(found: dict[str, Any] | None, home: Path, name: str) -> Image.Image:
+    """The picture of a row, of its bytes or of a file; see `_open`."""
+    content, path = (found or {}).get("bytes"), (found or {}).get("path")
+    if content is None:
+        if not path or not is_own_file(Path(path), home):
+            raise _unreadable(name, ValueError("it is neither in the data set nor beside it"))
+        return _open(Path(path))
+    return _opened(io.BytesIO(content), name)
 
 
 def _from_record(record: _TextVqaRecord, open_image: Callable[[], Image.Image]) -> VqaQuestion:
@@ -189,16 +218,24 @@ def _open(path: Path) -> Image.Image:
         CheckpointError: it is no picture, cut short, of another format, or of so many pixels that
             Pillow takes it for an attack (89 million).
     """
-    check_file(path)  # a pipe would be waited for
+    try:
+        check_file(path)  # a pipe would be waited for
+    except CheckpointError as error:
+        raise _unreadable(str(path), error) from error
+    return _opened(path, str(path))
+
+
+def _opened(source: Path | IO[bytes], name: str) -> Image.Image:
+    """As `_open`, of a file or bytes that errors call `name`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                return _upright(image, str(path))
+            with Image.open(source, formats=FORMATS) as image:
+                return _upright(image, name)
     except CheckpointError:
         raise
     except Exception as error:  # each format of Pillow has its own for what is damaged
-        raise _unreadable(str(path), error) from error
+        raise _unreadable(name, error) from error
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:

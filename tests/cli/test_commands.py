@@ -131,6 +131,7 @@ def test_plans_that_do_not_fit(run, tiny_policy_folder, tmp_path):
         ("a: [", "not valid YAML"),
         ("tensors: !!python/name:os.system", "(line 1)"),
         (good.replace("codec: leader", "codec: 2026-99-01"), "not valid YAML"),
+        ("rate_requested: 1" + ":59" * 99_999, "not valid YAML: a number of 299998 characters"),
         (good.split("tensors")[0] + "tensors:\n", "at `$.tensors`"),
         (good.replace("distortion: ", "distortion: about "), "`$.distortion`"),
         (good.replace("rate_requested: 0.7", "rate_requested: .inf"), "`$.rate_requested`"),

@@ -200,3 +200,28 @@ def test_a_hub_data_set_with_other_columns_is_refused(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: rows)
     with pytest.raises(CheckpointError, match="lacks the columns image, image_id"):
         load_hub(["one/x"], "validation")
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        ({"bytes": POSTSCRIPT, "path": None}, "cannot identify"),  # Pillow would start a program
+        ({"bytes": b"none", "path": None}, "cannot identify"),
+        ({"bytes": None, "path": "/etc/passwd"}, "neither in the data set nor beside it"),
+        ({"bytes": None, "path": "http://127.0.0.1:9/x.png"}, "neither in the data set"),
+    ],
+)
+def test_a_picture_of_a_data_set_is_opened_as_one_of_ours(picture, message, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    kinds = {name: datasets.Value("string") for name in ("question_id", "image_id", "question")}
+    rows = datasets.Dataset.from_dict(
+        {**{name: ["1"] for name in kinds}, "image": [picture]},
+        datasets.Features({**kinds, "image": datasets.Image()}),
+    )
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: rows)
+    [question] = load_hub([str(tmp_path)], "validation").questions
+    with pytest.raises(CheckpointError, match=message):
+        question.open_image()

@@ -76,6 +76,11 @@ def test_watched_while_it_reads(dense, tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read"):
         watch_text(source, tmp_path / "none.txt", statistics)
 
+    (folder / "generation_config.json").write_text("[1]")
+    (tmp_path / "text.txt").write_text(" ".join(words))
+    with pytest.raises(CheckpointError, match="cannot be loaded by Transformers"):
+        watch_text(source, tmp_path / "text.txt", statistics)
+
     (tmp_path / "text.txt").write_bytes("Ein Text für Robotér".encode("latin-1"))
     with pytest.raises(CheckpointError, match="utf-8"):
         watch_text(source, tmp_path / "text.txt", statistics)

@@ -1,5 +1,6 @@
 """A policy folder whose maker is hostile, or only old: one error of ours, and nothing is run."""
 
+import base64
 import json
 import shutil
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip("lerobot")
 
 from einsort_vla.checkpoint import DenseFolder, manifest
-from einsort_vla.errors import CheckpointError, NumericsError
+from einsort_vla.errors import CheckpointError, NumericsError, UsageError
 from einsort_vla.lerobot import check_loads, load_policy
 from tests.compressing import compress
 
@@ -53,6 +54,10 @@ HOSTILE = {
     "up": (PRE, lambda c: c["steps"][0].update(state_file="../a.safetensors"), "state_file"),
     "fast": (PRE, named_step("action_tokenizer_processor", action_tokenizer_name="me/mine"),
              "'me/mine', whose code LeRobot would run"),
+    "crop": (PRE, named_step("image_crop_resize_processor", crop_params_dict={"c": [0, 0, 9, 9e4]}),
+             "crop_params_dict.c.3. is"),
+    "map": (PRE, named_step("rename_observations_processor", rename_map={str(k): "x"
+             for k in range(10**5)}), "more than 65536 values"),
     "path": (PRE, named_step("tokenizer_processor", tokenizer_name="/etc"), "no name on the hub"),
     "pad": (PRE, lambda c: c["steps"][3]["config"].update(max_length=10**8), "max_length is"),
     "layers": (VLM, lambda c: c["text_config"].update(num_hidden_layers=10**8), "hidden_layers is"),
@@ -98,6 +103,81 @@ def test_a_tokenizer_is_its_known_files(name, small, tmp_path):
     save_file({**state, name: torch.zeros(3, dtype=torch.uint8)}, folder / TOKENIZER)
     manifest.write(folder)
     with pytest.raises(CheckpointError, match=f"holds a file named '{name}'"):
+        load_policy(str(folder))
+
+
+def replaced(text):
+    return {"type": "Replace", "pattern": {"String": "a"}, "content": text}
+
+
+CHARSMAP = base64.b64encode(bytes([4, 0, 0, 0, 1, 2, 3, 4]) + b"z" * 999 + bytes(1)).decode()
+TOKENIZERS = {
+    "longer": (
+        {"normalizer": {"type": "Sequence", "normalizers": [replaced("a" * 40)] * 3}},
+        "6.4e.04 times as long",
+    ),
+    "charsmap": (
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": CHARSMAP}},
+        "999 times as long",
+    ),
+    "cut": ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "cut off"),
+    "around": (
+        {"post_processor": {"special_tokens": {"Z": {"ids": [1] * 100}}}},
+        "puts 100 tokens around",
+    ),
+    "many": ({"added_tokens": [{"content": "x"}] * 20_000}, "length <= 16384"),
+    "long": ({"added_tokens": [{"content": "x" * 300}]}, "length <= 256"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_a_tokenizer_makes_no_more_of_a_text_than_it_should(
+    kind, small, reference_policy, tmp_path
+):
+    change, message = TOKENIZERS[kind]
+    dense = changed(
+        reference_policy, tmp_path / "d", "vlm/tokenizer.json", lambda c: {**c, **change}
+    )
+    folder = shutil.copytree(small, tmp_path / "x")
+    content = (dense / "vlm" / "tokenizer.json").read_bytes()
+    state = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    save_file({"tokenizer.json": state}, folder / TOKENIZER)
+    manifest.write(folder)
+    for own in (dense, folder):
+        with pytest.raises(CheckpointError, match=message) as error:
+            load_policy(str(own))
+        assert str(own) in str(error.value)
+
+
+def test_a_panic_of_the_tokenizer_is_an_error(reference_policy, tmp_path):
+    single = [{"SpecialToken": {"id": "Z", "type_id": 0}}]
+    rule = {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {}}
+    folder = changed(
+        reference_policy,
+        tmp_path / "x",
+        "vlm/tokenizer.json",
+        lambda c: c.update(post_processor=rule),
+    )
+    policy = load_policy(str(folder))
+    with pytest.raises(UsageError, match="cannot act on this observation"):
+        policy.chunk(policy.made_up_observations(1)[0], 0)
+
+
+def test_a_tokenizer_names_no_file_elsewhere(reference_policy, tmp_path):
+    folder = changed(
+        reference_policy, tmp_path / "x", "vlm/tokenizer_config.json",
+        lambda c: c.update(vocab_file="/dev/zero"),
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match="vocab_file is '/dev/zero'"):
+        load_policy(str(folder))
+
+
+def test_statistics_are_as_large_as_what_they_are_of(reference_policy, tmp_path):
+    folder = shutil.copytree(reference_policy, tmp_path / "x")
+    path = next(folder.glob("policy_preprocessor*normalizer*.safetensors"))
+    many = {"observation.images.image.mean": torch.zeros(1000, 1, 1, 1)}
+    save_file({**load_file(path), **many}, path)
+    with pytest.raises(CheckpointError, match=r"image.mean has the shape \(1000, 1, 1, 1\)"):
         load_policy(str(folder))
 
 

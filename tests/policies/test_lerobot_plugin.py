@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from einsort_vla.checkpoint import read_folder
-from einsort_vla.checkpoint.processors import TOKENIZER_FILES
+from einsort_vla.checkpoint.tokenizer import TOKENIZER_FILES
 from einsort_vla.errors import CheckpointError
 from einsort_vla.families import FAMILIES
 from einsort_vla.layers import CompressedLinear

@@ -58,7 +58,7 @@ class EinsortPolicy:
         if not folder.is_dir():
             folder = fetch_from_hub(str(pretrained_name_or_path), revision)
         described, content = read_config(folder), read_folder(folder)
-        check_processors(folder)
+        check_processors(folder, described)
         if config is None:
             config = settings_of(folder, described, device)
         check_config(folder, described)

@@ -14,8 +14,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from einsort_vla.checkpoint.processors import TOKENIZER_FILES, TOKENIZER_STEP
-from einsort_vla.errors import CheckpointError
+from einsort_vla.checkpoint.processors import TOKENIZER_STEP
+from einsort_vla.checkpoint.tokenizer import TOKENIZER_FILES, TokenText
+from einsort_vla.errors import CheckpointError, panics_as_errors
 from einsort_vla.lerobot.processors import check_tokenizer
 from einsort_vla.reading import parse_json
 
@@ -26,10 +27,10 @@ _SOURCE = f"the state of {TOKENIZER_STEP}"
 class _Token(msgspec.Struct):
     """A token as older files write it; of it, the text counts."""
 
-    content: str
+    content: TokenText
 
 
-_Text = str | _Token | None
+_Text = TokenText | _Token | None
 
 
 class _Special(msgspec.Struct):
@@ -89,8 +90,9 @@ def tokenizer_of(files: Mapping[str, bytes]) -> PreTrainedTokenizerFast:
     if "model_max_length" in given:
         given["model_max_length"] = int(given["model_max_length"])
     try:
-        tokenizer = Tokenizer.from_str(files[_TOKENIZER].decode())
-        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **given)
+        with panics_as_errors():
+            tokenizer = Tokenizer.from_str(files[_TOKENIZER].decode())
+            return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **given)
     except Exception as error:  # tokenizers raises plain ones
         raise CheckpointError(f"{_SOURCE}, {_TOKENIZER} is damaged: {error}") from error
 
