@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.change import Change
-from tests.fuzz.guard import LIMIT_S
+from tests.fuzz.guard import LIMIT_S, WAITING
 from tests.fuzz.judge import Bench, Verdict
 from tests.fuzz.kinds.kind import Kind
 
 Case = tuple[Kind, int]
-KILL_S = 1.5 * LIMIT_S  # after the worker's own alarm had its time
+KILL_S = 1.5 * WAITING * LIMIT_S  # after the worker's own alarm had its time
 CASES_A_WORKER = 400  # then a new one: what leaks does not add up
 
 
