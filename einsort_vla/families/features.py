@@ -12,6 +12,7 @@ from einsort_vla.runtime.observation import needed_pictures
 
 MAX_SIDE = 2**14  # pixels, or numbers of a state
 MAX_NUMBERS = 2**25  # of one picture or state
+MAX_FEATURES, MAX_TOGETHER = 32, 2**26  # and the numbers of all of them
 MAX_EMPTY_CAMERAS = 64
 _Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)]
 
@@ -60,4 +61,10 @@ def _features(config: Mapping[str, Any], field: str) -> dict[str, Feature]:
                 f"config.json: {field}.{key} has the shape {list(feature.shape)}, more than "
                 f"{MAX_NUMBERS} numbers."
             )
+    together = sum(math.prod(feature.shape) for feature in found.values())
+    if len(found) > MAX_FEATURES or together > MAX_TOGETHER:
+        raise CheckpointError(
+            f"config.json: {field} has {len(found)} entries of {together} numbers; {MAX_FEATURES} "
+            f"of {MAX_TOGETHER} are the most."
+        )
     return found

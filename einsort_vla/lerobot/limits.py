@@ -16,7 +16,7 @@ MAX_DEPTH = 16  # of nesting
 _LIMITS: tuple[tuple[str, int], ...] = (
     ("*layers*", 1024), ("*depth*", 1024), ("*blocks*", 1024), ("*heads*", 4096),
     ("empty_cameras", 64), ("num_image_views", 64), ("n_obs_steps", 256),
-    ("n_action_steps", 2**14), ("*chunk_size*", 2**14), ("*horizon*", 2**14),
+    ("n_action_steps", 2**10), ("*chunk_size*", 2**10), ("*horizon*", 2**10),
     ("num_steps", 1024), ("num_*inference*", 1024), ("num_denois*", 1024),
     ("*max_decoding_steps*", 2**14), ("*max_length*", 2**12), ("*max*_tokens*", 2**16),
     ("max_*_dim", MAX_SIDE), ("*resolution*", 1024), ("resize_*", 1024),

@@ -32,6 +32,7 @@ from einsort_vla.families import (
     output_features,
 )
 from einsort_vla.lerobot.limits import check_asked
+from einsort_vla.lerobot.settings import naming
 from einsort_vla.reading import read_json
 
 POSTPROCESSOR = "policy_postprocessor.json"
@@ -133,7 +134,8 @@ def read_processors(folder: Path, config: Mapping[str, Any], is_dense: bool) -> 
         )
     pipelines = {name: read_json(folder / name, Pipeline) for name in names}
     states: dict[str, bytes] = {}
-    features = {**input_features(config), **output_features(config)}
+    with naming(folder):
+        features = {**input_features(config), **output_features(config)}
     for name, pipeline in pipelines.items():
         for k, step in enumerate(pipeline.steps):
             place = f"{folder / name}: step {k}"

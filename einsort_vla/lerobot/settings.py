@@ -63,7 +63,7 @@ def check_config(folder: Path, config: Mapping[str, Any]) -> None:
             loaded over this one.
     """
     check_asked(config, str(folder / CONFIG))
-    with _naming(folder):
+    with naming(folder):
         pictures_of(config)
         input_features(config)
         output_features(config)
@@ -79,7 +79,8 @@ def check_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _naming(folder: Path) -> Iterator[None]:
+def naming(folder: Path) -> Iterator[None]:
+    """Around what names only a part of a folder in its errors."""
     try:
         yield
     except CheckpointError as error:

@@ -47,6 +47,11 @@ def named_step(registry_name, **config):
     return first_step(registry_name=registry_name, config=config)
 
 
+def cameras(n, side):
+    feature = {"type": "VISUAL", "shape": [3, side, side]}
+    return {f"observation.images.more{k}": feature for k in range(n)}
+
+
 HOSTILE = {
     "class": (PRE, first_step(**{"class": "os.system", "config": {"command": "true"}}), "class"),
     "both": (PRE, lambda c: c["steps"][0].update({"class": "os.system"}), "class 'os.system'"),
@@ -66,6 +71,9 @@ HOSTILE = {
     "kernel": (VLM, lambda c: c.update(attn_implementation="me/kernel"), "code on the hub"),
     "chunk": (CONFIG, lambda c: c.update(chunk_size="1e9"), "chunk_size is 1e9"),
     "pixels": (CONFIG, lambda c: c.update(resize_imgs_with_padding=[2**14] * 2), "resize_imgs"),
+    "steps": (CONFIG, lambda c: c.update(chunk_size=2000), "chunk_size is 2000"),
+    "cameras": (CONFIG, lambda c: c["input_features"].update(cameras(40, 9)), "has 43 entries"),
+    "wide cameras": (CONFIG, lambda c: c["input_features"].update(cameras(9, 2000)), "12 entries"),
     "adapter": (CONFIG, lambda c: c.update(use_peft=True), "use_peft"),
     "width": (CONFIG, lambda c: c.update(num_expert_layers=[1]), "config.json cannot be used"),
     "silent": (CONFIG, lambda c: c.update(output_features={}), "names no action"),
