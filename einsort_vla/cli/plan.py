@@ -11,8 +11,8 @@ import yaml
 from rich.console import Console
 from tyro.conf import Positional
 
-from einsort_vla.atomic import check_new, write_text
-from einsort_vla.cli.options import CalibrateOption, CodecOption
+from einsort_vla.atomic import check_new, check_parent, new_file
+from einsort_vla.cli.options import CalibrateOption, CodecOption, RequiredRate
 from einsort_vla.errors import CheckpointError
 
 if TYPE_CHECKING:  # loads torch
@@ -20,8 +20,22 @@ if TYPE_CHECKING:  # loads torch
     from einsort_vla.plan import Plan
 
 # Compiled where PyYAML has them: ten times as fast, and plans have a line a matrix.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Loader(_Base):
+    """Refuses a name that is there twice: the last would win without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} is there twice", problem_mark=key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,7 @@ class MakePlan:
 
     source: Positional[str]
     """Folder or hub id of a dense LeRobot policy or Transformers model."""
-    rate: float
+    rate: RequiredRate
     """Share of the linear weights' bytes to remove, 0 to 0.95. Everything stored is counted."""
     codec: CodecOption = "leader"
     calibrate: CalibrateOption = None
@@ -43,6 +57,9 @@ class MakePlan:
         from einsort_vla.codec import Codec
         from einsort_vla.lerobot import resolve_folder
 
+        if self.output:
+            check_new(self.output)  # before minutes of planning
+            check_parent(self.output)
         codec, dense = Codec.parse(self.codec), DenseFolder(resolve_folder(self.source))
         say_unless_loads(dense, console)
         statistics = calibration_of(self.calibrate, dense, console)
@@ -53,8 +70,8 @@ class MakePlan:
         if self.output is None:
             print(text, end="")
             return 0
-        check_new(self.output)
-        write_text(self.output, text)
+        with new_file(self.output) as partial:
+            partial.write_text(text, encoding="utf-8")
         console.print(
             f"{self.output}: {about} {len(plan.tensors)} matrices, rate {plan.rate:.4f}, "
             f"{plan.bits_per_weight:.3f} bits a weight. Edit specs as you like, then: "
