@@ -74,8 +74,18 @@ def _number(error: Exception, path: Path) -> int | None:
     if not isinstance(error, OSError):  # safetensors has a class of its own, which is not loaded
         found = re.search(r"\(os error (\d+)\)", str(error))
         return int(found[1]) if found and type(error).__name__ == "SafetensorError" else None
-    is_ours = error.filename is not None and str(error.filename).startswith(str(path.parent))
+    is_ours = error.filename is not None and _is_for(Path(str(error.filename)), path)
     return error.errno if is_ours or error.errno in _NOT_WRITABLE else None
+
+
+def _is_for(named: Path, path: Path) -> bool:
+    """Whether a name is that of `path`, of a folder around it, in it, or of its unfinished form."""
+    unfinished = (f"{path}{PARTIAL}", str(path.with_name(f".{path.name}.")))
+    return (
+        path.is_relative_to(named)
+        or named.is_relative_to(path)
+        or str(named).startswith(unfinished)
+    )
 
 
 @contextmanager

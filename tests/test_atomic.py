@@ -103,4 +103,4 @@ def test_a_refusal_to_write_names_the_file(tmp_path, error, message):
 
 def test_what_is_only_read_is_no_fault_of_the_file_that_is_written(tmp_path):
     with pytest.raises(FileNotFoundError), writing(tmp_path / "patch"):
-        raise FileNotFoundError(errno.ENOENT, "", "/elsewhere/source")
+        raise FileNotFoundError(errno.ENOENT, "", str(tmp_path / "patches"))

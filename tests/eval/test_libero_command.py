@@ -92,7 +92,7 @@ def test_policies_that_cannot_run_are_refused(tiny_policy_folder, tmp_path):
         input_features=inputs,
         output_features=seven,
     )
-    refused("names no inputs", output_features=seven)
+    refused("does not say which cameras", output_features=seven)
     fits = {
         "input_features": inputs,
         "output_features": {"action": {"type": "ACTION", "shape": [7]}},
