@@ -4,6 +4,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from pathlib import Path
 from einsort_vla.errors import CheckpointError, UsageError
 
 PARTIAL = ".partial"  # the end of a name that is not finished
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = (*_NO_ROOM, errno.EROFS, errno.EFBIG)  # of no file that is only read
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EBADF, errno.EINVAL)
 log = logging.getLogger(__name__)
 
@@ -39,10 +42,50 @@ def check_apart(destination: Path, *sources: Path) -> None:
     new = Path(os.path.realpath(destination))
     for source in sources:
         old = Path(os.path.realpath(source))
+        if new == old:
+            raise UsageError(f"{destination} is the source itself; write elsewhere.")
         if new.is_relative_to(old):
             raise UsageError(f"{destination} lies in {source}, which is read; write elsewhere.")
         if old.is_relative_to(new):
             raise UsageError(f"{source}, which is read, lies in {destination}; write elsewhere.")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around all that writes `path`: the message names it, not the partial name beside it.
+
+    Raises:
+        CheckpointError: in place of what the system or safetensors says: no room, a read-only
+            disk, a folder that takes no file.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (number := _number(error, path)) is None:
+            raise
+        what = f"{path} cannot be written: {os.strerror(number)}."
+        if number in _NO_ROOM:
+            what = f"there is no room for {path}: make some, or choose another disk."
+        raise CheckpointError(what) from error
+
+
+def _number(error: Exception, path: Path) -> int | None:
+    """The system's number of an error that is about writing `path`."""
+    if not isinstance(error, OSError):  # safetensors has a class of its own, which is not loaded
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        return int(found[1]) if found and type(error).__name__ == "SafetensorError" else None
+    is_ours = error.filename is not None and _is_for(Path(str(error.filename)), path)
+    return error.errno if is_ours or error.errno in _NOT_WRITABLE else None
+
+
+def _is_for(named: Path, path: Path) -> bool:
+    """Whether a name is that of `path`, of a folder around it, in it, or of its unfinished form."""
+    unfinished = (f"{path}{PARTIAL}", str(path.with_name(f".{path.name}.")))
+    return (
+        path.is_relative_to(named)
+        or named.is_relative_to(path)
+        or str(named).startswith(unfinished)
+    )
 
 
 @contextmanager
@@ -83,11 +126,12 @@ def new_file(path: Path) -> Iterator[Path]:
     """As `atomic_file`, for a file that must not be there.
 
     Raises:
-        CheckpointError: `path` exists already, before or after, or its folder does not.
+        CheckpointError: `path` exists already, before or after, its folder does not, or it cannot
+            be written.
     """
     check_new(path)
     check_parent(path)
-    with atomic_file(path) as partial:
+    with writing(path), atomic_file(path) as partial:
         yield partial
         check_new(path)
 

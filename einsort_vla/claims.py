@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from einsort_vla.atomic import PARTIAL, check_apart, check_new, check_parent, lock, sync
+from einsort_vla.atomic import PARTIAL, check_apart, check_new, check_parent, lock, sync, writing
 from einsort_vla.errors import CheckpointError, EinSortError, shown
 from einsort_vla.reading import is_inside
 
@@ -85,14 +85,16 @@ def atomic_folder(path: Path | Claim, *sources: Path) -> Iterator[Path]:
     After an exception nothing is left of it. What a killed writer left is cleared.
 
     Raises:
-        CheckpointError, UsageError: as `claim`; `path` may also exist afterwards.
+        CheckpointError, UsageError: as `claim`; `path` may also exist afterwards, or the disk be
+            full.
     """
     with claim(path, *sources) as own:
         _begin_anew(own)
         try:
-            own.folder.mkdir()
-            yield own.folder
-            _take_place(own)
+            with writing(own.path):
+                own.folder.mkdir()
+                yield own.folder
+                _take_place(own)
         finally:
             _clear(own)
 

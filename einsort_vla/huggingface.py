@@ -46,7 +46,7 @@ from einsort_vla.errors import (
     reason_of,
 )
 from einsort_vla.families import without_foreign_code
-from einsort_vla.kernels import BackendChoice
+from einsort_vla.kernels import BackendChoice, check_available
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, check_rate, options
 from einsort_vla.reading import as_record
@@ -136,6 +136,14 @@ class EinSortQuantizer(HfQuantizer):
     def is_serializable(self, *_: Any, **__: Any) -> bool:
         return True
 
+    def validate_environment(self, *_: Any, **__: Any) -> None:
+        """Asked before a weight is read: Transformers hides what is raised later in a report.
+
+        Raises:
+            MissingDependency: the backend that was named cannot run here.
+        """
+        check_available(self.quantization_config.backend)
+
     def param_needs_quantization(self, model: nn.Module, param_name: str, **_: Any) -> bool:
         return not self.pre_quantized and param_name in self.plan.tensors
 
@@ -195,7 +203,11 @@ class EinSortQuantizer(HfQuantizer):
                 n: options(s, codec, has_outlying_inputs=True) for n, s in shapes.items() if s
             }
         if any(len(choice) < 2 for choice in choices.values()):
-            raise UsageError(f"--codec {codec} must see the weights before it can plan.")
+            raise UsageError(
+                f"the codec {str(codec)!r} plans by the weights, which are not read yet. Use "
+                "'leader' or 'scalar' here, or compress the folder: einsort-vla compress SRC DST "
+                f"--rate {config.rate} --codec '{codec}'"
+            )
         plan = allocate(Candidates(codec, choices), config.rate)
         tied = model.all_tied_weights_keys  # not tied yet: each name has a parameter of its own
         n_weights = sum(own.numel() for name, own in model.named_parameters() if name not in tied)
@@ -325,16 +337,24 @@ def _block_of(dense: DenseFolder) -> int:
 def _tokens(dense: DenseFolder, text: Path, max_tokens: int) -> Tensor:
     """(n,) the first tokens of a text."""
     try:
-        check_tokenizer_folder(dense.folder)
+        with text.open(encoding="utf-8") as file:
+            content = file.read(max_tokens * CHARACTERS_A_TOKEN)
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"the text {text} is not UTF-8; save it as UTF-8.") from error
+    except OSError as error:
+        raise CheckpointError(f"the text {text} cannot be read: {error.strerror}.") from error
+    check_tokenizer_folder(dense.folder)
+    lack = f"{dense.folder} has no tokenizer that can be read; put the files of the model's there"
+    try:
         with panics_as_errors(), without_foreign_code():
-            tokenizer = AutoTokenizer.from_pretrained(dense.folder)
-            with text.open(encoding="utf-8") as file:
-                content = file.read(max_tokens * CHARACTERS_A_TOKEN)
-            found = tokenizer(content, return_tensors="pt", verbose=False)
-            return found.input_ids[0, :max_tokens]
+            tokenizer = AutoTokenizer.from_pretrained(dense.folder, trust_remote_code=False)
+            is_made_up = len(tokenizer) <= len(tokenizer.all_special_tokens)  # where no file is
+            tokens = tokenizer(content, return_tensors="pt", verbose=False).input_ids
     except Exception as error:  # whatever a missing or damaged tokenizer raises
-        lack = f"the text {text} cannot be read for {dense.folder}"
-        raise CheckpointError(f"{lack}: {reason_of(error)}") from error
+        raise CheckpointError(f"{lack} ({reason_of(error)}).") from error
+    if is_made_up:
+        raise CheckpointError(f"{lack}.")
+    return tokens[0, :max_tokens]
 
 
 def _read(model: Any, tokens: Tensor, folder: Path) -> None:

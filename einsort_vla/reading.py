@@ -56,7 +56,8 @@ def read_text(path: Path, limit: int = MAX_JSON) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise CheckpointError(
-            f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at {error.start}."
+            f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at {error.start}. "
+            "If it is a text, save it as UTF-8."
         ) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error

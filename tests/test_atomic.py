@@ -5,6 +5,7 @@ import fcntl
 import os
 
 import pytest
+from safetensors import SafetensorError
 
 from einsort_vla.atomic import (
     alone_in,
@@ -13,6 +14,7 @@ from einsort_vla.atomic import (
     check_new,
     new_file,
     write_text,
+    writing,
 )
 from einsort_vla.errors import CheckpointError, UsageError
 
@@ -61,7 +63,9 @@ def test_names_that_cannot_be_written_to(tmp_path):
         check_new(tmp_path / "loop")
     with pytest.raises(CheckpointError, match="missing is no folder; make it"):
         new_file(tmp_path / "missing" / "patch").__enter__()
-    for new in ("folder", "folder/deep/er", "way/new", "folder/../way/new"):
+    with pytest.raises(UsageError, match="way is the source itself; write elsewhere"):
+        check_apart(tmp_path / "way", tmp_path / "folder")
+    for new in ("folder/deep/er", "way/new", "folder/../way/new"):
         with pytest.raises(UsageError, match="which is read; write elsewhere"):
             check_apart(tmp_path / new, tmp_path / "folder")
     with pytest.raises(UsageError, match="which is read, lies in"):
@@ -76,3 +80,27 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with alone_in(tmp_path, "never said"):
         assert "has no locks: make sure that nothing else writes there" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "full"), "there is no room for .*/patch: make some"),
+        (SafetensorError("I/O error: full (os error 28)"), "there is no room for .*/patch: make"),
+        (OSError(errno.EROFS, "", "FOLDER/.patch.partial"), r"/patch cannot be written: Rea"),
+        (
+            PermissionError(errno.EACCES, "", "FOLDER/.patch.partial"),
+            r"/patch cannot be written: ",
+        ),
+    ],
+)
+def test_a_refusal_to_write_names_the_file(tmp_path, error, message):
+    if isinstance(error, OSError) and error.filename:
+        error.filename = error.filename.replace("FOLDER", str(tmp_path))
+    with pytest.raises(CheckpointError, match=message), writing(tmp_path / "patch"):
+        raise error
+
+
+def test_what_is_only_read_is_no_fault_of_the_file_that_is_written(tmp_path):
+    with pytest.raises(FileNotFoundError), writing(tmp_path / "patch"):
+        raise FileNotFoundError(errno.ENOENT, "", str(tmp_path / "patches"))

@@ -30,8 +30,9 @@ def check_rate(rate: float) -> float:
     Raises:
         UsageError: it is outside [0, MAX_RATE].
     """
-    if not 0 <= rate <= MAX_RATE:
-        raise UsageError(f"the rate of a cache is between 0 and {MAX_RATE}; {rate} was asked for.")
+    is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if not is_number or not 0 <= rate <= MAX_RATE:
+        raise UsageError(f"the rate of a cache is between 0 and {MAX_RATE}, not {rate!r}.")
     return rate
 
 
@@ -49,6 +50,8 @@ def cache_codec(codec: str | CodecSpec) -> Codec | Network:
         if isinstance(codec, Network):
             return codec
         raise UsageError(f"a spec given to a cache is a Network; for {codec.form} name the form.")
+    if not isinstance(codec, str):
+        raise UsageError(f"the codec of a cache is a text such as 'leader', not {codec!r}.")
     form = next(iter(codec.split()), "")
     if form not in FORMS:
         raise unknown_name("codec of a cache", form, FORMS)

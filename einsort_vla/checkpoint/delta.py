@@ -111,7 +111,10 @@ def _fill(old: Path, patch: Path, partial: Path) -> None:
     old_text, content = _manifest(old), _read(patch)
     before = manifest.parse(old_text, str(old))
     if _sha256(old_text) != content.old_manifest_sha256:
-        raise CheckpointError(f"{patch} was made for another folder than {old}.")
+        raise CheckpointError(
+            f"{patch} was made for another folder than {old}. Give the one that was OLD in "
+            "`einsort-vla diff`."
+        )
     for name, size in content.sizes.items():
         if name in content.changes:
             _check_runs(f"{patch}: {name}", old / name, content.changes[name], size)

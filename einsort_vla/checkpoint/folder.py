@@ -187,10 +187,13 @@ def _check_plan(plan: Plan, shapes: Mapping[str, Shape]) -> None:
     Plan.from_dict(plan.as_dict())  # what no reader takes is refused before hours of coding
     planned = {name: code.shape for name, code in plan.tensors.items()}
     if other := sorted(planned.items() ^ shapes.items()):
-        raise CheckpointError(
-            f"the plan was made for another policy: {other[0][0]} is missing on one side or has "
-            "another shape. Plan this one anew."
-        )
+        name = other[0][0]
+        what = f"the plan has {name}, which is no compressible matrix of this policy"
+        if name not in planned:
+            what = f"the plan lacks {name}"
+        elif name in shapes:
+            what = f"{name} has the shape {planned[name]} in the plan, {shapes[name]} in the policy"
+        raise CheckpointError(f"{what}. Correct it, or plan this policy anew.")
     if plan.rate < plan.rate_requested and plan.rate_requested > 0:  # 0 keeps float32, too
         raise CheckpointError(
             f"the plan reaches rate {plan.rate:.4f}, less than its rate_requested "

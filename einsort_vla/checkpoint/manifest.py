@@ -73,7 +73,10 @@ def check(folder: Path) -> dict[str, str]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise CheckpointError(f"{folder} lacks {MANIFEST}; copy the folder again, whole.")
+        raise CheckpointError(
+            f"{folder} has no {MANIFEST}: it is no folder that `compress` wrote, or was not copied "
+            "whole."
+        )
     files = parse(read_text(path), str(path))
     for name, digest in files.items():
         file = folder / name

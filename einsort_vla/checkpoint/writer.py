@@ -4,7 +4,6 @@ The header of a safetensors file (8 bytes of length, JSON, then the data) comes 
 known from the plan, so that it is written at once, and each tensor at its place when it is made.
 """
 
-import errno
 import json
 import os
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from einsort_vla.atomic import writing
 from einsort_vla.errors import CheckpointError
 from einsort_vla.tensors import DTYPES
 
@@ -61,15 +61,12 @@ class FileWriter:
         Raises:
             CheckpointError: a tensor is not of the layout, or the disk is full.
         """
-        try:
-            with self._path.open("r+b") as file:
-                for name, tensor in tensors.items():
-                    self._check(name, tensor)
-                    file.seek(self._offsets[name])
-                    flat = tensor.detach().cpu().contiguous().view(-1)
-                    file.write(memoryview(flat.view(torch.uint8).numpy()))
-        except OSError as error:
-            raise _no_room(self._path, error) from error
+        with writing(self._path), self._path.open("r+b") as file:
+            for name, tensor in tensors.items():
+                self._check(name, tensor)
+                file.seek(self._offsets[name])
+                flat = tensor.detach().cpu().contiguous().view(-1)
+                file.write(memoryview(flat.view(torch.uint8).numpy()))
         self._unsynced += tensors
         self.done |= tensors.keys()
         if time.monotonic() > self._synced + SYNC_SECONDS:
@@ -81,14 +78,12 @@ class FileWriter:
         Raises:
             CheckpointError: the disk is full.
         """
-        try:
+        with writing(self._path):
             with self._path.open("r+b") as file:
                 os.fsync(file.fileno())
             if self._journal:
                 with self._journal.open("a", encoding="utf-8") as journal:
                     journal.writelines(json.dumps(name) + "\n" for name in self._unsynced)
-        except OSError as error:
-            raise _no_room(self._path, error) from error
         self._unsynced, self._synced = [], time.monotonic()
 
     def finish(self) -> None:
@@ -143,17 +138,8 @@ def _begins_with(path: Path, header: bytes) -> bool:
 
 
 def _reserve(path: Path, header: bytes, size: int) -> None:
-    try:
-        with path.open("wb") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            file.truncate(size)
-            file.write(header)
-    except OSError as error:
-        raise _no_room(path, error) from error
-
-
-def _no_room(path: Path, error: OSError) -> Exception:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return error
-    return CheckpointError(f"there is no room for {path}: make some, or choose another disk.")
+    with writing(path), path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        file.truncate(size)
+        file.write(header)

@@ -7,6 +7,7 @@ from rich.progress import track
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.cli.console import PlainConsole
+from einsort_vla.families import family_of
 from einsort_vla.lerobot import check_loads, load_policy, read_frames, watch_inputs
 from einsort_vla.plan import InputStatistics, is_statistics
 
@@ -47,9 +48,11 @@ def say_unless_loads(dense: DenseFolder, console: Console) -> None:
 
     Raises:
         CheckpointError: the policy could not be loaded again.
+        UsageError: policies of its type are not compressed.
     """
     if not dense.is_lerobot:
         return
+    family_of(dense.policy_type)  # nobody can mend what is said of a type that is not taken
     with console.status("Comparing names with the policy class"):
         reason = check_loads(dense)
     if reason:

@@ -10,7 +10,8 @@ from rich.progress import Progress, TaskID
 from tyro.conf import Positional
 
 from einsort_vla.claims import claim, kept
-from einsort_vla.cli.options import CalibrateOption, CodecOption
+from einsort_vla.cli.console import saved, size
+from einsort_vla.cli.options import CalibrateOption, CodecOption, RateOption
 from einsort_vla.cli.plan import describe_left, from_yaml
 from einsort_vla.ending import keeping
 from einsort_vla.errors import UsageError
@@ -29,7 +30,7 @@ class Compress:
     """Folder or hub id of a dense LeRobot policy or Transformers model."""
     destination: Positional[Path]
     """Folder to write; it must not exist."""
-    rate: float | None = None
+    rate: RateOption = None
     """Share of the linear weights' bytes to remove, 0 to 0.95. Everything stored is counted."""
     plan: Path | None = None
     """Plan file instead of a rate; `einsort-vla plan` writes one."""
@@ -46,8 +47,7 @@ class Compress:
         from einsort_vla.codec import Codec
         from einsort_vla.lerobot import resolve_folder
 
-        if (self.rate is None) == (self.plan is None):
-            raise UsageError("compress takes either --rate or --plan.")
+        self._check()
         codec = Codec.parse(self.codec)
         local = [Path(self.source)] if Path(self.source).exists() else []
         with keeping(lambda: kept(self.destination)), claim(self.destination, *local) as own:
@@ -73,6 +73,29 @@ class Compress:
             )
         return 0
 
+    def _check(self) -> None:
+        """Refuse options that contradict each other, or would do nothing."""
+        from einsort_vla.plan import check_rate
+
+        if (self.rate is None) == (self.plan is None):
+            what = "neither was given" if self.rate is None else "both were given"
+            raise UsageError(
+                f"compress takes either --rate, such as --rate 0.8, or --plan FILE; {what}."
+            )
+        if self.rate is not None:
+            check_rate(self.rate)
+            return
+        given = (self.codec, self.include, self.exclude)
+        for name, own, usual in zip(("codec", "include", "exclude"), given, _OF_RATES, strict=True):
+            if own != usual:
+                raise UsageError(
+                    f"--{name} does nothing with --plan: the plan has the code of each matrix. "
+                    "Edit the plan, or give --rate."
+                )
+
+
+_OF_RATES = (Compress.codec, Compress.include, Compress.exclude)  # where nothing is given
+
 
 def _print_summary(
     summary: "CompressionSummary", destination: Path, dense: "DenseFolder", console: Console
@@ -80,8 +103,8 @@ def _print_summary(
     plan = summary.plan
     console.print(
         f"{destination}: {100 * summary.share_coded:.1f} % of the weights coded, file "
-        f"{100 * summary.share_saved:.1f} % smaller ({summary.dense_bytes / 1e6:.2f} MB -> "
-        f"{summary.compressed_bytes / 1e6:.2f} MB); rate {plan.rate:.4f} of the compressible "
+        f"{saved(summary.share_saved)} ({size(summary.dense_bytes)} -> "
+        f"{size(summary.compressed_bytes)}); rate {plan.rate:.4f} of the compressible "
         f"matrices (requested {plan.rate_requested}), {plan.bits_per_weight:.3f} bits a weight.",
         soft_wrap=True,
     )

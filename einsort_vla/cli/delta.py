@@ -6,6 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
+from einsort_vla.cli.console import size
+
 
 @dataclass(frozen=True)
 class Diff:
@@ -31,8 +33,8 @@ class Diff:
                 )
         whole = sum(p.stat().st_size for p in self.new.rglob("*") if p.is_file())
         console.print(
-            f"{self.patch}: {self.patch.stat().st_size / 1e6:.2f} MB instead of the whole folder's "
-            f"{whole / 1e6:.2f} MB. On the robot: einsort-vla patch {self.old} {self.patch} DST",
+            f"{self.patch}: {size(self.patch.stat().st_size)} instead of the whole folder's "
+            f"{size(whole)}. On the robot: einsort-vla patch {self.old} {self.patch} DST",
             soft_wrap=True,
         )
         return 0

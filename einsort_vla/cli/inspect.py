@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from einsort_vla.cli.console import saved
+
 if TYPE_CHECKING:  # loads torch
     from einsort_vla.checkpoint import Checkpoint
 
@@ -78,7 +80,7 @@ def _print_table(content: dict[str, Any], console: Console) -> None:
     console.print(table)
     console.print(
         f"{100 * content['share_coded']:.1f} % of the weights coded, file "
-        f"{100 * content['share_saved']:.1f} % smaller than with these in bfloat16."
+        f"{saved(content['share_saved'])} than with these in bfloat16."
     )
     if not content["has_fingerprints"]:
         console.print("No fingerprints: Transformers' save_pretrained wrote it.")

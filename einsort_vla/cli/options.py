@@ -4,8 +4,30 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
+from einsort_vla.errors import UsageError
 from einsort_vla.names import BACKENDS, FORMS
+
+
+def _rate(texts: list[str]) -> float:
+    try:
+        return float(texts[0])
+    except ValueError:
+        raise UsageError(
+            f"--rate {texts[0]} is no number. Give the share of bytes to remove, such as 0.5."
+        ) from None
+
+
+_RATE = PrimitiveConstructorSpec[float | None](
+    nargs=1,
+    metavar="SHARE",
+    instance_from_str=_rate,
+    is_instance=lambda value: value is None or isinstance(value, float | int),
+    str_from_instance=lambda value: [str(value)],
+)
+RateOption = Annotated[float | None, _RATE]
+RequiredRate = Annotated[float, _RATE]
 
 CodecOption = Annotated[
     str,

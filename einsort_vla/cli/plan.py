@@ -11,8 +11,8 @@ import yaml
 from rich.console import Console
 from tyro.conf import Positional
 
-from einsort_vla.atomic import check_new, check_parent, write_text
-from einsort_vla.cli.options import CalibrateOption, CodecOption
+from einsort_vla.atomic import check_new, check_parent, new_file
+from einsort_vla.cli.options import CalibrateOption, CodecOption, RequiredRate
 from einsort_vla.errors import CheckpointError
 from einsort_vla.reading import read_text
 
@@ -28,15 +28,29 @@ MAX_NUMBER = 100  # characters
 
 
 class _Loader(_Plain):
-    """Without endless numbers: one to the base of 60, such as 1:30, may take hours to be read."""
+    """Refuses what PyYAML reads to nobody's use.
+
+    A number to the base of 60, such as 1:30, may take hours if it is long. Of a name that is
+    there twice, the last would win without a word.
+    """
 
     def construct_scalar(self, node: Any) -> Any:
         text = super().construct_scalar(node)
         if len(text) > MAX_NUMBER and node.tag in _NUMBERS:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"a number of {len(text)} characters", node.start_mark
+            raise yaml.MarkedYAMLError(
+                problem=f"a number of {len(text)} characters", problem_mark=node.start_mark
             )
         return text
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} is there twice", problem_mark=key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ class MakePlan:
 
     source: Positional[str]
     """Folder or hub id of a dense LeRobot policy or Transformers model."""
-    rate: float
+    rate: RequiredRate
     """Share of the linear weights' bytes to remove, 0 to 0.95. Everything stored is counted."""
     codec: CodecOption = "leader"
     calibrate: CalibrateOption = None
@@ -58,8 +72,8 @@ class MakePlan:
         from einsort_vla.codec import Codec
         from einsort_vla.lerobot import resolve_folder
 
-        if self.output is not None:  # before hours of planning
-            check_new(self.output)
+        if self.output is not None:
+            check_new(self.output)  # before minutes of planning
             check_parent(self.output)
         codec, dense = Codec.parse(self.codec), DenseFolder(resolve_folder(self.source))
         say_unless_loads(dense, console)
@@ -71,7 +85,8 @@ class MakePlan:
         if self.output is None:
             print(text, end="")
             return 0
-        write_text(self.output, text)
+        with new_file(self.output) as partial:
+            partial.write_text(text, encoding="utf-8")
         console.print(
             f"{self.output}: {about} {len(plan.tensors)} matrices, rate {plan.rate:.4f}, "
             f"{plan.bits_per_weight:.3f} bits a weight. Edit specs as you like, then: "

@@ -18,6 +18,7 @@ from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 
 if TYPE_CHECKING:  # loads torch
     from einsort_vla.checkpoint import Checkpoint, Comparison, DenseFolder
+    from einsort_vla.lerobot import Observation
 
 FLOOR = 1e-9  # of errors that are compared
 SHOWN = 10
@@ -55,6 +56,8 @@ class Verify:
     def run(self, console: Console) -> int:
         from einsort_vla.runtime import commands, is_bundle
 
+        if self.looks < 0:
+            raise UsageError(f"--looks {self.looks} is below 0; 0 compares no actions.")
         if is_bundle(self.folder):  # which needs no torch
             if self.against or self.frames:
                 raise UsageError(
@@ -64,6 +67,7 @@ class Verify:
             return commands.verify(self.folder, self.runtime, self.trust_key, say_to(console))
         from einsort_vla.checkpoint import DenseFolder, manifest, read_folder
         from einsort_vla.kernels import check_available
+        from einsort_vla.lerobot import read_frames
 
         check_available(self.backend)
         if self.trust_key:
@@ -79,16 +83,20 @@ class Verify:
         if self.against is None:
             return 0
         dense = DenseFolder(self.against)
+        frames = read_frames(self.frames, self.looks) if self.frames and self.looks else []
         verdict = self._judge_weights(content, dense, console)
         if self.looks and dense.is_lerobot:
-            self._show_actions(dense, console)
+            self._show_actions(dense, frames, console)
         return verdict
 
     def _judge_weights(self, content: "Checkpoint", dense: "DenseFolder", console: Console) -> int:
         from einsort_vla.checkpoint import compare_matrices, compare_rest
 
         if content.source_sha256 not in (None, dense.sha256):
-            raise CheckpointError(f"{dense.folder} does not hold the weights this was made from.")
+            raise CheckpointError(
+                f"{dense.folder} does not hold the weights that {self.folder} was made from. Give "
+                "the dense folder that was compressed."
+            )
         faults = compare_rest(content, dense)
         matrices, n = compare_matrices(content, dense), len(content.coded)
         found = list(track(matrices, "coding anew", n, console=console))
@@ -97,8 +105,11 @@ class Verify:
         for fault in faults[:SHOWN]:
             console.print(f"Wrong: {fault}.", soft_wrap=True)
         if faults:
-            console.print(f"{len(faults)} of {n + len(content.dense)} tensors are not as they are "
-                          "when this source is compressed.", soft_wrap=True)  # fmt: skip
+            console.print(
+                f"{len(faults)} of {n + len(content.dense)} tensors differ from what compressing "
+                "this source gives.",
+                soft_wrap=True,
+            )
             return INCOMPLETE
         n_same, n_rest = sum(own.is_same for own in found), len(content.dense)
         rest = f"{n_rest} other tensors are the source's bit for bit."
@@ -107,14 +118,15 @@ class Verify:
         console.print(f"{_passed(n, n_same, content.is_calibrated)} {rest}", soft_wrap=True)
         return 0
 
-    def _show_actions(self, dense: "DenseFolder", console: Console) -> None:
+    def _show_actions(
+        self, dense: "DenseFolder", frames: "list[Observation]", console: Console
+    ) -> None:
         from einsort_vla.kernels import device_of
         from einsort_vla.layers import count_backends, count_fallbacks
         from einsort_vla.lerobot import (
             action_chunks,
             action_error,
             load_policy,
-            read_frames,
         )
 
         needed = 4 * sum(math.prod(stored.shape) for stored in dense.tensors.values())
@@ -126,12 +138,10 @@ class Verify:
             return
         try:
             policy = load_policy(str(dense.folder), device_of(self.backend))
-            seen = [] if self.frames else policy.made_up_observations(self.looks)
+            seen = frames or policy.made_up_observations(self.looks)
         except (MissingDependency, CheckpointError) as error:
             console.print(f"Actions were not compared: {error}", soft_wrap=True)
             return
-        if self.frames:
-            seen = read_frames(self.frames, self.looks)
         expected = action_chunks(policy, seen)
         del policy  # the two need not be in memory at once
         coded = load_policy(str(self.folder), device_of(self.backend), self.backend)

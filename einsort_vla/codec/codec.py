@@ -132,8 +132,11 @@ def _value(pair: str, text: str, default: Any) -> Any:
     try:
         return {"true": True, "false": False}[text] if kind is bool else kind(text)
     except (KeyError, ValueError) as error:
-        valid = "true or false" if kind is bool else f"of type {kind.__name__}"
+        valid = "true or false" if kind is bool else _KINDS.get(kind, f"of type {kind.__name__}")
         raise UsageError(f"the codec option {pair!r} must be {valid}.") from error
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "a word"}
 
 
 def _text(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from einsort_vla.atomic import atomic_file
+from einsort_vla.atomic import atomic_file, writing
 from einsort_vla.errors import CheckpointError, importing, reason_of
 from einsort_vla.runtime.observation import TASK_KEY, Observation, is_picture
 from einsort_vla.tensors import is_finite, open_tensors
@@ -24,7 +24,7 @@ def save_observations(path: Path, observations: Sequence[Observation]) -> None:
         for key in observations[0]
         if key != TASK_KEY
     }
-    with atomic_file(path) as partial:
+    with writing(path), atomic_file(path) as partial:
         save_file(arrays, partial, metadata={TASK_KEY: observations[0][TASK_KEY]})
 
 

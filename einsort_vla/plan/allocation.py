@@ -242,7 +242,7 @@ def _out_of_reach(coarsest: Plan) -> UsageError:
             f" {len(kept)} of {len(coarsest.tensors)} matrices stay dense, such as {name}, at "
             f"{bits} bits a weight{why}."
         )
-    return UsageError(message)
+    return UsageError(f"{message} Ask for less{', or keep fewer dense' * bool(kept)}.")
 
 
 def _importance(

@@ -13,7 +13,7 @@ from msgspec import Meta
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from einsort_vla.atomic import atomic_file
+from einsort_vla.atomic import atomic_file, writing
 from einsort_vla.errors import CheckpointError
 from einsort_vla.reading import as_record, parse_json
 from einsort_vla.tensors import StoredTensor, is_finite, open_tensors
@@ -113,7 +113,7 @@ class InputStatistics:
             "source_sha256": self.source_sha256,
             "content": json.dumps(content),
         }
-        with atomic_file(path) as partial:
+        with writing(path), atomic_file(path) as partial:
             save_file(self.second_moments, partial, metadata=metadata)
 
     @classmethod

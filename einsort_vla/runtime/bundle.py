@@ -105,6 +105,8 @@ def open_bundle(folder: Path, trusted_keys: Sequence[Path] = ()) -> Bundle:
             missing or changed, or one says what no export says.
         MissingDependency: keys are given, and the package cryptography is not installed.
     """
+    if not folder.is_dir():
+        raise CheckpointError(f"the folder {folder} does not exist.")
     if not (folder / SUMS).is_file() or not (folder / MANIFEST).is_file():
         raise CheckpointError(
             f"{folder} is no exported policy: it has no {MANIFEST} with {SUMS}. "

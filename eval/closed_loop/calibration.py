@@ -8,7 +8,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from einsort_vla.errors import CheckpointError, SimulatorError, UsageError
+from einsort_vla.atomic import writing
+from einsort_vla.errors import CheckpointError, SimulatorError
 from einsort_vla.lerobot import (
     Observation,
     load_observations,
@@ -30,6 +31,7 @@ from eval.closed_loop.request import (
 from eval.closed_loop.rollout import run_episode
 from eval.closed_loop.settings import CalibrationSettings
 from eval.run.arms import DENSE
+from eval.run.settings import check_least
 from policies.lerobot_adapter import LeRobotPolicy, load
 from policies.protocol import Policy
 
@@ -38,8 +40,8 @@ STATISTICS = "statistics.safetensors"
 
 def calibrate(settings: CalibrationSettings, console: Console) -> int:
     """Run what is missing; observations are on disk after every episode."""
-    if settings.episodes < 1 or settings.seed < 0 or settings.probes < 0:
-        raise UsageError("--episodes must be at least 1, --seed and --probes at least 0.")
+    check_least(1, episodes=settings.episodes)
+    check_least(0, seed=settings.seed, probes=settings.probes)
     if (settings.output / STATISTICS).exists():
         raise CheckpointError(f"{settings.output} is complete already; nothing was written over.")
     benchmark, dense = find_benchmark(settings.suite), find_policy(settings.policy)
@@ -47,7 +49,8 @@ def calibrate(settings: CalibrationSettings, console: Console) -> int:
     check_features(dense, benchmark)
     names, fingerprint = list(dense.matrices), dense.sha256
     observations_folder = settings.output / f"observations-{fingerprint[:12]}"
-    observations_folder.mkdir(parents=True, exist_ok=True)
+    with writing(settings.output):
+        observations_folder.mkdir(parents=True, exist_ok=True)
     policy = load(str(dense.folder))
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:

@@ -23,6 +23,7 @@ from eval.closed_loop.recording import import_rerun, import_tracker
 from eval.closed_loop.settings import REFERENCE_POLICY, ClosedLoopSettings
 from eval.run.copies import check_arms, shown
 from eval.run.provenance import ROOT
+from eval.run.settings import check_least
 
 MAX_DELAY_MS = 5000.0
 MIN_MARGIN = 1e-4  # a hundredth of a point
@@ -96,17 +97,16 @@ def _receipt_ms(path: Path) -> float:
     try:
         return read_json(path, _Receipt).latency_ms[WHOLE_CHUNK].p50
     except (CheckpointError, KeyError) as error:
+        what = str(error).rstrip(".")
         raise UsageError(
-            f"--latency {path} is neither milliseconds nor a receipt of `einsort-vla bench` "
-            f"({error})."
+            f"--latency {path} is neither milliseconds nor a receipt of `einsort-vla bench`: "
+            f"{what}."
         ) from None
 
 
 def _check_numbers(settings: ClosedLoopSettings) -> None:
-    if min(settings.episodes, settings.workers, settings.batch) < 1:
-        raise UsageError("--episodes, --workers and --batch must be at least 1.")
-    if min(settings.seed, settings.first_state) < 0:
-        raise UsageError("--seed and --first-state must be at least 0.")
+    check_least(1, episodes=settings.episodes, workers=settings.workers, batch=settings.batch)
+    check_least(0, seed=settings.seed, first_state=settings.first_state)
     if not MIN_MARGIN <= settings.margin < 1:
         raise UsageError(
             f"--margin {settings.margin} is outside [{MIN_MARGIN}, 1); 0.02 is two points."
@@ -223,11 +223,16 @@ def check_features(dense: DenseFolder, benchmark: Benchmark[Any]) -> None:
     """
     inputs, outputs = input_features(dense.config), output_features(dense.config)
     features = benchmark.features
+    if not dense.is_lerobot:
+        raise UsageError(
+            f"{dense.folder} is a Transformers model ({dense.policy_type}), not a robot's policy. "
+            "eval/language.py and eval/textvqa.py are for such."
+        )
     if not inputs:
         raise UsageError(
-            f"{dense.folder} names no inputs (input_features of its config.json is empty), so "
-            f"nobody can say which cameras it needs. {benchmark.name} has "
-            f"{', '.join(features.pictures)}: write those that it was trained with into it."
+            f"{dense.folder} does not say which cameras it was trained with: input_features of its "
+            f"config.json is empty. Write them there; {benchmark.name} has "
+            f"{', '.join(features.pictures)}."
         )
     if other := sorted(set(pictures_of(dense.config)) - set(features.pictures)):
         raise UsageError(

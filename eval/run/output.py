@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from einsort_vla.atomic import PARTIAL, alone_in
+from einsort_vla.atomic import PARTIAL, alone_in, writing
 from einsort_vla.checkpoint import file_sha256
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.errors import UsageError
@@ -87,14 +87,17 @@ def _prepare(output: Path, config: Mapping[str, Any], resume: bool) -> None:
         if not resume:
             raise UsageError(f"{output} holds a run already. Use --resume, or another --output.")
         if changed := sorted(k for k in {*config, *earlier} if config.get(k) != earlier.get(k)):
-            names = ", ".join(f"--{key.replace('_', '-')}" for key in changed)
+            names = ", ".join(f"--{key.replace('_', '-')} {earlier.get(key)!s}" for key in changed)
             raise UsageError(
-                f"{output} holds another run: {names} differ. "
+                f"{output} holds another run, with {names}. "
                 "Resume with the same settings, or use another --output."
             )
         return
     if resume:
         raise UsageError(f"there is no run to resume in {output}.")
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"--output {output} is a file. Name a folder.")
     if output.exists() and any(path.suffix != PARTIAL for path in output.iterdir()):
         raise UsageError(f"{output} is not empty and holds no run. Use another --output.")
-    output.mkdir(parents=True, exist_ok=True)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from einsort_vla.cli.options import CalibrateOption, CodecOption
+from einsort_vla.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,14 @@ class RunSettings:
     def patterns(self) -> tuple[list[str], list[str]]:
         """`include` and `exclude` as lists."""
         return self.include.split(","), self.exclude.split(",") if self.exclude else []
+
+
+def check_least(least: int, **numbers: int) -> None:
+    """Refuse options, by their names, that are too small.
+
+    Raises:
+        UsageError: one is below `least`.
+    """
+    for name, value in numbers.items():
+        if value < least:
+            raise UsageError(f"--{name.replace('_', '-')} {value} must be at least {least}.")

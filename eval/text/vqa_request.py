@@ -10,6 +10,7 @@ from rich.console import Console
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.errors import CheckpointError, UsageError
 from eval.run.copies import Copy, check_arms, plan_copies
+from eval.run.settings import check_least
 from eval.text.answering import sees
 from eval.text.models import check_device, find_model
 from eval.text.scene_text import N_TRAIN, load_scene_text
@@ -97,10 +98,9 @@ def choose_ocr(
 def _check_numbers(settings: TextVqaSettings) -> None:
     if settings.limit is not None and settings.limit < 1:
         raise UsageError(f"--limit {settings.limit} must be at least 1; leave it out for all.")
-    if min(settings.batch, settings.max_new_tokens) < 1:
-        raise UsageError("--batch and --max-new-tokens must be at least 1.")
-    if min(settings.seed, settings.shots or 0, _n_watched(settings) or 0) < 0:
-        raise UsageError("--seed, --shots and --calibrate N must be at least 0.")
+    check_least(1, batch=settings.batch, max_new_tokens=settings.max_new_tokens)
+    n_watched = _n_watched(settings) or 0
+    check_least(0, seed=settings.seed, shots=settings.shots or 0, calibrate=n_watched)
 
 
 def _n_shots(settings: TextVqaSettings, is_seeing: bool) -> int:

@@ -377,6 +377,8 @@ def test_a_shared_copy_goes_its_own_way():
         (("leder",), "Did you mean 'leader'"),
         (("local",), "codec of a cache"),
         (("leader", 0.99), "between 0 and 0.95"),
+        (("leader", "0.5"), "between 0 and 0.95, not '0.5'"),
+        ((None,), "a text such as 'leader', not None"),
         (("scalar groups=3",), "Did you mean 'group'"),
         (("network reduction=mean",), "as a spec"),
         ((Leader(2, 2, 6),), "name the form"),

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from einsort_vla.cli import doctor, main
+from einsort_vla.cli.console import saved, size
 from einsort_vla.codec import Codec
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.names import BACKENDS, FORMS
@@ -121,7 +122,16 @@ def test_a_plan_can_be_edited_and_used(run, tiny_policy_folder, tmp_path):
 def test_plans_that_do_not_fit(run, tiny_policy_folder, tmp_path):
     good = run("plan", tiny_policy_folder, "--rate", 0.7).stdout
     for text, message in [
-        (good.replace("second", "third"), "made for another policy"),
+        (good.replace("second", "third"), "the plan lacks model.second.weight. Correct it"),
+        (
+            good.replace(
+                "tensors:",
+                "tensors:\n  a.weight: {spec: {form: dense}, shape: [2, 2], distortion: 0.0}",
+            ),
+            "the plan has a.weight, which is no compressible",
+        ),
+        (good.replace("shape: [33, 96]", "shape: [33, 48]"), "has the shape (33, 48) in the plan"),
+        (good + good.splitlines()[-1] + "\n", "is there twice (line "),
         (
             good.replace("rate_requested: 0.7", "rate_requested: 0.9"),
             "less than its rate_requested",
@@ -144,7 +154,13 @@ def test_plans_that_do_not_fit(run, tiny_policy_folder, tmp_path):
         result = run("compress", source, new, "--plan", tmp_path / "plan.yaml")
         assert (result.returncode, new.exists()) == (2, False)
         assert message in result.stderr
-    assert "either --rate or --plan" in run("compress", "a", "b").stderr
+    assert "either --rate, such as --rate 0.8, or --plan" in run("compress", "a", "b").stderr
+    both = run("compress", "a", "b", "--rate", 0.5, "--plan", "c").stderr
+    assert "--plan FILE; both were given" in both
+    for option in (("--codec", "scalar"), ("--include", "*mlp*"), ("--exclude", "*mlp*")):
+        refusal = run("compress", "a", "b", "--plan", "c", *option).stderr
+        assert f"{option[0]} does nothing with --plan" in refusal
+    assert "no folder; make it" in run("plan", "a", "--rate", 0.5, "--output", "b/c").stderr
 
 
 def test_misuse_is_one_line_and_exit_code_2(run, tiny_policy_folder, tmp_path):
@@ -165,8 +181,29 @@ def test_misuse_is_one_line_and_exit_code_2(run, tiny_policy_folder, tmp_path):
         assert result.returncode == 2
         assert message in result.stderr
         assert "Traceback" not in result.stderr
-    assert run("compress", "a", "b", "--rate", "half").returncode == 2
+    refusal = run("compress", "a", "b", "--rate", "50%")
+    assert refusal.returncode == 2
+    assert refusal.stderr == (
+        "Error: --rate 50% is no number. Give the share of bytes to remove, such as 0.5.\n"
+    )
+    assert "--looks -1 is below 0" in run("verify", tiny_policy_folder, "--looks", "-1").stderr
     assert run().returncode == 2
+
+
+def test_sizes_for_people():
+    assert (saved(0.502), saved(-0.349), saved(-0.0001)) == (
+        "50.2 % smaller", "34.9 % larger", "0.0 % smaller"
+    )  # fmt: skip
+    assert (size(3_714_000), size(568)) == ("3.71 MB", "0.6 kB")
+
+
+def test_a_policy_type_that_is_not_compressed_is_told_at_once(run, tiny_policy_folder, tmp_path):
+    config = tiny_policy_folder / "config.json"
+    config.write_text(config.read_text().replace("smolvla", "diffusion"))
+    result = run("compress", tiny_policy_folder, tmp_path / "new", "--rate", 0.5)
+    assert result.returncode == 2
+    assert result.stderr.startswith("Error: ")
+    assert "policies of type 'diffusion' are not compressed; those of smolvla" in result.stderr
 
 
 def test_excluded_matrices_stay_dense_and_count(run, tiny_policy_folder, tmp_path):
@@ -196,9 +233,7 @@ def test_verify_compares_with_the_source(run, tiny_policy_folder, tmp_path):
     tensors["model.first.weight"][:] = 0
     tensors["model.first.weight"][:, 0] = torch.arange(1, 97)
     save_file(tensors, source / "model.safetensors")
-    assert (
-        "not hold the weights this was made from" in run("verify", new, "--against", source).stderr
-    )
+    assert "does not hold the weights that" in run("verify", new, "--against", source).stderr
     codec = "leader rotated=false"  # by default an outlier has the matrix rotated
     run("compress", source, tmp_path / "odd", "--rate", 0.7, "--codec", codec)
     result = run("verify", tmp_path / "odd", "--against", source)
@@ -261,7 +296,10 @@ def test_a_patch_makes_the_new_folder_out_of_the_old(run, tiny_policy_folder, tm
         (("patch", old, patch, new), "exists already"),
         (("diff", old, new, patch), "exists already"),
         (("patch", old, new / "model.safetensors", tmp_path / "other"), "is no patch"),
-        (("diff", source, new, tmp_path / "p"), "lacks einsort_manifest.json"),
+        (
+            ("diff", source, new, tmp_path / "p"),
+            "has no einsort_manifest.json: it is no",
+        ),
     ]:
         result = run(*arguments)
         assert (result.returncode, message in result.stderr) == (2, True), result.stderr

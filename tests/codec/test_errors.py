@@ -85,7 +85,7 @@ def test_unknown_menu_names_the_forms():
         ("leader windw=12", "unknown option of --codec leader 'windw'. Did you mean 'window'"),
         ("leader window=9", r"windows of \[8, 10\] bits, not 9"),
         ("scalar clip=yes", "'clip=yes' must be true or false"),
-        ("scalar group=many", "'group=many' must be of type int"),
+        ("scalar group=many", "'group=many' must be a whole number"),
         ("scalar grid=log", "unknown scalar grid 'log'"),
         ("network decomposition=svdd", "Did you mean 'svd'"),
         ("lossless level=9", "it has none"),

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from einsort_vla.checkpoint import DenseFolder
-from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
 from einsort_vla.huggingface import EinSortConfig, watch_text
 from einsort_vla.kernels import decode_fast
 from einsort_vla.layers import CompressedLinear, count_backends
@@ -82,7 +82,7 @@ def test_watched_while_it_reads(dense, tmp_path):
         watch_text(source, tmp_path / "text.txt", statistics)
 
     (tmp_path / "text.txt").write_bytes("Ein Text für Robotér".encode("latin-1"))
-    with pytest.raises(CheckpointError, match="utf-8"):
+    with pytest.raises(CheckpointError, match="is not UTF-8"):
         watch_text(source, tmp_path / "text.txt", statistics)
 
 
@@ -247,8 +247,16 @@ def test_bad_settings(settings, message):
         EinSortConfig(**settings)
 
 
+def test_a_backend_that_is_not_there_is_told_before_a_weight_is_read(dense, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MissingDependency, match="--backend cuda"):
+        AutoModelForCausalLM.from_pretrained(
+            dense, quantization_config=EinSortConfig(rate=0.5, backend="cuda")
+        )
+
+
 def test_a_code_that_must_see_the_weights_is_refused(dense):
-    with pytest.raises(UsageError, match="must see the weights"):
+    with pytest.raises(UsageError, match="plans by the weights, which are not read yet"):
         AutoModelForCausalLM.from_pretrained(
             dense, quantization_config=EinSortConfig(rate=0.5, codec="network")
         )
