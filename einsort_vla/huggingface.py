@@ -12,6 +12,7 @@ Importing this module registers the method `einsort`; Transformers has no other 
 # pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from transformers.core_model_loading import ConversionOps
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers import HfQuantizer, auto
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.quantizers_utils import should_convert_module
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from einsort_vla.checkpoint import (
@@ -106,7 +108,7 @@ class EinSortConfig(QuantizationConfigMixin):
         self.quant_method: Any = METHOD
         self.rate, self.codec = check_rate(own.rate), str(Codec.parse(own.codec))
         self.backend = str(BackendChoice.parse(own.backend))
-        self.modules_to_not_convert = own.modules_to_not_convert
+        self.modules_to_not_convert = _patterns(own.modules_to_not_convert)
         self.plan: Mapping[str, Any] | None = own.plan
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,6 +118,19 @@ class EinSortConfig(QuantizationConfigMixin):
     def get_loading_attributes(self) -> dict[str, Any]:
         """What the caller of `from_pretrained` decides, whatever is saved with a model."""
         return {"backend": self.backend}
+
+
+def _patterns(names: list[str] | None) -> list[str] | None:
+    """The names, each of which Transformers takes for a regular expression, too."""
+    for name in names or []:
+        try:
+            re.compile(name)
+        except re.error as error:
+            raise UsageError(
+                f"modules_to_not_convert: {name!r} is no name of a module, and no regular "
+                f"expression: {error}."
+            ) from error
+    return names
 
 
 # Transformers asks only the classes in this tuple for their `get_loading_attributes`.
@@ -128,6 +143,10 @@ class EinSortQuantizer(HfQuantizer):
 
     requires_calibration = False
     quantization_config: EinSortConfig
+
+    def __init__(self, quantization_config: EinSortConfig, **how: Any) -> None:
+        super().__init__(quantization_config, **how)
+        self.refusals: list[EinSortError] = []
 
     @property
     def is_trainable(self) -> bool:
@@ -185,6 +204,8 @@ class EinSortQuantizer(HfQuantizer):
         return {name.removesuffix(".weight"): layers[name] for name in self.plan.tensors}
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
+        if self.refusals:
+            raise self.refusals[0]
         for name in self.plan.tensors:
             if not isinstance(model.get_submodule(name.removesuffix(".weight")), CompressedLinear):
                 raise CheckpointError(
@@ -196,6 +217,11 @@ class EinSortQuantizer(HfQuantizer):
     def _make_plan(self, model: Any) -> Plan:
         config = self.quantization_config
         layers = linear_layers(model, config.modules_to_not_convert)
+        for name in config.modules_to_not_convert or []:
+            if all(should_convert_module(path, [name]) for path, _ in model.named_modules()):
+                logger.warning(
+                    "modules_to_not_convert: %s has no module %r.", type(model).__name__, name
+                )
         shapes = {f"{path}.weight": linear_shape(layer) for path, layer in layers.items()}
         codec = Codec.parse(config.codec)
         with torch.device("cpu"):  # Transformers builds models on the meta device
@@ -264,7 +290,11 @@ class _Encode(ConversionOps):
         coded = input_dict.keys() & self._quantizer.plan.tensors.keys()
         for name in coded:
             value = input_dict[name]
-            self._replace(model, name, value[0] if isinstance(value, list) else value)
+            try:
+                self._replace(model, name, value[0] if isinstance(value, list) else value)
+            except EinSortError as error:  # raised here, it would be lost in a report
+                own = type(error)(f"{model.name_or_path}: {name}: {error}")
+                self._quantizer.refusals.append(own)
             if missing_keys is not None:
                 missing_keys.discard(name)
         return {name: value for name, value in input_dict.items() if name not in coded}
@@ -273,10 +303,7 @@ class _Encode(ConversionOps):
         path = name.removesuffix(".weight")
         linear, planned = model.get_submodule(path), self._quantizer.plan.tensors[name]
         matrix = weight.t() if is_transposed(linear) else weight
-        try:
-            compressed = encode(matrix, planned.spec)
-        except EinSortError as error:
-            raise type(error)(f"{name}: {error}") from error
+        compressed = encode(matrix, planned.spec)
         backend = BackendChoice.parse(self._quantizer.quantization_config.backend)
         layer = CompressedLinear(compressed, linear.bias, backend, linear.weight.dtype)
         model.set_submodule(path, layer.to(weight.device))

@@ -28,7 +28,12 @@ from transformers import (
 )
 
 from einsort_vla.checkpoint import DenseFolder
-from einsort_vla.errors import CheckpointError, MissingDependency, UsageError
+from einsort_vla.errors import (
+    CheckpointError,
+    MissingDependency,
+    NumericsError,
+    UsageError,
+)
 from einsort_vla.huggingface import EinSortConfig, watch_text
 from einsort_vla.kernels import decode_fast
 from einsort_vla.layers import CompressedLinear, count_backends
@@ -145,6 +150,25 @@ def test_what_is_tied_stays_dense_whatever_is_left_out(tmp_path):
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     assert again.lm_head.weight is again.model.embed_tokens.weight
     assert torch.equal(logits(again), logits(model))
+
+
+def test_a_weight_that_cannot_be_coded_is_named(dense, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(dense)
+    with pytest.raises(NumericsError, match=r"layers.0.*bfloat16 cannot"):
+        AutoModelForCausalLM.from_pretrained(dense, quantization_config=EinSortConfig(rate=0))
+    model.model.layers[1].mlp.up_proj.weight.data[3, 2] = torch.nan
+    model.save_pretrained(tmp_path / "nan")
+    with pytest.raises(NumericsError, match=r"layers.1.mlp.up_proj.weight: .* 1 NaN"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "nan", quantization_config=EinSortConfig())
+
+
+def test_names_of_modules_that_fit_nothing_are_told(dense, caplog):
+    settings = EinSortConfig(modules_to_not_convert=["o_proj", "nosuch"])
+    AutoModelForCausalLM.from_pretrained(dense, quantization_config=settings)
+    told = [own.getMessage() for own in caplog.records if "modules_to_not" in own.getMessage()]
+    assert told == ["modules_to_not_convert: LlamaForCausalLM has no module 'nosuch'."]
+    with pytest.raises(UsageError, match=r"'\(' is no name of a module"):
+        EinSortConfig(modules_to_not_convert=["("])
 
 
 def test_a_vision_language_model(reference_policy, tmp_path):
