@@ -212,7 +212,7 @@ def test_the_whole_run_and_its_resumption(settings):
     )
     with pytest.raises(UsageError, match="holds a run already"):
         run(settings)
-    with pytest.raises(UsageError, match=r"another run, with --stride 512\."):
+    with pytest.raises(UsageError, match=r"another run, with --stride 48\."):
         run(change(settings, resume=True, stride=32))
 
 
