@@ -15,6 +15,7 @@ from einsort_vla.checkpoint.source import fetch_from_hub
 from einsort_vla.errors import CheckpointError
 from einsort_vla.families import without_foreign_code
 from einsort_vla.layers import Budget, load_dense_
+from einsort_vla.lerobot.normalization import check_step
 from einsort_vla.lerobot.policy import LoadedPolicy
 from einsort_vla.lerobot.processors import Processors, read_processors
 from einsort_vla.lerobot.settings import (
@@ -26,9 +27,6 @@ from einsort_vla.lerobot.settings import (
     settings_of,
     usable,
 )
-from einsort_vla.runtime.observation import is_picture
-
-FIGURES = ("mean", "std", "min", "max", "q01", "q10", "q50", "q90", "q99")  # LeRobot's statistics
 
 
 def load_policy(path_or_hub_id: str, device: str = "cpu", backend: str = "decoded") -> LoadedPolicy:
@@ -137,18 +135,5 @@ def _wrap(module: Any, processors: Processors) -> LoadedPolicy:
             module.config, pretrained_path=str(copy), preprocessor_overrides=overrides
         )
     for step in (*preprocess.steps, *postprocess.steps):
-        _check_statistics(folder, step)
+        check_step(folder, step)
     return LoadedPolicy(module, preprocess, postprocess, folder)
-
-
-def _check_statistics(folder: Path, step: Any) -> None:
-    """Refuse one figure for many numbers, which torch would spread over all of them."""
-    features = getattr(step, "features", None) or {}
-    for name, value in (step.state_dict() if features else {}).items():
-        key, _, figure = name.rpartition(".")
-        n_numbers = math.prod(features[key].shape) if key in features else 1
-        if figure in FIGURES and not is_picture(key) and value.numel() == 1 < n_numbers:
-            raise CheckpointError(
-                f"{folder}: the processors have one {figure} of {key}, which has {n_numbers} "
-                "numbers. Write the statistics of the training data into the dense policy."
-            )

@@ -5,7 +5,6 @@ gives. So steps are taken by `registry_name` alone, from a list, and their names
 checked. What was checked is kept in memory, and LeRobot is given a copy of that.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,12 +31,12 @@ from einsort_vla.families import (
     output_features,
 )
 from einsort_vla.lerobot.limits import check_asked
+from einsort_vla.lerobot.normalization import check_stored
 from einsort_vla.lerobot.settings import naming
 from einsort_vla.reading import read_json
 
 POSTPROCESSOR = "policy_postprocessor.json"
 MAX_STATE = 2**27  # bytes of a step's file
-MAX_LARGER = 4  # times, that an input may get by its statistics: a grey picture gets colours
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _ANY = None  # name on the hub: Transformers reads data of it, and no code
@@ -208,27 +207,8 @@ def _read_state(folder: Path, step: Step, place: str, features: Mapping[str, Fea
         raise CheckpointError(f"{path} is damaged or truncated: {error}") from error
     if step.registry_name == TOKENIZER_STEP:
         check_tokenizer(state, str(path))
-    _check_statistics(state, str(path), features)
+    check_stored(state, str(path), features)
     return content
-
-
-def _check_statistics(
-    state: Mapping[str, torch.Tensor], source: str, features: Mapping[str, Feature]
-) -> None:
-    """Refuse statistics that make far more of an input than it is, by their shape."""
-    for name, tensor in state.items():
-        feature = features.get(name.rpartition(".")[0])
-        if feature is None:
-            continue
-        try:
-            made = torch.broadcast_shapes(tensor.shape, (1, *feature.shape))
-        except RuntimeError:
-            continue  # LeRobot cannot use them either
-        if math.prod(made) > MAX_LARGER * math.prod(feature.shape):
-            raise CheckpointError(
-                f"{source}: {name} has the shape {tuple(tensor.shape)}; it does not belong to "
-                f"an input of shape {feature.shape}."
-            )
 
 
 def check_tokenizer(state: Mapping[str, torch.Tensor], source: str) -> None:

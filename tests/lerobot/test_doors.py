@@ -189,6 +189,27 @@ def test_statistics_are_as_large_as_what_they_are_of(reference_policy, tmp_path)
         load_policy(str(folder))
 
 
+STATE = "observation.state.std"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop(STATE), r"lack the std of observation.state, .*MEAN_STD"),
+        (lambda s: s.update({STATE: s[STATE][:1]}), r"one std of observation.state, which has 8"),
+        (lambda s: s.update({STATE: s[STATE].int()}), r"std has the type torch.int32"),
+    ],
+)
+def test_what_is_normalized_has_its_statistics(change, message, reference_policy, tmp_path):
+    folder = shutil.copytree(reference_policy, tmp_path / "x")
+    path = next(folder.glob("policy_preprocessor*normalizer*.safetensors"))
+    state = load_file(path)
+    change(state)
+    save_file(state, path)
+    with pytest.raises(CheckpointError, match=message):
+        load_policy(str(folder))
+
+
 def test_actions_that_are_no_numbers_are_an_error(reference_policy, tmp_path):
     folder = shutil.copytree(reference_policy, tmp_path / "x")
     path = next(folder.glob("policy_postprocessor*.safetensors"))
