@@ -25,7 +25,7 @@ def test_compression_of_a_real_policy(tmp_path, kind, rate, limit):
     command = [PROGRAM, "compress", tmp_path / "dense", tmp_path / "new", "--rate", str(rate)]
 
     process = subprocess.Popen(command)
-    journal = tmp_path / "new.partial" / "model.safetensors.journal"
+    journal = tmp_path / "new.partial" / "journal"
     while process.poll() is None and not (journal.is_file() and "weight_" in journal.read_text()):
         time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
