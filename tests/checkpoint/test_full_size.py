@@ -14,7 +14,7 @@ from einsort_vla.checkpoint import file_sha256
 
 TOOL = Path(__file__).parents[1] / "full_size.py"
 FIRST_CHUNK = Path(__file__).parents[1] / "first_chunk.py"
-FIRST_CHUNK_ROOM = 150e6  # activations and one decoded matrix
+FIRST_CHUNK_ROOM = 250e6  # activations, one decoded matrix, and one tensor while it is read
 PROGRAM = Path(sys.executable).with_name("einsort-vla")
 
 
