@@ -104,11 +104,15 @@ class EinSortConfig(QuantizationConfigMixin):
             "rate": rate, "codec": codec, "backend": backend,
             "modules_to_not_convert": modules_to_not_convert, "plan": plan,
         }  # fmt: skip
-        own = as_record(given, _Settings, "EinSortConfig (quantization_config of config.json)")
+        source = "EinSortConfig (quantization_config of config.json)"
+        own = as_record(given, _Settings, source)
         self.quant_method: Any = METHOD
-        self.rate, self.codec = check_rate(own.rate), str(Codec.parse(own.codec))
-        self.backend = str(BackendChoice.parse(own.backend))
-        self.modules_to_not_convert = _patterns(own.modules_to_not_convert)
+        try:
+            self.rate, self.codec = check_rate(own.rate), str(Codec.parse(own.codec))
+            self.backend = str(BackendChoice.parse(own.backend))
+            self.modules_to_not_convert = _patterns(own.modules_to_not_convert)
+        except UsageError as error:
+            raise UsageError(f"{source}: {error}") from error
         self.plan: Mapping[str, Any] | None = own.plan
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,7 +160,7 @@ class EinSortQuantizer(HfQuantizer):
         return True
 
     def validate_environment(self, *_: Any, **__: Any) -> None:
-        """Asked before a weight is read: Transformers hides what is raised later in a report.
+        """Asked before a weight is read; Transformers hides in a report what is raised later.
 
         Raises:
             MissingDependency: the backend that was named cannot run here.
@@ -219,9 +223,7 @@ class EinSortQuantizer(HfQuantizer):
         layers = linear_layers(model, config.modules_to_not_convert)
         for name in config.modules_to_not_convert or []:
             if all(should_convert_module(path, [name]) for path, _ in model.named_modules()):
-                logger.warning(
-                    "modules_to_not_convert: %s has no module %r.", type(model).__name__, name
-                )
+                logger.warning("modules_to_not_convert: %s has no %r.", type(model).__name__, name)
         shapes = {f"{path}.weight": linear_shape(layer) for path, layer in layers.items()}
         codec = Codec.parse(config.codec)
         with torch.device("cpu"):  # Transformers builds models on the meta device

@@ -6,6 +6,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -136,4 +137,16 @@ def _wrap(module: Any, processors: Processors) -> LoadedPolicy:
         )
     for step in (*preprocess.steps, *postprocess.steps):
         check_step(folder, step)
+        _check_switches(folder, step)
     return LoadedPolicy(module, preprocess, postprocess, folder)
+
+
+def _check_switches(folder: Path, step: Any) -> None:
+    """Refuse what is neither true nor false where LeRobot would take it for one of them."""
+    for field in fields(step) if is_dataclass(step) else ():
+        value = getattr(step, field.name)
+        if field.type in (bool, "bool") and not isinstance(value, bool):
+            raise CheckpointError(
+                f"{folder}: {field.name} of the processors' {type(step).__name__} is {value!r}; "
+                "write true or false."
+            )

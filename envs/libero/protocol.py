@@ -22,7 +22,7 @@ Pixels = Annotated[int, Meta(ge=16, le=2048)]
 class LiberoProtocol(EpisodeProtocol):
     """All choices that move a LIBERO success rate; see configs/eval/einsort.yaml for each."""
 
-    controller: str
+    controller: Literal["OSC_POSE"]  # what demonstrations, policies and experts act by
     gripper_open: Annotated[float, Meta(ge=-1, le=1)]
     settle_steps: Annotated[int, Meta(ge=0, le=1000)]
     image_size_px: Pixels

@@ -166,7 +166,7 @@ def test_names_of_modules_that_fit_nothing_are_told(dense, caplog):
     settings = EinSortConfig(modules_to_not_convert=["o_proj", "nosuch"])
     AutoModelForCausalLM.from_pretrained(dense, quantization_config=settings)
     told = [own.getMessage() for own in caplog.records if "modules_to_not" in own.getMessage()]
-    assert told == ["modules_to_not_convert: LlamaForCausalLM has no module 'nosuch'."]
+    assert told == ["modules_to_not_convert: LlamaForCausalLM has no 'nosuch'."]
     with pytest.raises(UsageError, match=r"'\(' is no name of a module"):
         EinSortConfig(modules_to_not_convert=["("])
 

@@ -210,6 +210,16 @@ def test_what_is_normalized_has_its_statistics(change, message, reference_policy
         load_policy(str(folder))
 
 
+def test_a_switch_is_true_or_false(reference_policy, tmp_path):
+    def enable(content):
+        step = {"registry_name": "absolute_actions_processor", "config": {"enabled": 2**63}}
+        content["steps"].insert(0, step)
+
+    folder = changed(reference_policy, tmp_path / "x", "policy_postprocessor.json", enable)
+    with pytest.raises(CheckpointError, match=r"enabled of .*Absolute.* is 9223372036854775808"):
+        load_policy(str(folder))
+
+
 def test_actions_that_are_no_numbers_are_an_error(reference_policy, tmp_path):
     folder = shutil.copytree(reference_policy, tmp_path / "x")
     path = next(folder.glob("policy_postprocessor*.safetensors"))
