@@ -82,7 +82,7 @@ def check(folder: Path) -> dict[str, str]:
         file = folder / name
         if not file.is_file():
             raise CheckpointError(f"{folder} lacks {name}; copy the folder again, whole.")
-        if leads_out(file.parent, folder):
+        if leads_out(file, folder):
             raise CheckpointError(f"{path} names {name}, and a link leads out of the folder there.")
         if file_sha256(file) != digest:
             raise CheckpointError(

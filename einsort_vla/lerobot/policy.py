@@ -113,7 +113,7 @@ class LoadedPolicy:
         if not np.isfinite(chunks).all():
             raise NumericsError(
                 f"{self._folder} answers with actions that are NaN or infinite: its weights or the "
-                "statistics of its processors are damaged."
+                "statistics of its processors are damaged, or numbers of the observation are huge."
             )
         return chunks
 

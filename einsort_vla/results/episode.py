@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from einsort_vla.errors import CheckpointError
 from einsort_vla.results.log import as_lines, read_log
 from einsort_vla.results.motion import Motion
-from einsort_vla.results.record import Figure, Name, Record
+from einsort_vla.results.record import Amount, Count, Figure, Name, Record
 
 Outcome = Literal["success", "failure", "error"]
 EpisodeKey = tuple["Scene", str]
@@ -16,10 +17,10 @@ class Scene(Record, frozen=True):
     """Everything that makes an episode repeatable, but the policy and its delay."""
 
     suite: Name
-    task_id: int
-    episode: int  # also the number of the stored initial state
-    seed: int
-    displacement_m: float = 0.0
+    task_id: Count
+    episode: Count  # also the number of the stored initial state
+    seed: Count
+    displacement_m: Amount = 0.0
     wrong_pictures: bool = False
     stored: bool = True  # False: a fresh random scene instead of the stored initial state
 
@@ -35,9 +36,9 @@ class EpisodeRecord(Record, frozen=True):
     scene: Scene
     arm: Name
     outcome: Outcome
-    steps: int
-    wall_s: Figure | None = None
-    latency_ms: tuple[Figure, ...] = ()  # measured, one a chunk
+    steps: Count
+    wall_s: Amount | None = None
+    latency_ms: tuple[Amount, ...] = ()  # measured, one a chunk
     error: str | None = None
     actions_sha256: str = ""  # of all executed actions, to tell whether two arms moved alike
     layers: Mapping[str, int] = {}  # coded ones, by backend
@@ -55,17 +56,24 @@ class EpisodeRecord(Record, frozen=True):
 
 
 def read_episodes(log: Path) -> list[EpisodeRecord]:
-    """Episodes of a log in the order they ended, of each key the last.
+    """Episodes of a log in the order they ended, each once.
 
     A last line that a kill cut short is left out, and so is an episode that ended in an error
     once a later line has it done.
 
     Raises:
-        CheckpointError: a line is no episode; the message has its number.
+        CheckpointError: a line is no episode, which the message has the number of; or an episode
+            that was done is there again and ended otherwise.
     """
     records: dict[EpisodeKey, EpisodeRecord] = {}
     for record in read_log(log, EpisodeRecord):
-        records.pop(record.key, None)
+        earlier = records.pop(record.key, None)
+        if earlier and earlier.outcome != "error" and earlier != record:
+            raise CheckpointError(
+                f"{log} holds {episode_name(*record.key)} twice: once as {earlier.outcome} after "
+                f"{earlier.steps} steps, and once as {record.outcome} after {record.steps}. Take "
+                "out the line that is not of this run."
+            )
         records[record.key] = record
     return list(records.values())
 

@@ -15,6 +15,8 @@ AGAIN = "Run the evaluation again."
 Name = Annotated[str, Meta(pattern=r"^[^/\\\0]+\Z")]  # becomes a part of a file's name
 LARGEST = 1e100  # of any figure: what is computed of such numbers stays finite
 Figure = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
+Amount = Annotated[float, Meta(ge=0, le=LARGEST)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Margin = Annotated[float, Meta(ge=1e-6, lt=1)]  # pairs are counted by one over its square
 

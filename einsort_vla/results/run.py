@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from einsort_vla.errors import CheckpointError
 from einsort_vla.results.arms import ArmFacts
-from einsort_vla.results.record import Margin, Record, read_record, write_record
+from einsort_vla.results.record import Amount, Count, Margin, Record, read_record, write_record
 
 MAX_ARMS = 512  # of one run: a page has a row and curves for each
 CLOSED_LOOP = "closed_loop"
@@ -20,19 +20,19 @@ class Scenes(Record, frozen=True, kw_only=True):
     """Where the episodes of a run start."""
 
     initial_states: str  # "stored"
-    displacement_m: float
+    displacement_m: Amount
     wrong_pictures: bool
-    seed: int
+    seed: Count
 
 
 class Task(Record, frozen=True, kw_only=True):
     """One task, and which of its initial states are run."""
 
     suite: str
-    task_id: int
+    task_id: Count
     language: str
-    max_steps: int
-    states: tuple[int, ...]
+    max_steps: Count
+    states: tuple[Count, ...]
 
     @property
     def key(self) -> tuple[str, int]:

@@ -201,9 +201,11 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "sub").symlink_to(tmp_path / "outside")
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    (tmp_path / "own" / manifest.MANIFEST).write_text(json.dumps({"files": {"sub/f": empty}}))
-    with pytest.raises(CheckpointError, match="leads out of the folder"):
-        manifest.check(tmp_path / "own")
+    (tmp_path / "own" / "f").symlink_to(tmp_path / "outside" / "f")
+    for name in ("sub/f", "f"):
+        (tmp_path / "own" / manifest.MANIFEST).write_text(json.dumps({"files": {name: empty}}))
+        with pytest.raises(CheckpointError, match="leads out of the folder"):
+            manifest.check(tmp_path / "own")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A log of JSON lines keeps what is whole, wherever a kill has cut it."""
 
+import json
 import re
 from typing import Any
 
@@ -79,3 +80,32 @@ def test_a_bad_line_is_named_by_its_number(tmp_path, line, message):
 
 class Count(Record, frozen=True):
     n: int
+
+
+def test_an_episode_ends_once(tmp_path):
+    run = make_run(n_states=3, rates=[0.5], delays=[0.0])
+    log = write_run(tmp_path / "run", run, make_records(run)) / "episodes.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join([*lines, lines[0]]))  # the same line again does no harm
+    records = read_episodes(log)
+    assert len(records) == len(lines)
+    other = lines[0].replace('"failure"', '"success"')
+    if other == lines[0]:
+        other = lines[0].replace('"success"', '"failure"')
+    log.write_text("".join([*lines, other]))
+    with pytest.raises(CheckpointError, match=r"twice: once as .* Take out the line"):
+        read_episodes(log)
+    log.write_text("".join([other.replace('"failure"', '"error"').replace('"success"', '"error"'),
+                            *lines]))  # fmt: skip
+    assert len(read_episodes(log)) == len(lines)
+
+
+@pytest.mark.parametrize("change", [("steps", -5), ("steps", 2**60), ("wall_s", -1.0)])
+def test_numbers_that_cannot_be_are_refused(tmp_path, change):
+    run = make_run(n_states=1, rates=[0.5], delays=[0.0])
+    log = write_run(tmp_path / "run", run, make_records(run)) / "episodes.jsonl"
+    content = [json.loads(line) for line in log.read_text().splitlines()]
+    content[0][change[0]] = change[1]
+    log.write_text("".join(json.dumps(line) + "\n" for line in content))
+    with pytest.raises(CheckpointError, match=change[0]):
+        read_episodes(log)
