@@ -48,9 +48,14 @@ class SimulatorError(EinSortError):
 def unknown_name(kind: str, found: str, valid: Iterable[str]) -> UsageError:
     """The error for a name that is not in a closed list, with the closest valid one."""
     names = sorted(valid)
-    close = get_close_matches(found, names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(found, names)
     return UsageError(f"unknown {kind} {found!r}.{hint} Valid: {', '.join(names)}.")
+
+
+def did_you_mean(found: str, valid: Iterable[str]) -> str:
+    """The question for the closest valid name, after a space; empty if none is close."""
+    close = get_close_matches(found, list(valid), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def reason_of(error: Exception) -> str:

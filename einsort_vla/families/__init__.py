@@ -4,10 +4,9 @@ A new family is one module here, and its name below. LeRobot and Transformers ar
 policy is built.
 """
 
-from difflib import get_close_matches
 from typing import Any
 
-from einsort_vla.errors import UsageError
+from einsort_vla.errors import UsageError, did_you_mean
 from einsort_vla.families.act import ACT
 from einsort_vla.families.building import (
     CODE_OF_LEROBOT,
@@ -76,11 +75,10 @@ def family_of(policy_type: str) -> Family:
     """
     name = policy_type.removeprefix(TYPE_PREFIX)
     if name not in FAMILIES:
-        close = get_close_matches(name, FAMILIES, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, FAMILIES)
         raise UsageError(
-            f"policies of type {name!r} are not compressed; those of {', '.join(FAMILIES)} are."
-            + hint
+            f"policies of type {name!r} are not compressed; those of {', '.join(FAMILIES)} "
+            f"are.{hint}"
         )
     return FAMILIES[name]
 
