@@ -92,6 +92,6 @@ def _read_key(path: Path) -> Any:
     if not isinstance(key, Ed25519PublicKey):
         raise UsageError(
             f"--trust-key {path} holds no public Ed25519 key. "
-            f"Make one: openssl pkey -in SECRET.pem -pubout -out PUBLIC.pem"
+            "Make one: openssl pkey -in SECRET.pem -pubout -out PUBLIC.pem"
         )
     return key

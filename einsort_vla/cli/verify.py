@@ -67,7 +67,6 @@ class Verify:
             return commands.verify(self.folder, self.runtime, self.trust_key, say_to(console))
         from einsort_vla.checkpoint import DenseFolder, manifest, read_folder
         from einsort_vla.kernels import check_available
-        from einsort_vla.lerobot import read_frames
 
         check_available(self.backend)
         if self.trust_key:
@@ -82,6 +81,8 @@ class Verify:
         )
         if self.against is None:
             return 0
+        from einsort_vla.lerobot import read_frames
+
         dense = DenseFolder(self.against)
         frames = read_frames(self.frames, self.looks) if self.frames and self.looks else []
         verdict = self._judge_weights(content, dense, console)

@@ -154,6 +154,9 @@ def test_plans_that_do_not_fit(run, tiny_policy_folder, tmp_path):
         result = run("compress", source, new, "--plan", tmp_path / "plan.yaml")
         assert (result.returncode, new.exists()) == (2, False)
         assert message in result.stderr
+
+
+def test_options_of_plans_that_do_not_fit(run):
     assert "either --rate, such as --rate 0.8, or --plan" in run("compress", "a", "b").stderr
     both = run("compress", "a", "b", "--rate", 0.5, "--plan", "c").stderr
     assert "--plan FILE; both were given" in both
