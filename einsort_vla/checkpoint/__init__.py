@@ -12,6 +12,7 @@ from einsort_vla.checkpoint.folder import (
     plan_folder,
     read_folder,
 )
+from einsort_vla.checkpoint.limits import check_asked
 from einsort_vla.checkpoint.manifest import exists as has_manifest
 from einsort_vla.checkpoint.read_files import file_sha256
 from einsort_vla.checkpoint.saved import check_parts
@@ -39,6 +40,7 @@ __all__ = [
     "CompressionSummary",
     "DenseFolder",
     "apply_patch",
+    "check_asked",
     "check_parts",
     "check_tokenizer_folder",
     "compare_matrices",

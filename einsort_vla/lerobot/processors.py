@@ -19,6 +19,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from einsort_vla.checkpoint import check_asked
 from einsort_vla.checkpoint.processors import MAX_STEPS, PREPROCESSOR, TOKENIZER_STEP
 from einsort_vla.checkpoint.read_files import leads_out
 from einsort_vla.checkpoint.tokenizer import TOKENIZER_FILES, check_tokenizer_json
@@ -30,7 +31,6 @@ from einsort_vla.families import (
     input_features,
     output_features,
 )
-from einsort_vla.lerobot.limits import check_asked
 from einsort_vla.lerobot.normalization import check_stored
 from einsort_vla.lerobot.settings import naming
 from einsort_vla.reading import read_json

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from einsort_vla.checkpoint import check_asked
 from einsort_vla.checkpoint.source import CONFIG
 from einsort_vla.checkpoint.tokenizer import check_tokenizer_folder
 from einsort_vla.errors import (
@@ -30,7 +31,6 @@ from einsort_vla.families import (
     without_foreign_code,
 )
 from einsort_vla.layers import Budget, without_weights
-from einsort_vla.lerobot.limits import check_asked
 from einsort_vla.reading import read_json
 
 

@@ -45,8 +45,15 @@ def _record[T](line: bytes, kind: type[T], source: str) -> T:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):  # NaN is no JSON
         with contextlib.suppress(ValueError, RecursionError):
-            line = json.dumps(measured(json.loads(line))).encode()
+            line = json.dumps(measured(json.loads(line, object_pairs_hook=_unique))).encode()
         return parse_json(line, kind, source, FIX)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuses a figure that is there twice: to leave one of them out would hide the other."""
+    if len(found := dict(pairs)) != len(pairs):
+        raise ValueError
+    return found
 
 
 def measured(value: Any) -> Any:

@@ -118,7 +118,8 @@ KINDS = (
                ("seen.safetensors:observation.*",)),
     ), 2),
     Kind("protocol", make_protocol, open_protocol, (
-        Target("own.yaml", "yaml", 3, ANYTHING, ("*.max_steps.*",)),
+        # None of `n_action_steps` is what the policy says; a number is as good.
+        Target("own.yaml", "yaml", 3, ANYTHING, ("*.max_steps.*",), free=("*.n_action_steps",)),
         Target("short.yaml", "yaml", 1, ANYTHING, ANYTHING),
     ), 1.5),
     Kind("questions", make_questions, open_questions, (

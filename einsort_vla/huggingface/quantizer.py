@@ -1,11 +1,4 @@
-"""Transformers: `EinSortConfig` compresses a model while it is loaded, saved ones load as they are.
-
-Importing this module registers the method `einsort`; Transformers has no other way to find it.
-
-    from einsort_vla.huggingface import EinSortConfig
-    model = AutoModelForCausalLM.from_pretrained(ID, quantization_config=EinSortConfig(rate=0.75))
-    model.save_pretrained(FOLDER)
-"""
+"""The method `einsort` of Transformers: its settings, and its hooks."""
 
 # Transformers' base classes declare less than they pass on.
 # pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
@@ -20,7 +13,6 @@ from typing import Any
 import msgspec
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer
 from transformers.core_model_loading import ConversionOps
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers import HfQuantizer, auto
@@ -30,31 +22,18 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from einsort_vla.checkpoint import (
     METHOD,
-    DenseFolder,
+    check_asked,
     check_parts,
-    check_tokenizer_folder,
     is_transposed,
     linear_layers,
     linear_shape,
-    model_class,
 )
 from einsort_vla.codec import Codec, encode
-from einsort_vla.errors import (
-    CheckpointError,
-    EinSortError,
-    UsageError,
-    cut,
-    panics_as_errors,
-    reason_of,
-)
-from einsort_vla.families import without_foreign_code
+from einsort_vla.errors import CheckpointError, EinSortError, UsageError
 from einsort_vla.kernels import BackendChoice, check_available
 from einsort_vla.layers import CompressedLinear
-from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, check_rate, options
+from einsort_vla.plan import Candidates, Plan, allocate, check_rate, options
 from einsort_vla.reading import as_record
-
-BLOCK_TOKENS = 512  # that a text is read in
-CHARACTERS_A_TOKEN = 64  # more than any text has on the average
 
 logger = logging.getLogger(__name__)
 
@@ -98,13 +77,14 @@ class EinSortConfig(QuantizationConfigMixin):
         quant_method: str = METHOD,
         **other: Any,
     ) -> None:
-        if other or quant_method != METHOD:
-            raise UsageError(f"EinSortConfig has no setting {min(other, default=quant_method)!r}.")
         given = {
             "rate": rate, "codec": codec, "backend": backend,
             "modules_to_not_convert": modules_to_not_convert, "plan": plan,
         }  # fmt: skip
         source = "EinSortConfig (quantization_config of config.json)"
+        if other or quant_method != METHOD:
+            name = min(other, default=quant_method)
+            raise UsageError(f"{source} has no setting {name!r}.")
         own = as_record(given, _Settings, source)
         self.quant_method: Any = METHOD
         try:
@@ -166,6 +146,15 @@ class EinSortQuantizer(HfQuantizer):
             MissingDependency: the backend that was named cannot run here.
         """
         check_available(self.quantization_config.backend)
+
+    def update_tp_plan(self, config: Any) -> Any:
+        """Looks at the model's config, of which no other hook hears before the model is built.
+
+        Raises:
+            CheckpointError: it asks for what no model needs.
+        """
+        check_asked(config.to_dict(), f"{config.name_or_path}: config.json")
+        return super().update_tp_plan(config)
 
     def param_needs_quantization(self, model: nn.Module, param_name: str, **_: Any) -> bool:
         return not self.pre_quantized and param_name in self.plan.tensors
@@ -309,90 +298,3 @@ class _Encode(ConversionOps):
         backend = BackendChoice.parse(self._quantizer.quantization_config.backend)
         layer = CompressedLinear(compressed, linear.bias, backend, linear.weight.dtype)
         model.set_submodule(path, layer.to(weight.device))
-
-
-def watch_text(
-    dense: DenseFolder, text: Path, statistics: InputStatistics, max_tokens: int = 32768
-) -> int:
-    """Add what a language model's layers see while it reads a text; the number of tokens read.
-
-    Args:
-        dense: a Transformers model with its tokenizer.
-        text: a UTF-8 file, read from its beginning in blocks of 512 tokens.
-        statistics: what is added to.
-        max_tokens: how many are enough.
-
-    Raises:
-        CheckpointError: there is no such text, it has less than a block, no tokenizer goes with the
-            model, or the model does not read text.
-    """
-    layers_of = {n: own.removesuffix(".weight") for n, own in dense.in_model.items()}
-    block = _block_of(dense)
-    ids = _tokens(dense, text, max_tokens)
-    blocks = ids[: len(ids) // block * block].view(-1, block)
-    if not len(blocks):
-        raise CheckpointError(f"{text} has {len(ids)} tokens; at least {block} are needed.")
-    model = _load(dense)
-    layers = {name: model.get_submodule(path) for name, path in layers_of.items()}
-    with torch.inference_mode(), statistics.observing(layers):
-        for own in blocks[:, None]:
-            _read(model, own, dense.folder)
-    return blocks.numel()
-
-
-def _load(dense: DenseFolder) -> Any:
-    """The model, in float32; no code of its folder runs."""
-    kind = model_class(dense.folder, dense.config)
-    try:
-        with without_foreign_code():
-            own = {"dtype": torch.float32, "use_safetensors": True}
-            return kind.from_pretrained(dense.folder, **own).eval()
-    except EinSortError:
-        raise
-    except Exception as error:  # whatever a damaged file beside the weights raises
-        raise CheckpointError(
-            f"{dense.folder} cannot be loaded by Transformers, so a text cannot calibrate it: "
-            f"{cut(reason_of(error))}"
-        ) from error
-
-
-def _block_of(dense: DenseFolder) -> int:
-    """Tokens that are read at once: BLOCK_TOKENS, or as many as the model has positions for."""
-    own = AutoConfig.from_pretrained(dense.folder, trust_remote_code=False).get_text_config()
-    positions = getattr(own, "max_position_embeddings", None)
-    return min(BLOCK_TOKENS, positions) if isinstance(positions, int) else BLOCK_TOKENS
-
-
-def _tokens(dense: DenseFolder, text: Path, max_tokens: int) -> Tensor:
-    """(n,) the first tokens of a text."""
-    try:
-        with text.open(encoding="utf-8") as file:
-            content = file.read(max_tokens * CHARACTERS_A_TOKEN)
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"the text {text} is not UTF-8; save it as UTF-8.") from error
-    except OSError as error:
-        raise CheckpointError(f"the text {text} cannot be read: {error.strerror}.") from error
-    check_tokenizer_folder(dense.folder)
-    lack = f"{dense.folder} has no tokenizer that can be read; put the files of the model's there"
-    try:
-        with panics_as_errors(), without_foreign_code():
-            tokenizer = AutoTokenizer.from_pretrained(dense.folder, trust_remote_code=False)
-            is_made_up = len(tokenizer) <= len(tokenizer.all_special_tokens)  # where no file is
-            tokens = tokenizer(content, return_tensors="pt", verbose=False).input_ids
-    except Exception as error:  # whatever a missing or damaged tokenizer raises
-        raise CheckpointError(f"{lack} ({reason_of(error)}).") from error
-    if is_made_up:
-        raise CheckpointError(f"{lack}.")
-    return tokens[0, :max_tokens]
-
-
-def _read(model: Any, tokens: Tensor, folder: Path) -> None:
-    """One pass; an encoder and its decoder both read the text."""
-    more = {"decoder_input_ids": tokens} if model.config.is_encoder_decoder else {}
-    try:
-        model(input_ids=tokens, **more)
-    except Exception as error:  # a model of pictures or sounds, a tokenizer of another model
-        raise CheckpointError(
-            f"{folder} cannot be calibrated by a text: {type(model).__name__} does not read it "
-            f"({reason_of(error)}). Compress it without --calibrate."
-        ) from error

@@ -1,4 +1,4 @@
-"""What the JSON of a policy folder may ask of LeRobot and Transformers.
+"""What the JSON of a folder may ask of LeRobot and Transformers.
 
 Numbers that set how many layers, steps, tokens or pixels there are have bounds, far above those of
 any policy there is: beyond them a look at the policy would take all time or memory.
@@ -26,6 +26,7 @@ _LIMITS: tuple[tuple[str, int], ...] = (
 _AT_LEAST_ONE = (
     "chunk_size", "n_action_steps", "num_steps", "num_*inference*", "num_denois*", "*max_length*",
 )  # fmt: skip
+_NUMBERS = ("num_*", "n_*", "chunk_size")  # for which a switch cannot stand
 _OF_ALL_INSIDE = ("*crop*",)  # whose numbers stand under the names of cameras
 MAX_VALUES = 2**16  # in one file, or in one step of a processor
 _HUB_KERNEL = re.compile(r"[^a-z0-9_]")  # Transformers takes `owner/name` for code on the hub
@@ -70,6 +71,9 @@ def _check(value: Any, source: str, place: str, limit: int | None, depth: int) -
     elif isinstance(value, list | tuple):
         for k, inner in enumerate(value):
             _check(inner, source, f"{place}[{k}]", limit, depth + 1)
+    elif isinstance(value, bool):
+        if _fits(place.rpartition(".")[2], _NUMBERS):
+            raise CheckpointError(f"{source} is damaged: {place} is {value}, not a number.")
     elif limit is not None:
         _check_number(value, source, place, limit)
 
