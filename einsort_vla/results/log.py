@@ -44,8 +44,10 @@ def _record[T](line: bytes, kind: type[T], source: str) -> T:
     try:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):  # NaN is no JSON
-        with contextlib.suppress(ValueError, RecursionError):
-            line = json.dumps(measured(json.loads(line, object_pairs_hook=_unique))).encode()
+        with contextlib.suppress(ValueError, RecursionError, msgspec.MsgspecError):
+            found = json.loads(line, object_pairs_hook=_unique)
+            msgspec.convert(_filled(found), kind)  # NaN stands only where a fraction can
+            line = json.dumps(measured(found)).encode()
         return parse_json(line, kind, source, FIX)
 
 
@@ -54,6 +56,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) != len(pairs):
         raise ValueError
     return found
+
+
+def _filled(value: Any) -> Any:
+    """Plain data with one half for each number that `measured` leaves out."""
+    if isinstance(value, dict):
+        return {key: _filled(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner) for inner in value]
+    return value if _is_measured(value) else 0.5
 
 
 def measured(value: Any) -> Any:

@@ -61,7 +61,7 @@ def checked(
         array = np.asarray(inputs[name])
         if not _fits(array, entry, most):
             raise ShapeError(
-                f"{part}: {name} has shape {list(array.shape)}, it must be "
+                f"{part}: {name} has shape {list(array.shape)}; by manifest.json it must be "
                 f"{[size or f'1 to {most}' for size in shape]}, and not be empty."
             )
         found[name] = np.ascontiguousarray(array, dtype=entry.dtype)

@@ -279,6 +279,14 @@ def test_a_backend_that_is_not_there_is_told_before_a_weight_is_read(dense, monk
         )
 
 
+def test_a_model_without_end_is_refused_before_it_is_built(dense, tmp_path):
+    folder = shutil.copytree(dense, tmp_path / "endless")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2**32}))
+    with pytest.raises(CheckpointError, match=r"endless: config\.json .*num_hidden_layers is 4294"):
+        AutoModelForCausalLM.from_pretrained(folder, quantization_config=EinSortConfig())
+
+
 def test_a_code_that_must_see_the_weights_is_refused(dense):
     with pytest.raises(UsageError, match="plans by the weights, which are not read yet"):
         AutoModelForCausalLM.from_pretrained(

@@ -70,6 +70,7 @@ HOSTILE = {
     "wide": (VLM, lambda c: c["text_config"].update(intermediate_size=2**25), "explain less"),
     "kernel": (VLM, lambda c: c.update(attn_implementation="me/kernel"), "code on the hub"),
     "chunk": (CONFIG, lambda c: c.update(chunk_size="1e9"), "chunk_size is 1e9"),
+    "switch": (CONFIG, lambda c: c.update(n_obs_steps=True), "n_obs_steps is True, not a number"),
     "pixels": (CONFIG, lambda c: c.update(resize_imgs_with_padding=[2**14] * 2), "resize_imgs"),
     "steps": (CONFIG, lambda c: c.update(chunk_size=2000), "chunk_size is 2000"),
     "cameras": (CONFIG, lambda c: c["input_features"].update(cameras(40, 9)), "has 43 entries"),
