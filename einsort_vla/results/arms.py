@@ -5,7 +5,7 @@ from typing import Annotated, NamedTuple
 
 from msgspec import Meta
 
-from einsort_vla.results.record import Name, Record, Share
+from einsort_vla.results.record import Amount, Count, Figure, Name, Record, Share
 
 DENSE_BITS = 16.0  # a weight, in bfloat16
 
@@ -30,11 +30,11 @@ class ArmFacts(Record, frozen=True, kw_only=True):
     name: Name  # in all results
     codec: str | None = None  # its canonical text; None of the dense arm
     rate_requested: Share = 0.0
-    rate_achieved: float | None = None  # None of the dense arm
+    rate_achieved: Figure | None = None  # None of the dense arm
     bits_per_weight: Annotated[float, Meta(gt=0, le=64)] = DENSE_BITS
-    core_kept_fraction: float | None = None  # what the EinSort paper counts, where it applies
-    order_bits_per_weight: Mapping[str, float] = {}
-    weight_bytes: int | None = None  # of this arm's weight files; None until they are made
+    core_kept_fraction: Share | None = None  # what the EinSort paper counts, where it applies
+    order_bits_per_weight: Mapping[str, Amount] = {}
+    weight_bytes: Count | None = None  # of this arm's weight files; None until they are made
     reference: str | None = None  # the dense arm it is compared with
     delay_ms: Annotated[float, Meta(ge=0)] = 0.0  # imposed on each answer of the policy
     shares_episodes: bool = False  # its weights are the reference's bit for bit: it is not run

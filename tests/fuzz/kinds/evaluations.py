@@ -84,7 +84,9 @@ RUN = ("*.config.*", "*.versions.*", "*.inputs_sha256.*", "*.protocol.*", "*.ref
        "*.order_bits*", "*.weight_bytes", "*.delay_ms", "*.shares_episodes", "*.git_commit",
        "*.design")  # fmt: skip
 MEASURED = ("*.latency_ms*", "*.motion.*", "*.wall_s", "*.error")  # no numbers are left out
-ANY = ("*.config.*", "*.protocol.*", "*.versions.*", "*.git_commit")
+# Of the last three, None is a value like others: what the dense arm lacks.
+ANY = ("*.config.*", "*.protocol.*", "*.versions.*", "*.git_commit", "*.core_kept*",
+       "*.rate_achieved", "*.weight_bytes")  # fmt: skip
 REPORT = (*RUN, "*.notes", "*.closed_loop", "*.low", "*.high", "*.n", "*.paired.*", "*.arms.*",
           "*.errors*", "*.unit", "*.paired_as")  # fmt: skip
 _RUNS = (
