@@ -7,6 +7,13 @@ Importing this package registers the method `einsort`; Transformers has no other
     model.save_pretrained(FOLDER)
 """
 
+from einsort_vla.errors import importing
+
+with importing(
+    "Transformers cannot be imported", "Install it with: pip install 'einsort-vla[transformers]'"
+):
+    import transformers as _transformers  # noqa: F401
+
 from einsort_vla.huggingface.quantizer import EinSortConfig
 from einsort_vla.huggingface.text import watch_text
 
