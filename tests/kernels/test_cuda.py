@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from einsort_vla import compiling
 from einsort_vla.codec import Leader, tables
 from einsort_vla.errors import MissingDependency
-from einsort_vla.kernels import BackendChoice, compiling, make_backend
+from einsort_vla.kernels import BackendChoice, make_backend
 from einsort_vla.kernels.cuda import backend, build, nvrtc
 from einsort_vla.kernels.words import to_words
 from tests.kernels.emulation.build import driver, emulator

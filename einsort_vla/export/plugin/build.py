@@ -4,9 +4,9 @@ import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
+from einsort_vla.compiling import compiler_for
 from einsort_vla.errors import MissingDependency
 from einsort_vla.export.targets import Machine
-from einsort_vla.kernels.compiling import compiler_for
 from einsort_vla.kernels.cuda.build import LAUNCHER, link, write_cubins
 
 FOLDER = Path(__file__).parent

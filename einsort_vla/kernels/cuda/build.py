@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from einsort_vla.kernels import compiling
+from einsort_vla import compiling
 from einsort_vla.kernels.cuda import nvrtc
 from einsort_vla.kernels.cuda.nvrtc import Nvrtc
 from einsort_vla.private import cache_folder

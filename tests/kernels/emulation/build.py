@@ -5,7 +5,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from einsort_vla.kernels.compiling import compiler_for
+from einsort_vla.compiling import compiler_for
 from einsort_vla.kernels.cuda import build
 
 FOLDER = Path(__file__).parent

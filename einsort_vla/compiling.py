@@ -1,4 +1,4 @@
-"""Compiles kernels once each, into the user's cache.
+"""Compiles native code once each, into the user's cache.
 
 What lies there is loaded as code. So it is a folder that only its user can write to, and each file
 has the SHA-256 of its content in its name, which is compared each time.
@@ -20,6 +20,13 @@ from einsort_vla.private import cache_folder, check_own_file, private_folder
 from einsort_vla.signature import sha256
 
 COMPILERS = ("c++", "g++", "clang++")
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-Wall")
+# Threads of the pool that torch's own operators use, on Linux. Others that are started at each call
+# cost more than what they compute.
+OPENMP = "-fopenmp"
+NATIVE = {"x86_64": "-march=native", "AMD64": "-march=native", "aarch64": "-mcpu=native"}
+# For debugging: what the code is built for instead of this processor, such as x86-64-v3.
+MARCH = "EINSORT_MARCH"
 
 
 @contextlib.contextmanager
@@ -114,3 +121,33 @@ def version_of(compiler: str) -> bytes:
 def fingerprint(*parts: object) -> str:
     """Of what a compiled file is made of, for its name."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def build_native(name: str, sources: Sequence[Path], folder: Path) -> Path:
+    """A library for this processor in `folder`; it is compiled if it is not there.
+
+    Raises:
+        MissingDependency: there is no C++ compiler, or it fails.
+    """
+    compiler, march = compiler_for(platform.machine()), os.environ.get(MARCH)
+    processor = f"-march={march}" if march else NATIVE.get(platform.machine())
+    flags = [*FLAGS, *filter(None, [processor])]
+
+    def compile_(made: Path) -> None:
+        command = [compiler, *flags, *sources, "-o", made]
+        try:
+            compile_library([*command, OPENMP], f"the {name} code")
+        except MissingDependency:  # Apple's compiler has no OpenMP: for one thread
+            compile_library([*command, "-Wno-unknown-pragmas"], f"the {name} code")
+
+    contents = [source.read_bytes() for source in sources]
+    parts = (*contents, version_of(compiler), flags, OPENMP, _processor())
+    return made_once(folder / f"{name}-{fingerprint(*parts)}.so", compile_)
+
+
+def _processor() -> list[str]:
+    """What `native` means here."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.is_file() else []
+    names = ("flags", "features", "model name")
+    return [line for line in lines if line.lower().startswith(names)][:2]
