@@ -12,7 +12,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from einsort_vla.codec import CodecSpec, Leader, Network, Scalar, decode, encode
+from einsort_vla.codec import CodecSpec, Curve, Leader, Network, Scalar, decode, encode
 
 SEED = 0
 BLOCK = (8 * 64, 128)  # 8 heads x 64 tokens x 128, as in the paper's KV experiments
@@ -24,7 +24,7 @@ def main() -> None:
         sys.exit("usage: python benchmarks/draw_theory.py FOLDER")
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for draw in (draw_spectra, draw_margins, draw_honest_bits):
+    for draw in (draw_spectra, draw_margins, draw_honest_bits, draw_gap):
         figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
         draw(axes)
         axes.grid(alpha=0.3)
@@ -71,7 +71,7 @@ def draw_honest_bits(axes: Axes) -> None:
         "EinSort, 8 slices share an order": [Network(r) for r in ranks],
         "EinSort, row by row": [Network(r, slices=1, scope="row") for r in (1, 2, 4, 8)],
         "rounding, group 128": [Scalar(bits, 128) for bits in (2, 3, 4, 5, 6, 8)],
-        "leader": [spec for spec in Leader.menu() if isinstance(spec, Leader) and spec.b < 8],
+        "curve": [Curve(bits) for bits in (1, 1.5, 2, 3, 4, 5)],
     }
     for label, specs in families.items():
         points = sorted(_point(block, spec) for spec in specs)
@@ -80,6 +80,23 @@ def draw_honest_bits(axes: Axes) -> None:
     axes.plot(bits, 20 * torch.log10(2.0**-bits), "k", lw=0.8, label="bound")
     axes.set(xlabel="bits a weight, everything counted", ylabel="relative error, dB",
              xlim=(0.9, 16), ylim=(-50, 1), title="i.i.d. Gaussian, 512 x 128")  # fmt: skip
+
+
+def draw_gap(axes: Axes) -> None:
+    """Distance to the bound: windows of three lengths, and signs stored apart."""
+    block = torch.randn(256, 2048, generator=_generator())
+    families: dict[str, list[CodecSpec]] = {
+        f"curve, window of {window} bits": [Curve(k / 2, window) for k in range(2, 11)]
+        for window in (10, 13, 16)
+    }
+    families["signs apart (leader)"] = [Leader(2, 1, 7), Leader(2, 2, 6), Leader(2, 4, 4)]
+    for label, specs in families.items():
+        points = sorted(_point(block, spec) for spec in specs)
+        gaps = [error + 20 * bits * math.log10(2) for bits, error in points]
+        axes.plot([bits for bits, _ in points], gaps, ".-", label=label)
+    axes.plot(1, 10 * math.log10(4 * (1 - 2 / math.pi)), "kx", label="the signs alone")
+    axes.set(xlabel="bits a weight, everything counted", ylabel="above the bound, dB",
+             ylim=(0, 2.5), title="i.i.d. Gaussian, 256 x 2048")  # fmt: skip
 
 
 def _point(block: Tensor, spec: CodecSpec) -> tuple[float, float]:

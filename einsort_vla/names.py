@@ -5,8 +5,9 @@
 """
 
 DENSE = "dense"  # the form of what is not coded: part of each one's menu, not for users to choose
-FORMS = ("leader", "local", "lossless", "network", "scalar")
+FORMS = ("curve", "leader", "local", "lossless", "network", "scalar")
 """The forms a user may choose."""
+DEFAULT_FORM = "curve"
 
 # With what `--help` says of each. Of those for one device `auto` prefers the first.
 _MODULES = {

@@ -11,7 +11,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from einsort_vla.codec import CodecSpec, CompressedTensor, Leader, Scalar, Shape, decode, encode
+from einsort_vla.codec import (
+    CodecSpec,
+    CompressedTensor,
+    Curve,
+    Leader,
+    Scalar,
+    Shape,
+    decode,
+    encode,
+)
+from einsort_vla.codec.curve.scales import scales, stored
 from einsort_vla.codec.spec import FLOAT16_MAX
 from einsort_vla.errors import NumericsError
 from einsort_vla.kernels import decode_fast
@@ -94,8 +104,8 @@ class BlockCode:
             rest = rest - decode(means)[:, None].to(rest)
         matrix = self._to_matrix(rest)
         coded = encode(matrix, self.spec, may_lose_rows=True)
-        if isinstance(self.spec, Leader):
-            coded.parts["scale"] = _unbiased(coded, matrix)
+        if isinstance(self.spec, Curve | Leader):
+            coded.parts.update(_unbiased(coded, matrix))
         parts |= coded.parts
         parts = {name: part.to(states.device) for name, part in parts.items()}
         return CodedStates(self, (heads, tokens, dim), parts)
@@ -150,8 +160,8 @@ class CodedStates:
         self.code.decode(self.parts, self.size, out)
 
 
-def _unbiased(coded: CompressedTensor, matrix: Tensor) -> Tensor:
-    """Row scales with which decoded rows are, in projection, as long as the exact ones.
+def _unbiased(coded: CompressedTensor, matrix: Tensor) -> dict[str, Tensor]:
+    """Parts with row scales with which decoded rows are, in projection, as long as the exact ones.
 
     Scales of least squares shrink a row by the share of its error. Attention averages what is
     decoded over tokens: independent errors cancel, a shrinkage common to all does not.
@@ -159,7 +169,11 @@ def _unbiased(coded: CompressedTensor, matrix: Tensor) -> Tensor:
     found = decode(coded).to(matrix)
     product = (found * matrix).sum(1).clamp_min(torch.finfo(torch.float32).tiny)
     gain = (matrix.square().sum(1) / product).clamp(1, MAX_GAIN).cpu()
-    return (coded.parts["scale"].float() * gain).clamp(max=FLOAT16_MAX).to(torch.float16)
+    if isinstance(coded.spec, Leader):
+        scale = (coded.parts["scale"].float() * gain).clamp(max=FLOAT16_MAX)
+        return {"scale": scale.to(torch.float16)}
+    unit = coded.parts["unit"]
+    return stored(scales(coded.parts["scale"], unit) * gain, unit * gain.median())
 
 
 def _prefixed[T](prefix: str, parts: Mapping[str, T]) -> dict[str, T]:

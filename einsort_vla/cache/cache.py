@@ -14,6 +14,7 @@ from einsort_vla.cache.choice import cache_codec, check_rate, code_of
 from einsort_vla.cache.layer import EinSortLayer
 from einsort_vla.codec import DENSE_BITS, CodecSpec
 from einsort_vla.errors import NumericsError, UsageError
+from einsort_vla.names import DEFAULT_FORM
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ class EinSortCache(Cache):
     memory by compiled code, all else by torch.
 
     Args:
-        codec: `leader`, `scalar` or `network`, with options as for weights (`scalar group=32`), or
-            a `Network` whose options are meant.
+        codec: `curve`, `scalar`, `leader` or `network`, with options as for weights
+            (`scalar group=32`), or a `Network` whose options are meant.
         rate: share of the bfloat16 bytes that is removed, everything counted; for a network that
             of its core numbers alone, as in the EinSort paper, and `report` says what it takes in
             truth. 0 codes nothing.
@@ -94,7 +95,7 @@ class EinSortCache(Cache):
         UsageError: an unknown codec or option, a rate outside [0, 0.95], a negative block.
     """
 
-    def __init__(self, codec: str | CodecSpec = "leader", rate: float = 0.75, block: int = 0):
+    def __init__(self, codec: str | CodecSpec = DEFAULT_FORM, rate: float = 0.75, block: int = 0):
         if block < 0:
             raise UsageError(f"a block has 1 or more tokens, or 0 for none; not {block}.")
         check_rate(rate)

@@ -6,15 +6,19 @@ from dataclasses import replace
 from functools import lru_cache
 
 from einsort_vla.cache.block import Axes, BlockCode, Size
-from einsort_vla.codec import DENSE_BITS, Codec, CodecSpec, Leader, Network, Scalar
+from einsort_vla.codec import DENSE_BITS, Codec, CodecSpec, Curve, Leader, Network, Scalar
 from einsort_vla.errors import UsageError, unknown_name
 from einsort_vla.plan import MAX_RATE
 
-FORMS = ("leader", "network", "scalar")
-# Rotated, the entries of a token are nearly Gaussian, as the tables expect. Keys have channels of
+FORMS = ("curve", "leader", "network", "scalar")
+# Rotated, the entries of a token are nearly Gaussian, as the codes expect. Keys have channels of
 # a size and offset of their own, values have not (Liu et al. 2024, KIVI, arXiv:2402.02750).
-_DEFAULTS = {"leader": {"rotated": True}, "scalar": {"grid": "asymmetric", "group": 64}}
+_DEFAULTS = {
+    "curve": {"rotated": True, "window": 10},  # a prefix is coded while a robot waits
+    "leader": {"rotated": True}, "scalar": {"grid": "asymmetric", "group": 64},
+}  # fmt: skip
 _AXES: dict[str, tuple[Axes, Axes]] = {
+    "curve": ("channel", "joint"),
     "leader": ("channel", "joint"),
     "scalar": ("channel", "token"),
 }
@@ -51,7 +55,7 @@ def cache_codec(codec: str | CodecSpec) -> Codec | Network:
             return codec
         raise UsageError(f"a spec given to a cache is a Network; for {codec.form} name the form.")
     if not isinstance(codec, str):
-        raise UsageError(f"the codec of a cache is a text such as 'leader', not {codec!r}.")
+        raise UsageError(f"the codec of a cache is a text such as 'curve', not {codec!r}.")
     form = next(iter(codec.split()), "")
     if form not in FORMS:
         raise unknown_name("codec of a cache", form, FORMS)
@@ -65,7 +69,7 @@ def cache_codec(codec: str | CodecSpec) -> Codec | Network:
 def choose(codec: Codec | Network, rate: float, size: Size) -> tuple[BlockCode, BlockCode]:
     """Codes of the keys and of the values of a block.
 
-    Of `leader` and `scalar`, those of least expected error whose bits, with everything counted,
+    Of all but `network`, those of least expected error whose bits, with everything counted,
     are at most a share 1 - rate of bfloat16's. Of `network`, the largest rank whose cores alone
     are: the rate of the EinSort paper.
 
@@ -121,10 +125,10 @@ def _pairs(
 ) -> list[tuple[BlockCode, BlockCode]]:
     """Every code of the keys with every one of the values."""
     key_axes, value_axes = _AXES[form]
-    own = [spec for spec in specs if isinstance(spec, Leader | Scalar)]
+    own = [spec for spec in specs if isinstance(spec, Curve | Leader | Scalar)]
     # Over channels' tokens there is nothing to rotate.
-    of_keys = [replace(s, rotated=False) if isinstance(s, Leader) else s for s in own]
-    keys = [BlockCode(spec, key_axes, n_first, form == "leader") for spec in of_keys]
+    of_keys = [s if isinstance(s, Scalar) else replace(s, rotated=False) for s in own]
+    keys = [BlockCode(spec, key_axes, n_first, form != "scalar") for spec in of_keys]
     return [(key, BlockCode(spec, value_axes, n_first)) for key in keys for spec in own]
 
 

@@ -1,6 +1,7 @@
 """Codes for weight matrices: one interface, several forms (see `Codec` and `CodecSpec`)."""
 
 from einsort_vla.codec.codec import Codec, spec_from_dict
+from einsort_vla.codec.curve import Curve
 from einsort_vla.codec.dense import Dense
 from einsort_vla.codec.interface import CompressedTensor, checked, decode, encode
 from einsort_vla.codec.leader import Leader
@@ -15,6 +16,7 @@ __all__ = [
     "Codec",
     "CodecSpec",
     "CompressedTensor",
+    "Curve",
     "Dense",
     "Extent",
     "Leader",

@@ -1,4 +1,4 @@
-"""What a user chooses: a form, and options of its menu, such as `leader window=10`."""
+"""What a user chooses: a form, and options of its menu, such as `curve window=16`."""
 
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -22,7 +22,7 @@ class Codec:
     """A form and options of its menu; two are equal if they offer the same codes.
 
     Attributes:
-        form: the class of its codes, `leader`.
+        form: the class of its codes, `curve`.
         options: what differs from the form's defaults, in the order of its menu.
         named: the options that were set, to their defaults or not.
     """

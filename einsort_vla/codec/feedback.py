@@ -78,6 +78,28 @@ def code_with_feedback(columns: Tensor, hessian: Tensor, coder: ColumnCoder) -> 
     return torch.sub(columns, errors, out=errors)
 
 
+def least_squares(
+    columns: Tensor, decoded: Tensor, hessian: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Two of (out_features,), whose ratio is the factor of a row of least squared (output) error.
+
+    Args:
+        columns: (in_features, out_features), the weight transposed.
+        decoded: what is decoded of it, alike, but for the factors.
+        hessian: (in_features, in_features), X^T X of the inputs.
+
+    Returns:
+        Products of what is wanted and what is decoded, and energies of that, never 0.
+    """
+    energy = product = decoded.new_zeros(decoded.shape[1])
+    for own, first in zip(decoded.split(BLOCK), range(0, len(decoded), BLOCK), strict=True):
+        rows = slice(first, first + len(own))
+        weighted = own if hessian is None else hessian[rows].to(decoded) @ decoded
+        energy = energy + (own * weighted).sum(0)
+        product = product + (columns[rows] * weighted).sum(0)
+    return product, energy.clamp_(min=torch.finfo(torch.float32).tiny)
+
+
 def _solve(within: Tensor, added: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(within, added, upper=False, unitriangular=True)
 

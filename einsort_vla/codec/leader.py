@@ -18,18 +18,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from einsort_vla.codec import tables
-from einsort_vla.codec.feedback import BLOCK, code_columns
+from einsort_vla.codec.feedback import BLOCK, code_columns, least_squares
 from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.packing import pack, smallest_int, unpack
-from einsort_vla.codec.rotation import rotate, unrotate
+from einsort_vla.codec.rotation import has_outliers, rotate, unrotate
 from einsort_vla.codec.search import WindowSearch, bites_tail
 from einsort_vla.codec.spec import FLOAT16_MAX, CodecSpec, Shape, StoredPart, stream
 from einsort_vla.errors import UsageError
 
 MAX_COMPANDED_BITS = 14
-# In units of a row's root mean square; share of a row's energy. Between what trained policies have
-# (0.01 at most in the reference policy) and what ruins a row (0.1 to 0.4 in SmolLM2).
-REACH, OUTLIERS = 3.5, 0.02
 REFINEMENTS = 12  # Lloyd iterations; the last ones change the error by less than 0.01 dB
 
 
@@ -109,7 +106,10 @@ class Leader(CodecSpec):
         columns = weight.t().contiguous()
         coder = _Coder(self, columns)
         unscaled = code_columns(columns, coder, hessian)
-        return coder.parts(least_squares_scale(columns, unscaled.div_(coder.rms), hessian))
+        product, energy = least_squares(columns, unscaled.div_(coder.rms), hessian)
+        # Of rows that reach the end of the range the best scale may lie a little beyond it.
+        scale = (product / energy).clamp_(-FLOAT16_MAX, FLOAT16_MAX)
+        return coder.parts(scale.to(torch.float16).cpu())
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         rows, columns = shape
@@ -173,39 +173,6 @@ FORM = Leader
 def table_on(spec: Leader, device: torch.device) -> Tensor:
     """The table of a code that is not refined, (2^(s+b), d) float32, on a device."""
     return spec.table().to(device)
-
-
-def has_outliers(weight: Tensor) -> bool:
-    """Whether what lies beyond the tables' reach is much of any row, (out_features, in_features).
-
-    A clipped weight on an input that is always large, as Transformers have them (Sun et al. 2024,
-    arXiv:2402.17762), costs the whole row: error feedback then saves the output with its scale.
-    """
-    for rows in weight.float().split(BLOCK):
-        rms = rows.square().mean(1, keepdim=True).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-        beyond = ((rows / rms).abs() - REACH).clamp_min(0).square().mean(1)
-        if (beyond > OUTLIERS).any():
-            return True
-    return False
-
-
-def least_squares_scale(columns: Tensor, signed: Tensor, hessian: Tensor | None = None) -> Tensor:
-    """(out_features,) float16: the row scale of least squared (output) error of a coded matrix.
-
-    Args:
-        columns: (in_features, out_features), the weight transposed.
-        signed: what is decoded of it but for the scale, alike.
-        hessian: (in_features, in_features), X^T X of the inputs.
-    """
-    energy = product = signed.new_zeros(signed.shape[1])
-    for own, first in zip(signed.split(BLOCK), range(0, len(signed), BLOCK), strict=True):
-        rows = slice(first, first + len(own))
-        weighted = own if hessian is None else hessian[rows].to(signed) @ signed
-        energy = energy + (own * weighted).sum(0)
-        product = product + (columns[rows] * weighted).sum(0)
-    energy.clamp_(min=torch.finfo(torch.float32).tiny)
-    # Of rows that reach the end of the range the best scale may lie a little beyond it.
-    return (product / energy).clamp(-FLOAT16_MAX, FLOAT16_MAX).to(torch.float16).cpu()
 
 
 class _Coder:

@@ -96,7 +96,7 @@ def _split(weight: Tensor) -> tuple[np.ndarray, list[bytes]]:
     if not _is_bfloat16(weight):
         raise NumericsError(
             "it holds values that bfloat16 cannot, so that lossless coding is not possible. "
-            "Use --codec leader."
+            "Use --codec curve."
         )
     bits = weight.to(torch.bfloat16).cpu().view(torch.int16).numpy().view(np.uint16).ravel()
     mantissas = (bits >> 8 & 0x80 | bits & 0x7F).astype(np.uint8)

@@ -42,11 +42,13 @@ class Extent:
         largest: the largest magnitude.
         span: the most that the highest and the lowest number of a row are apart, zero included.
         smallest: the least root mean square of a row, rows of zeros apart; infinite without others.
+        largest_row: the largest.
     """
 
     largest: float
     span: float
     smallest: float
+    largest_row: float
 
     @classmethod
     def of(cls, matrix: Tensor) -> "Extent":
@@ -54,9 +56,11 @@ class Extent:
         low, high = matrix.amin(1).clamp(max=0), matrix.amax(1).clamp(min=0)
         own = matrix[high > low]
         rms = torch.linalg.vector_norm(own, dim=1) / math.sqrt(matrix.shape[1])
-        smallest = float(rms.min()) if len(own) else math.inf
+        smallest, largest_row = (
+            (float(f()) for f in (rms.min, rms.max)) if len(own) else (math.inf, 0)
+        )
         largest = max(float(high.max()), -float(low.min()))
-        return cls(largest, float((high.double() - low.double()).max()), smallest)
+        return cls(largest, float((high.double() - low.double()).max()), smallest, largest_row)
 
 
 def stream(n_bits: int) -> StoredPart:
@@ -167,6 +171,6 @@ class CodecSpec(ABC):
         return {"form": self.form, **asdict(self)}
 
     def __str__(self) -> str:
-        """The form and what differs from its defaults, such as `leader d=2 b=2 s=6`."""
+        """The form and what differs from its defaults, such as `curve bits=2.5`."""
         told = [f for f in fields(self) if getattr(self, f.name) != f.default]
         return " ".join([self.form, *(f"{f.name}={getattr(self, f.name)}" for f in told)])

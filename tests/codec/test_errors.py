@@ -73,7 +73,7 @@ def test_bad_hessians(spec, hessian, error, message):
 
 
 def test_unknown_menu_names_the_forms():
-    with pytest.raises(UsageError, match=r"unknown codec 'gguf'\. Valid: leader, local, .*scalar"):
+    with pytest.raises(UsageError, match=r"unknown codec 'gguf'\. Valid: curve, leader, .*scalar"):
         Codec.parse("gguf")
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from einsort_vla.codec import (
     Codec,
     CompressedTensor,
+    Curve,
     Dense,
     Extent,
     Leader,
@@ -28,7 +29,8 @@ GROUPED = [
     for clip in (False, True)
 ]
 CODED = [
-    *Codec("leader").menu()[:-1], *Codec("scalar").menu()[:-1], *GROUPED, Scalar(4, 64, "nf4"),
+    *Codec("curve").menu()[:-1], *Codec("leader").menu()[:-1], *Codec("scalar").menu()[:-1],
+    *GROUPED, Scalar(4, 64, "nf4"), Curve(2.5, 10, rotated=True), Curve(1.375, 14),
 ]  # fmt: skip
 SPECS = [*CODED, Dense("float32")]
 EXTREMES = ["constant", "one outlier", "both ends", "sparse", "small row", "subnormal", "all zero"]
@@ -85,14 +87,17 @@ def extreme(kind, rows, columns, seed, size=1.0):
 def test_any_finite_matrix_keeps_its_rows_or_is_refused(kind, shape, spec, size, seed):
     weight = extreme(kind, *shape, seed, size)
     if spec.lack(Extent.of(weight)):
-        with pytest.raises(NumericsError, match="float16"):
+        with pytest.raises(NumericsError, match=r"float16|scales"):
             encode(weight, spec)
         return
     decoded = decode(encode(weight, spec))
     assert torch.isfinite(decoded).all()
     missing, energy = (m.double().square().sum(1) for m in (weight - decoded, weight))
     assert (missing <= energy).all()  # a row that became zero would be at the bound
-    assert ((decoded != 0).any(1) == (weight != 0).any(1)).all()
+    was, still = (weight != 0).any(1), (decoded != 0).any(1)
+    assert not (still & ~was).any()
+    # A bit a weight cannot have the sign of each, so that a row of few weights may be lost.
+    assert (still == was).all() or (spec.form == "curve" and shape[1] < 8)
 
 
 @settings(max_examples=60)
@@ -100,7 +105,7 @@ def test_any_finite_matrix_keeps_its_rows_or_is_refused(kind, shape, spec, size,
     kind=st.sampled_from(["plain", *EXTREMES]),
     shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     codec=st.sampled_from(
-        ["leader", "scalar grid=asymmetric", "lossless", "local", "network",
+        ["curve", "leader", "scalar grid=asymmetric", "lossless", "local", "network",
          "network scope=none sign_split=false", "network decomposition=tucker"]
     ),
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
@@ -125,12 +130,13 @@ def test_error_on_gaussian_weights_is_as_predicted(spec):
     expected = spec.predicted_distortion(256)
     # Trained tables are measured, grids follow theory; the scalar estimate of the largest of a row
     # is coarse by design. Float16 scales put a floor of about 1e-8 under the finest codes.
-    tolerance = 0.04 if spec.form == "leader" else 0.4
+    is_measured = spec.form == "leader" or (isinstance(spec, Curve) and not spec.is_grid)
+    tolerance = 0.04 if is_measured else 0.4
     assert error <= expected * (1 + tolerance) + 1e-7
     assert error >= expected * (1 - tolerance) - 1e-7
 
 
-@pytest.mark.parametrize("form", ["leader", "scalar"])
+@pytest.mark.parametrize("form", ["curve", "leader", "scalar"])
 def test_more_bits_are_never_worse(form):
     weight = torch.randn(256, 96, generator=torch.Generator().manual_seed(2)).bfloat16().float()
     specs = Codec(form).menu()

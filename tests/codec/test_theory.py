@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from einsort_vla.codec import Network, decode, encode
+from einsort_vla.codec import Curve, Network, decode, encode
 from einsort_vla.codec.network.order import Order
 from einsort_vla.codec.network.score import score
 
@@ -131,3 +131,18 @@ def _with_core_share(kept, block, variant):
     shape = tuple(block.shape)
     specs = [Network(rank, 8, **variant) for rank in range(1, 129)]
     return [s for s in specs if s.n_core_numbers(shape) <= kept * block.numel()][-1]
+
+
+def test_an_exact_order_costs_what_it_costs():
+    for n in (10**4, 10**6):
+        entry = math.lgamma(n + 1) / math.log(2) / n
+        assert entry == pytest.approx(math.log2(n) - 1 / math.log(2), abs=1e-2)
+
+
+def test_a_sign_in_the_window_beats_a_sign_apart():
+    weight = torch.randn(1024, 64, generator=torch.Generator().manual_seed(0))
+    energy = weight.square().sum()
+    alone = (weight - weight.sign() * weight.abs().mean()).square().sum() / energy
+    assert alone == pytest.approx(1 - 2 / math.pi, abs=5e-3)
+    inside = (weight - decode(encode(weight, Curve(1.0)))).square().sum() / energy
+    assert 10 * math.log10(alone / inside) > 1.1

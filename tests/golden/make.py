@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from einsort_vla.checkpoint import Checkpoint, write
-from einsort_vla.codec import Codec, Dense, Leader, Lossless, Network, Scalar, decode, encode
+from einsort_vla.codec import Codec, Curve, Dense, Leader, Lossless, Network, Scalar, decode, encode
 from einsort_vla.plan import Plan, planned
 
 HERE = Path(__file__).parent
@@ -20,21 +20,28 @@ SPECS = {
     "g.weight": Scalar(4, group=2, grid="nf4"),
     "h.weight": Network(2, slices=3),
     "j.weight": Leader(d=2, b=1, s=7, rotated=True, refined=True),
+    "l.weight": Curve(1.375),
+    "m.weight": Curve(2.0, 10),
+    "n.weight": Curve(4.5, 16, rotated=True),
+    "o.weight": Curve(7, 7),
 }
+SHAPES = {"m.weight": (140, 33)}  # two rows of tiles, two blocks of columns
 
 
 def main() -> None:
     generator = torch.Generator().manual_seed(0)
-    weights = {name: torch.randn(19, 6, generator=generator) for name in SPECS}
+    shapes = {name: SHAPES.get(name, (19, 6)) for name in SPECS}
+    weights = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     weights["i.weight"] = torch.randn(19, 6, generator=generator).bfloat16()
     weights["k.weight"] = weights["a.weight"].bfloat16()
     specs = SPECS | {"i.weight": Lossless.menu(weights["i.weight"])[0], "k.weight": Dense()}
     coded = {name: encode(weights[name], spec) for name, spec in specs.items()}
-    plan = Plan(Codec("leader"), 0.5, {n: planned(spec, (19, 6), 0.0) for n, spec in specs.items()})
+    tensors = {n: planned(spec, tuple(weights[n].shape), 0.0) for n, spec in specs.items()}
+    plan = Plan(Codec("curve"), 0.5, tensors)
     bias = torch.arange(19, dtype=torch.bfloat16)
-    write(HERE / "format6.safetensors", Checkpoint(plan, coded, {"a.bias": bias}))
+    write(HERE / "format7.safetensors", Checkpoint(plan, coded, {"a.bias": bias}))
     decoded = {name: decode(matrix) for name, matrix in coded.items()}
-    save_file(decoded, HERE / "format6_decoded.safetensors")
+    save_file(decoded, HERE / "format7_decoded.safetensors")
 
 
 if __name__ == "__main__":
