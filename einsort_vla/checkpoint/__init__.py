@@ -16,6 +16,7 @@ from einsort_vla.checkpoint.limits import check_asked
 from einsort_vla.checkpoint.manifest import exists as has_manifest
 from einsort_vla.checkpoint.read_files import file_sha256
 from einsort_vla.checkpoint.saved import check_parts
+from einsort_vla.checkpoint.size import plan_size, plan_to_fit
 from einsort_vla.checkpoint.source import (
     METHOD,
     WEIGHTS,
@@ -55,6 +56,8 @@ __all__ = [
     "model_class",
     "plan_candidates",
     "plan_folder",
+    "plan_size",
+    "plan_to_fit",
     "read",
     "read_config",
     "read_folder",

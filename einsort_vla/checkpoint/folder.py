@@ -29,7 +29,7 @@ from einsort_vla.checkpoint.source import (
     policy_type,
     read_config,
 )
-from einsort_vla.checkpoint.writer import FileWriter
+from einsort_vla.checkpoint.writer import FileWriter, Layout
 from einsort_vla.claims import Claim, Resumable, claim, resumable_folder
 from einsort_vla.codec import Codec, CompressedTensor, Dense, Shape, encode
 from einsort_vla.errors import CheckpointError, EinSortError
@@ -221,18 +221,10 @@ def _write_weights(
     partial: Resumable,
     on_progress: Callable[[int, int], None],
 ) -> None:
-    dropped = dense.family.dropped_reasons(dense.tensors.keys())
-    remainder = {
-        name: (_dtype(dense.where(name), stored), stored.shape)
-        for name, stored in dense.tensors.items()
-        if name not in plan.tensors and name not in dropped
-    }
-    about = Checkpoint(plan, {}, {}, dropped, dense.sha256, statistics is not None)
-    details = checkpoint_file.metadata(about)
-    layout = checkpoint_file.layout(plan, remainder)
+    layout, details = described(dense, plan, statistics is not None)
     writer = FileWriter(partial.folder / WEIGHTS, layout, details, partial.journal)
     try:
-        for name in remainder.keys() - writer.done:
+        for name in layout.keys() & dense.tensors.keys() - writer.done:
             tensor = checkpoint_file.no_nan(dense.where(name), dense.get(name))
             dense.check_unchanged()  # what the journal names is of these weights, whoever goes on
             writer.write({name: tensor})
@@ -240,6 +232,18 @@ def _write_weights(
     finally:
         writer.sync()
     writer.finish()
+
+
+def described(dense: DenseFolder, plan: Plan, is_calibrated: bool) -> tuple[Layout, dict[str, str]]:
+    """Layout and metadata of the weight file that a plan leads to."""
+    dropped = dense.family.dropped_reasons(dense.tensors.keys())
+    remainder = {
+        name: (_dtype(dense.where(name), stored), stored.shape)
+        for name, stored in dense.tensors.items()
+        if name not in plan.tensors and name not in dropped
+    }
+    about = Checkpoint(plan, {}, {}, dropped, dense.sha256, is_calibrated)
+    return checkpoint_file.layout(plan, remainder), checkpoint_file.metadata(about)
 
 
 def _dtype(name: str, stored: StoredTensor) -> torch.dtype:

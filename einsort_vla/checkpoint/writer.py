@@ -113,6 +113,11 @@ class FileWriter:
         return names & self._layout.keys()
 
 
+def file_bytes(layout: Layout, metadata: Mapping[str, str]) -> int:
+    """Of the file that a `FileWriter` makes."""
+    return _header(layout, metadata)[2]
+
+
 def _header(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int], int]:
     """The bytes before the data, each tensor's place in the file, and the file's size."""
     content: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}

@@ -11,10 +11,11 @@ from tyro.conf import Positional
 
 from einsort_vla.claims import claim, kept
 from einsort_vla.cli.console import saved, size
-from einsort_vla.cli.options import CalibrateOption, CodecOption, RateOption
+from einsort_vla.cli.options import CalibrateOption, CodecOption, RateOption, SizeOption, check_goal
 from einsort_vla.cli.plan import describe_left, from_yaml
 from einsort_vla.ending import keeping
 from einsort_vla.errors import UsageError
+from einsort_vla.names import DEFAULT_FORM
 
 if TYPE_CHECKING:  # loads torch
     from einsort_vla.checkpoint import CompressionSummary, DenseFolder
@@ -32,9 +33,11 @@ class Compress:
     """Folder to write; it must not exist."""
     rate: RateOption = None
     """Share of the linear weights' bytes to remove, 0 to 0.95. Everything stored is counted."""
+    size: SizeOption = None
+    """Bytes of the whole weight file instead of a rate: 300MB, 1.2GiB."""
     plan: Path | None = None
-    """Plan file instead of a rate; `einsort-vla plan` writes one."""
-    codec: CodecOption = "leader"
+    """Plan file instead of both; `einsort-vla plan` writes one."""
+    codec: CodecOption = DEFAULT_FORM
     calibrate: CalibrateOption = None
     include: tuple[str, ...] = ("*",)
     """Patterns of tensor names that may be coded, such as "*text_model*"."""
@@ -42,10 +45,11 @@ class Compress:
     """Patterns of names that stay dense although --include has them. They count in the rate."""
 
     def run(self, console: Console) -> int:
-        from einsort_vla.checkpoint import DenseFolder, compress_folder, plan_folder
+        from einsort_vla.checkpoint import DenseFolder, compress_folder, plan_to_fit
         from einsort_vla.cli.calibration import calibration_of, say_unless_loads
         from einsort_vla.codec import Codec
         from einsort_vla.lerobot import resolve_folder
+        from einsort_vla.plan import candidates_of
 
         self._check()
         codec = Codec.parse(self.codec)
@@ -55,12 +59,12 @@ class Compress:
             say_unless_loads(dense, console)
             statistics = calibration_of(self.calibrate, dense, console)
             with Progress(console=console) as progress:
-                if self.rate is None:
-                    assert self.plan is not None
+                if self.plan is not None:
                     plan = from_yaml(self.plan)
                 else:
                     patterns, planning = (self.include, self.exclude), _bar(progress, "planning")
-                    plan = plan_folder(dense, self.rate, codec, statistics, *patterns, planning)
+                    found = candidates_of(dense, codec, *patterns, planning)
+                    plan = plan_to_fit(dense, found, self.rate, self.size, statistics)
                 coding = _bar(progress, "coding weights")
                 summary = compress_folder(dense, own, plan, statistics, coding)
         _print_summary(summary, self.destination, dense, console)
@@ -75,15 +79,8 @@ class Compress:
 
     def _check(self) -> None:
         """Refuse options that contradict each other, or would do nothing."""
-        from einsort_vla.plan import check_rate
-
-        if (self.rate is None) == (self.plan is None):
-            what = "neither was given" if self.rate is None else "both were given"
-            raise UsageError(
-                f"compress takes either --rate, such as --rate 0.8, or --plan FILE; {what}."
-            )
-        if self.rate is not None:
-            check_rate(self.rate)
+        check_goal("compress", rate=self.rate, size=self.size, plan=self.plan)
+        if self.plan is None:
             return
         given = (self.codec, self.include, self.exclude)
         for name, own, usual in zip(("codec", "include", "exclude"), given, _OF_RATES, strict=True):

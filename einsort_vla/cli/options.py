@@ -1,5 +1,6 @@
 """Options that several commands have, with one help text each."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -27,13 +28,65 @@ _RATE = PrimitiveConstructorSpec[float | None](
     str_from_instance=lambda value: [str(value)],
 )
 RateOption = Annotated[float | None, _RATE]
-RequiredRate = Annotated[float, _RATE]
+
+_UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20,
+          "GiB": 2**30}  # fmt: skip
+
+
+def read_size(text: str) -> int:
+    """Bytes of a text such as `300MB`, `1.5 GiB` or `314572800`.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*", text)
+    units = {name.lower(): unit for name, unit in _UNITS.items()}
+    if found is None or found[2].lower() not in units:
+        raise UsageError(
+            f"--size {text} is no size. Give the bytes of the whole weight file, such as 300MB "
+            "(10^6 bytes) or 300MiB (2^20)."
+        )
+    return int(float(found[1]) * units[found[2].lower()])
+
+
+SizeOption = Annotated[
+    int | None,
+    PrimitiveConstructorSpec[int | None](
+        nargs=1,
+        metavar="BYTES",
+        instance_from_str=lambda texts: read_size(texts[0]),
+        is_instance=lambda value: value is None or isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+"""What a file may weigh: an alternative to a rate."""
+
+
+def check_goal(command: str, **given: float | Path | None) -> None:
+    """Refuse all but one of the options that say how far to compress, and rates that cannot be.
+
+    Raises:
+        UsageError: none or several are given, or a rate is outside its range.
+    """
+    from einsort_vla.plan import check_rate
+
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) != 1:
+        valid = {"rate": "--rate 0.8", "size": "--size 300MB", "plan": "--plan FILE"}
+        what = " and ".join(f"--{name}" for name in names) + " were" if names else "none was"
+        raise UsageError(
+            f"{command} takes one of {', '.join(valid[name] for name in given)}; {what} given."
+        )
+    if (rate := given["rate"]) is not None:
+        assert isinstance(rate, float)
+        check_rate(rate)
+
 
 CodecOption = Annotated[
     str,
     tyro.conf.arg(
         help=f"Form of the code ({', '.join(FORMS)}), with options of its "
-        'menu: leader, "leader window=10", "scalar group=128 grid=asymmetric clip=true", '
+        'menu: curve, "curve window=16", "scalar group=128 grid=asymmetric clip=true", '
         '"network decomposition=tt".'
     ),
 ]

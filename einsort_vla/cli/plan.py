@@ -12,8 +12,9 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from einsort_vla.atomic import check_new, check_parent, new_file
-from einsort_vla.cli.options import CalibrateOption, CodecOption, RequiredRate
+from einsort_vla.cli.options import CalibrateOption, CodecOption, RateOption, SizeOption, check_goal
 from einsort_vla.errors import CheckpointError
+from einsort_vla.names import DEFAULT_FORM
 from einsort_vla.reading import read_text
 
 if TYPE_CHECKING:  # loads torch
@@ -59,26 +60,31 @@ class MakePlan:
 
     source: Positional[str]
     """Folder or hub id of a dense LeRobot policy or Transformers model."""
-    rate: RequiredRate
+    rate: RateOption = None
     """Share of the linear weights' bytes to remove, 0 to 0.95. Everything stored is counted."""
-    codec: CodecOption = "leader"
+    size: SizeOption = None
+    """Bytes of the whole weight file instead of a rate: 300MB, 1.2GiB."""
+    codec: CodecOption = DEFAULT_FORM
     calibrate: CalibrateOption = None
     output: Path | None = None
     """YAML file to write, for `compress --plan`; without it the plan is printed."""
 
     def run(self, console: Console) -> int:
-        from einsort_vla.checkpoint import DenseFolder, plan_folder
+        from einsort_vla.checkpoint import DenseFolder, plan_to_fit
         from einsort_vla.cli.calibration import calibration_of, say_unless_loads
         from einsort_vla.codec import Codec
         from einsort_vla.lerobot import resolve_folder
+        from einsort_vla.plan import candidates_of
 
+        check_goal("plan", rate=self.rate, size=self.size)
         if self.output is not None:
             check_new(self.output)  # before minutes of planning
             check_parent(self.output)
         codec, dense = Codec.parse(self.codec), DenseFolder(resolve_folder(self.source))
         say_unless_loads(dense, console)
         statistics = calibration_of(self.calibrate, dense, console)
-        plan = plan_folder(dense, self.rate, codec, statistics)
+        found = candidates_of(dense, codec)
+        plan = plan_to_fit(dense, found, self.rate, self.size, statistics)
         share = 100 * plan.n_coded / dense.n_weights
         about = f"{share:.1f} % of the weights are coded. {describe_left(plan, dense)}".strip()
         text = f"# {about}\n{to_yaml(plan)}"

@@ -6,6 +6,7 @@ from einsort_vla.plan.allocation import (
     Plan,
     allocate,
     check_rate,
+    coarsest,
     describe_cores,
 )
 from einsort_vla.plan.candidates import Candidates, PlannedTensor, candidates_of, options, planned
@@ -21,6 +22,7 @@ __all__ = [
     "allocate",
     "candidates_of",
     "check_rate",
+    "coarsest",
     "describe_cores",
     "is_statistics",
     "options",

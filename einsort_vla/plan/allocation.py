@@ -212,12 +212,12 @@ def allocate(
     sizes = {name: math.prod(ladder[0].shape) for name, ladder in ladders.items()}
     importance = _importance(sizes, sensitivities)
     if rate == 0:
-        return Plan(candidates.codec, rate, _as_they_are(candidates))
+        return Plan(candidates.codec, rate, _as_they_are(candidates.tensors))
     budget = math.floor(DENSE_BITS * (1 - rate) * sum(sizes.values()))
     chosen = {name: ladder[0] for name, ladder in ladders.items()}
     spent = sum(code.bits for code in chosen.values())
     if spent > budget:
-        raise _out_of_reach(Plan(candidates.codec, rate, chosen))
+        raise _out_of_reach(coarsest(candidates), rate)
     for name, code, cost in _upgrades(ladders, importance):
         if spent + cost > budget:
             break
@@ -227,19 +227,25 @@ def allocate(
     return _with_reasons(plan, importance)
 
 
-def _out_of_reach(coarsest: Plan) -> UsageError:
+def coarsest(candidates: Candidates) -> Plan:
+    """The plan of fewest bits; its rate is the largest that is reached."""
+    tensors = {name: _ladder(points)[0] for name, points in candidates.tensors.items()}
+    return Plan(candidates.codec, 0.0, tensors)
+
+
+def _out_of_reach(least: Plan, rate: float) -> UsageError:
     """The error for a rate above that of the coarsest plan."""
     message = (
-        f"--codec {coarsest.codec} reaches rate {math.floor(coarsest.rate * 1e4) / 1e4} at most on "
-        f"these layers (scales and padding counted); {coarsest.rate_requested} was asked for."
+        f"--codec {least.codec} reaches rate {math.floor(least.rate * 1e4) / 1e4} at most on "
+        f"these layers (scales and padding counted); {rate} was asked for."
     )
-    kept = {name: t for name, t in coarsest.tensors.items() if isinstance(t.spec, Dense)}
+    kept = {name: t for name, t in least.tensors.items() if isinstance(t.spec, Dense)}
     if kept:
         name, tensor = max(kept.items(), key=lambda item: item[1].bits)
         bits = tensor.bits // math.prod(tensor.shape)
         why = f": {tensor.reason}" if tensor.reason else ""
         message += (
-            f" {len(kept)} of {len(coarsest.tensors)} matrices stay dense, such as {name}, at "
+            f" {len(kept)} of {len(least.tensors)} matrices stay dense, such as {name}, at "
             f"{bits} bits a weight{why}."
         )
     return UsageError(f"{message} Ask for less{', or keep fewer dense' * bool(kept)}.")
@@ -310,11 +316,11 @@ def _with_reasons(plan: Plan, importance: Mapping[str, float]) -> Plan:
     return replace(plan, tensors=tensors)
 
 
-def _as_they_are(candidates: Candidates) -> dict[str, PlannedTensor]:
+def _as_they_are(tensors: Mapping[str, Sequence[PlannedTensor]]) -> dict[str, PlannedTensor]:
     """Each matrix uncoded; every codec offers that."""
     return {
         name: next(point for point in points if isinstance(point.spec, Dense))
-        for name, points in candidates.tensors.items()
+        for name, points in tensors.items()
     }
 
 
@@ -322,11 +328,12 @@ def _leave_dense(
     candidates: Candidates, chosen: dict[str, PlannedTensor], budget: int
 ) -> dict[str, PlannedTensor]:
     """Spend what no code can use: matrices coded without error need not be coded at all."""
+    exact = {name for name, code in chosen.items() if code.distortion == 0}
+    dense = _as_they_are({name: candidates.tensors[name] for name in exact})
+    cost = {name: dense[name].bits - chosen[name].bits for name in exact}
     result = dict(chosen)
-    dense = _as_they_are(candidates)
-    cost = {name: dense[name].bits - chosen[name].bits for name in chosen}
-    for name in sorted(chosen, key=lambda name: (-cost[name], name)):
-        if chosen[name].distortion == 0 and cost[name] <= budget:
+    for name in sorted(exact, key=lambda name: (-cost[name], name)):
+        if cost[name] <= budget:
             budget -= cost[name]
             result[name] = dense[name]
     return result

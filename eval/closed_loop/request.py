@@ -47,7 +47,7 @@ def check_request(settings: ClosedLoopSettings) -> ClosedLoopRequest:
     Raises:
         EinSortError: one message that names what was asked for, and what would be valid.
     """
-    codecs, rates = check_arms(settings)
+    goals = check_arms(settings)
     check_available(settings.backend)
     _check_numbers(settings)
     if settings.record:
@@ -60,7 +60,7 @@ def check_request(settings: ClosedLoopSettings) -> ClosedLoopRequest:
     scenes = _list_scenes(settings, benchmark)
     dense = find_policy(settings.policy)
     check_features(dense, benchmark)
-    _check_runtime(settings, bool(rates), codecs, dense)
+    _check_runtime(settings, goals.has_copies, goals.codecs, dense)
     delays_ms = read_delays(settings.latency)
     return ClosedLoopRequest(settings, delays_ms, benchmark, protocol, tuple(scenes), dense)
 

@@ -33,5 +33,5 @@ class Arm:
 
 
 def arm_name(model: str, delay_ms: float) -> str:
-    """`leader 0.5`, or `leader 0.5 +100 ms`."""
+    """`curve 0.5`, or `curve 0.5 +100 ms`."""
     return f"{model} +{delay_ms:g} ms" if delay_ms else model

@@ -12,9 +12,11 @@ from einsort_vla.checkpoint import (
     DenseFolder,
     compress_folder,
     plan_candidates,
+    plan_size,
     read_folder,
     weight_files,
 )
+from einsort_vla.cli.options import read_size
 from einsort_vla.codec import Codec, decode
 from einsort_vla.errors import CheckpointError, UsageError
 from einsort_vla.plan import InputStatistics, Plan, candidates_of, check_rate
@@ -43,14 +45,35 @@ class Copy:
         return folder / self.name.replace(" ", "-")
 
 
-def check_arms(settings: RunSettings) -> tuple[tuple[Codec, ...], tuple[float, ...]]:
-    """The codecs, and the rates above 0.
+@dataclass(frozen=True)
+class Goals:
+    """What copies are asked for: each codec at each rate above 0, or with each size of its file."""
+
+    codecs: tuple[Codec, ...]
+    rates: tuple[float, ...]
+    sizes: tuple[int, ...]  # bytes
+
+    @property
+    def has_copies(self) -> bool:
+        return bool(self.rates or self.sizes)
+
+
+def check_arms(settings: RunSettings) -> Goals:
+    """What is asked for.
 
     Raises:
-        UsageError: one of them cannot be.
+        UsageError: one of it cannot be, or rates and sizes are given, or neither.
     """
     codecs = tuple(dict.fromkeys(map(Codec.parse, settings.codec.split(","))))
-    return codecs, tuple(rate for rate in read_rates(settings.rate) if rate)
+    if (settings.rate is None) == (settings.size is None):
+        what = "neither was" if settings.rate is None else "both were"
+        raise UsageError(
+            f"give --rate, such as --rate 0.5, or --size, such as --size 300MB; {what}."
+        )
+    if settings.size is not None:
+        return Goals(codecs, (), tuple(dict.fromkeys(map(read_size, settings.size.split(",")))))
+    assert settings.rate is not None
+    return Goals(codecs, tuple(rate for rate in read_rates(settings.rate) if rate), ())
 
 
 def read_rates(text: str) -> tuple[float, ...]:
@@ -96,13 +119,13 @@ def plan_copies(
     Raises:
         UsageError: a rate that a code cannot reach, or a pattern that fits no matrix.
     """
-    codecs, rates = check_arms(settings)
-    found = [candidates_of(dense, codec, *settings.patterns) for codec in codecs if rates]
-    return [
-        Copy(own.codec, rate, plan_candidates(dense, own, rate, calibration))
-        for own in found
-        for rate in rates
-    ]
+    goals, copies = check_arms(settings), []
+    for codec in goals.codecs if goals.has_copies else ():
+        found = candidates_of(dense, codec, *settings.patterns)
+        plans = [plan_candidates(dense, found, rate, calibration) for rate in goals.rates]
+        plans += [plan_size(dense, found, size, calibration) for size in goals.sizes]
+        copies += [Copy(codec, plan.rate_requested, plan) for plan in plans]
+    return list({copy.name: copy for copy in copies}.values())
 
 
 def list_arms(

@@ -5,16 +5,20 @@ from pathlib import Path
 
 from einsort_vla.cli.options import CalibrateOption, CodecOption
 from einsort_vla.errors import UsageError
+from einsort_vla.names import DEFAULT_FORM
 
 
 @dataclass(frozen=True)
 class RunSettings:
     """Rates and codes of the compressed arms (the dense one is always there), and the folder."""
 
-    rate: str
+    rate: str | None = None
     """Share of the linear weights' bytes to remove, 0 to 0.95; 0 runs the dense model alone.
     Several separated by commas, or a series: 0,0.1,...,0.9."""
-    codec: CodecOption = "leader"
+    size: str | None = None
+    """Bytes of a compressed model's whole weight file instead of rates: 300MB, or several separated
+    by commas."""
+    codec: CodecOption = DEFAULT_FORM
     """Several separated by commas."""
     include: str = "*"
     """Patterns, separated by commas, of tensor names that may be coded: "*text_model*" for the
