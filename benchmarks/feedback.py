@@ -1,4 +1,4 @@
-"""Error feedback on real layers and inputs: the leader code beside GPTQ, held-out output error."""
+"""Error feedback on real layers and inputs: the curve code beside GPTQ, held-out output error."""
 
 import math
 import time
@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from benchmarks.weights import load_policy, minilm_folder
-from einsort_vla.codec import CodecSpec, Leader, Scalar, decode, encode
+from einsort_vla.codec import CodecSpec, Curve, Leader, Scalar, decode, encode
 from einsort_vla.plan import InputStatistics
 
 DOCS = Path(__file__).parents[1]
 TOKENS = 128  # of a text segment
 
 GPTQ = {bits: Scalar(bits, 128, "asymmetric", clip=True) for bits in (2, 3)}
-"""The rival: error feedback, groups of 128, clipping searched."""
+"""The rival: error feedback, groups of 128, clipping searched; groups cost a quarter of a bit."""
 SPECS: tuple[CodecSpec, ...] = (
-    Leader(2, 1, 7), Leader(2, 2, 6), Leader(2, 2, 8), Leader(2, 2, 6, rotated=True), GPTQ[2],
-    Leader(2, 4, 4), Leader(2, 4, 6), Leader(2, 4, 4, rotated=True), GPTQ[3],
+    Leader(2, 2, 6), Curve(2.0),
+    Curve(2.25), Curve(2.25, 16), Curve(2.25, rotated=True), GPTQ[2],
+    Curve(3.25), Curve(3.25, 16), Curve(3.25, rotated=True), GPTQ[3],
 )  # fmt: skip
 
 
