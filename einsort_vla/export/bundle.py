@@ -186,7 +186,7 @@ def _plan_facts(source: Path, config: dict[str, Any]) -> dict[str, Any]:
     if content.plan.codec.form not in OPERATORS:
         raise UsageError(
             f"{source} is in the form {content.plan.codec.form!r}, which is not exported. "
-            f"Compress with --codec {' or '.join(OPERATORS)}."
+            f"Compress the dense policy with --codec {' or '.join(OPERATORS)}."
         )
     other = [n for n, c in content.coded.items() if c.spec.form not in OPERATORS]
     return {

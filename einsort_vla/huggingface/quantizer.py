@@ -32,6 +32,7 @@ from einsort_vla.codec import Codec, encode
 from einsort_vla.errors import CheckpointError, EinSortError, UsageError
 from einsort_vla.kernels import BackendChoice, check_available
 from einsort_vla.layers import CompressedLinear
+from einsort_vla.names import DEFAULT_FORM, DENSE
 from einsort_vla.plan import Candidates, Plan, allocate, check_rate, options
 from einsort_vla.reading import as_record
 
@@ -55,7 +56,7 @@ class EinSortConfig(QuantizationConfigMixin):
     Args:
         rate: share of their bfloat16 bytes to remove, 0 to 0.95; all that is stored is counted.
         codec: form of the code, with options of its menu; one that needs no look at the weights
-            (`leader`, whose matrices are then all rotated, or `scalar`).
+            (`curve`, whose matrices are then all rotated, or `scalar`).
         backend: how coded weights are multiplied here; it is not saved with the model, and may be
             chosen anew whenever a saved or compressed one is loaded.
         modules_to_not_convert: modules left dense; by default the head over the vocabulary. Weights
@@ -70,7 +71,7 @@ class EinSortConfig(QuantizationConfigMixin):
     def __init__(
         self,
         rate: float = 0.75,
-        codec: str = "leader",
+        codec: str = DEFAULT_FORM,
         backend: str = "decoded",
         modules_to_not_convert: Sequence[str] | None = None,
         plan: Mapping[str, Any] | None = None,
@@ -222,9 +223,13 @@ class EinSortQuantizer(HfQuantizer):
         if any(len(choice) < 2 for choice in choices.values()):
             raise UsageError(
                 f"the codec {str(codec)!r} plans by the weights, which are not read yet. Use "
-                "'leader' or 'scalar' here, or compress the folder: einsort-vla compress SRC DST "
+                "'curve' or 'scalar' here, or compress the folder: einsort-vla compress SRC DST "
                 f"--rate {config.rate} --codec '{codec}'"
             )
+        if (
+            config.rate and model.dtype != torch.bfloat16
+        ):  # which weights of other types may not fit
+            choices = {n: [c for c in own if c.spec.form != DENSE] for n, own in choices.items()}
         plan = allocate(Candidates(codec, choices), config.rate)
         tied = model.all_tied_weights_keys  # not tied yet: each name has a parameter of its own
         n_weights = sum(own.numel() for name, own in model.named_parameters() if name not in tied)

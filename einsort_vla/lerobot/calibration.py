@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import numpy as np
 from torch import Tensor
 
-from einsort_vla.codec import Leader, decode, encode
+from einsort_vla.codec import Curve, decode, encode
 from einsort_vla.lerobot.observations import Observation
 from einsort_vla.lerobot.policy import LoadedPolicy
 from einsort_vla.plan import InputStatistics
 
-PROBE = Leader(d=2, b=2, s=6)
+PROBE = Curve(2.0)
 """The code that is tried: 2 bits move the actions well beyond rounding."""
 
 

@@ -15,6 +15,7 @@ from einsort_vla.codec import CodecSpec
 from einsort_vla.errors import UsageError
 from einsort_vla.families import prefix_of
 from einsort_vla.lerobot.policy import LoadedPolicy
+from einsort_vla.names import DEFAULT_FORM
 
 if TYPE_CHECKING:
     from einsort_vla.cache import CacheReport, EinSortCache
@@ -41,7 +42,7 @@ class PrefixWatch:
 
 @contextmanager
 def compressed_prefix(
-    policy: Any, codec: str | CodecSpec = "leader", rate: float = 0.75
+    policy: Any, codec: str | CodecSpec = DEFAULT_FORM, rate: float = 0.75
 ) -> Iterator[PrefixWatch]:
     """Within, the policy samples its actions from a compressed prefix.
 

@@ -17,7 +17,7 @@ class Code(NamedTuple):
     rate: float = 0.0
 
     def __str__(self) -> str:
-        """`dense`, or `leader 0.5`."""
+        """`dense`, or `curve 0.5`."""
         return f"{self.codec} {self.rate:g}" if self.codec else "dense"
 
 

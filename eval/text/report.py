@@ -30,7 +30,7 @@ from eval.text.vqa_metric import accuracy, normalise
 LANGUAGE, TEXTVQA = "language", "textvqa"  # the kinds of run
 ROUNDED = (
     "SmolLM2-135M-Instruct comes rounded to 4 bits in groups of 32 weights. Codes with such groups "
-    "give its weights back without error, which says nothing about them; `leader` has one scale a "
+    "give its weights back without error, which says nothing about them; `curve` has one scale a "
     "row and no groups."
 )
 NO_PERPLEXITY = (

@@ -18,7 +18,14 @@ from einsort_vla.codec import Leader, Network
 from einsort_vla.errors import NumericsError, ShapeError, UsageError
 from tests.caching import error, filled, states
 
-CODECS = ["leader", "scalar", "network", "leader window=10", "scalar group=32 grid=symmetric"]
+CODECS = [
+    "curve",
+    "leader",
+    "scalar",
+    "network",
+    "leader window=10",
+    "scalar group=32 grid=symmetric",
+]
 
 
 @settings(max_examples=20, deadline=None)
@@ -226,7 +233,7 @@ def test_a_shared_copy_goes_its_own_way():
         (("local",), "codec of a cache"),
         (("leader", 0.99), "between 0 and 0.95"),
         (("leader", "0.5"), "between 0 and 0.95, not '0.5'"),
-        ((None,), "a text such as 'leader', not None"),
+        ((None,), "a text such as 'curve', not None"),
         (("scalar groups=3",), "Did you mean 'group'"),
         (("network reduction=mean",), "as a spec"),
         ((Leader(2, 2, 6),), "name the form"),

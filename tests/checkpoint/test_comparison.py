@@ -25,7 +25,8 @@ from einsort_vla.plan import InputStatistics
 from tests.compressing import compress
 
 WEIGHTS = "model.safetensors"
-CODECS = ["leader", "leader rotated=true", "scalar", "scalar group=32 grid=asymmetric clip=true",
+CODECS = ["curve", "leader",
+          "leader rotated=true", "scalar", "scalar group=32 grid=asymmetric clip=true",
           "lossless", "local", "network", "network scope=none sign_split=false"]  # fmt: skip
 
 
@@ -95,23 +96,23 @@ def test_a_calibrated_folder_passes(policy, tmp_path, codec):
 
 
 def swap(tensors):
-    for part in ("signs", "indices", "scale"):
+    for part in ("words", "scale", "unit"):
         a, b = (f"model.{name}.weight_{part}" for name in "ab")
         tensors[a], tensors[b] = tensors[b], tensors[a]
 
 
 def noise(tensor):
     generator = torch.Generator().manual_seed(0)
-    tensor.copy_(torch.randint(0, 256, tensor.shape, generator=generator, dtype=torch.uint8))
+    tensor.copy_(torch.randint(-(2**15), 2**15, tensor.shape, generator=generator))
 
 
 DAMAGES = {
-    "flipped signs": (lambda t: t["model.a.weight_signs"].bitwise_not_(), "row 0 has the error"),
-    "a longer row": (lambda t: t["model.b.weight_scale"][9:10].mul_(6), "row 9 has the error"),
+    "other signs": (lambda t: t["model.a.weight_scale"].bitwise_xor_(128), "row 0 has the error"),
+    "longer rows": (lambda t: t["model.b.weight_unit"].mul_(6), "row 0 has the error"),
     "a lost row": (lambda t: t["model.b.weight_scale"][9:10].zero_(), "row 9 became zero"),
-    "a new row": (lambda t: t["model.a.weight_scale"][3:4].fill_(1), "row 3 has the error inf"),
+    "a new row": (lambda t: t["model.a.weight_scale"][3:4].fill_(127), "row 3 has the error inf"),
     "swapped matrices": (swap, "model.a.weight: row"),
-    "other indices": (lambda t: noise(t["model.b.weight_indices"]), "model.b.weight: row"),
+    "other words": (lambda t: noise(t["model.b.weight_words"]), "model.b.weight: row"),
     "a changed bias": (lambda t: t["model.a.bias"][2:3].mul_(1 + 2**-7), "model.a.bias is not the"),
     "an infinite bias": (lambda t: t["model.a.bias"][2:3].fill_(torch.inf), "a.bias is not the"),
     "a missing bias": (lambda t: t.pop("model.a.bias"), "model.a.bias is missing"),

@@ -88,11 +88,11 @@ def _rewrite(file, change_tensors=None, change_metadata=None):
 @pytest.mark.parametrize(
     ("tensors", "metadata", "message"),
     [
-        (lambda t: t.pop("model.first.weight_signs"), {}, "lacks the tensor model.first.weight_s"),
-        (lambda t: t.update({"model.first.weight_signs": torch.zeros(3, dtype=torch.uint8)}), {},
+        (lambda t: t.pop("model.first.weight_words"), {}, "lacks the tensor model.first.weight_w"),
+        (lambda t: t.update({"model.first.weight_words": torch.zeros(3, dtype=torch.int16)}), {},
          "the plan says"),
-        (lambda t: t["model.first.weight_scale"].fill_(torch.nan), {}, "holds NaN or infinity"),
-        (None, {"format_version": "99"}, "format_version 99; this library reads 6"),
+        (lambda t: t["model.first.weight_unit"].fill_(torch.nan), {}, "holds NaN or infinity"),
+        (None, {"format_version": "99"}, "format_version 99; this library reads 7"),
         (None, {"format": "other"}, "not an EinSort checkpoint"),
         (None, {"tables_sha256": "0"}, "other look-up tables"),
         (None, {"plan": "{"}, "damaged"),

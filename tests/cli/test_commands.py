@@ -1,6 +1,7 @@
 """`einsort-vla` and its subcommands as a user calls them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from einsort_vla.cli import doctor, main
 from einsort_vla.cli.console import saved, size
+from einsort_vla.cli.options import read_size
 from einsort_vla.codec import Codec
+from einsort_vla.errors import UsageError
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.names import BACKENDS, FORMS
 from tests.compressing import compress
@@ -116,7 +119,7 @@ def test_a_plan_can_be_edited_and_used(run, tiny_policy_folder, tmp_path):
     result = run("compress", tiny_policy_folder, tmp_path / "new", "--plan", file)
     assert result.returncode == 0, result.stderr
     content = json.loads(run("inspect", tmp_path / "new", "--json").stdout)
-    assert [row["spec"]["form"] for row in content["tensors"]] == ["scalar", "leader"]
+    assert [row["spec"]["form"] for row in content["tensors"]] == ["scalar", "curve"]
 
 
 def test_plans_that_do_not_fit(run, tiny_policy_folder, tmp_path):
@@ -136,18 +139,18 @@ def test_plans_that_do_not_fit(run, tiny_policy_folder, tmp_path):
             good.replace("rate_requested: 0.7", "rate_requested: 0.9"),
             "less than its rate_requested",
         ),
-        (good.replace("form: leader,", "form: leder,"), "Did you mean 'leader'"),
+        (good.replace("form: curve,", "form: curv,"), "Did you mean 'curve'"),
         ("- 1", "holds no plan"),
         ("a: [", "not valid YAML"),
         ("tensors: !!python/name:os.system", "(line 1)"),
-        (good.replace("codec: leader", "codec: 2026-99-01"), "not valid YAML"),
+        (good.replace("codec: curve", "codec: 2026-99-01"), "not valid YAML"),
         ("rate_requested: 1" + ":59" * 99_999, "not valid YAML: a number of 299998 characters"),
         (good.split("tensors")[0] + "tensors:\n", "at `$.tensors`"),
         (good.replace("distortion: ", "distortion: about "), "`$.distortion`"),
         (good.replace("rate_requested: 0.7", "rate_requested: .inf"), "`$.rate_requested`"),
-        (good.replace("rotated: false", "rotated: 'false'"), "Expected `bool`, got `str`"),
+        (good.replace("rotated: true", "rotated: 'true'"), "Expected `bool`, got `str`"),
         (good.replace("rotated:", "rotate:"), "Did you mean 'rotated'"),
-        (good.replace("form: leader,", "form: ,"), "form is damaged"),
+        (good.replace("form: curve,", "form: ,"), "form is damaged"),
     ]:
         (tmp_path / "plan.yaml").write_text(text)
         source, new = tiny_policy_folder, tmp_path / "new"
@@ -157,9 +160,10 @@ def test_plans_that_do_not_fit(run, tiny_policy_folder, tmp_path):
 
 
 def test_options_of_plans_that_do_not_fit(run):
-    assert "either --rate, such as --rate 0.8, or --plan" in run("compress", "a", "b").stderr
+    nothing = run("compress", "a", "b").stderr
+    assert "one of --rate 0.8, --size 300MB, --plan FILE; none was given" in nothing
     both = run("compress", "a", "b", "--rate", 0.5, "--plan", "c").stderr
-    assert "--plan FILE; both were given" in both
+    assert "--plan FILE; --rate and --plan were given" in both
     for option in (("--codec", "scalar"), ("--include", "*mlp*"), ("--exclude", "*mlp*")):
         refusal = run("compress", "a", "b", "--plan", "c", *option).stderr
         assert f"{option[0]} does nothing with --plan" in refusal
@@ -193,6 +197,33 @@ def test_misuse_is_one_line_and_exit_code_2(run, tiny_policy_folder, tmp_path):
     assert run().returncode == 2
 
 
+def test_a_size_instead_of_a_rate(run, tiny_policy_folder, tmp_path):
+    whole = (tiny_policy_folder / "model.safetensors").stat().st_size
+    for n_bytes in (whole - 5000, whole // 2):
+        new = tmp_path / str(n_bytes)
+        result = run("compress", tiny_policy_folder, new, "--size", n_bytes)
+        assert result.returncode == 0, result.stderr
+        assert 0.9 * n_bytes < (new / "model.safetensors").stat().st_size <= n_bytes
+    refusal = run("plan", tiny_policy_folder, "--size", "0.1kB").stderr
+    found = re.search(r"100 bytes is outside what --codec curve .*: (\d+) to (\d+)", refusal)
+    least = run("compress", tiny_policy_folder, tmp_path / "least", "--size", found[1])
+    assert least.returncode == 0, least.stderr
+    assert (tmp_path / "least" / "model.safetensors").stat().st_size <= int(found[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [("300MB", 300_000_000), ("1.5 GiB", 3 * 2**29), ("12kib", 12288), ("77", 77), ("3MO", None),
+     ("-1", None), ("1e9", None)],
+)  # fmt: skip
+def test_sizes_as_people_write_them(text, n_bytes):
+    if n_bytes is not None:
+        assert read_size(text) == n_bytes
+        return
+    with pytest.raises(UsageError, match="such as 300MB"):
+        read_size(text)
+
+
 def test_sizes_for_people():
     assert (saved(0.502), saved(-0.349), saved(-0.0001)) == (
         "50.2 % smaller", "34.9 % larger", "0.0 % smaller"
@@ -214,7 +245,7 @@ def test_excluded_matrices_stay_dense_and_count(run, tiny_policy_folder, tmp_pat
     result = run("compress", source, new, "--rate", 0.3, "--exclude", "*second*")
     assert result.returncode == 0, result.stderr
     content = json.loads(run("inspect", new, "--json").stdout)
-    assert [row["spec"]["form"] for row in content["tensors"]] == ["leader", "dense"]
+    assert [row["spec"]["form"] for row in content["tensors"]] == ["curve", "dense"]
     assert content["rate"] >= 0.3
     for option, message in [(("--exclude", "*third*"), "'*third*' fits no compressible matrix"),
                             (("--exclude", "*"), "reaches rate 0.0 at most")]:  # fmt: skip

@@ -160,7 +160,7 @@ def test_a_text_without_probability_has_no_perplexity(tmp_path, nll):
     kept = list(read_log(tmp_path / WINDOWS, WindowScore))
     assert kept[:4] == scores[:4]
     assert kept[4].nll in (nll, None)
-    arms = [ArmFacts(name="dense"), ArmFacts(name="broken", codec="leader", reference="dense")]
+    arms = [ArmFacts(name="dense"), ArmFacts(name="broken", codec="curve", reference="dense")]
     report = language_report(arms, kept, [], True, {}, [], make_text_run())
     assert report.measures[0].arms.keys() == {"dense"}
     assert report.measures[0].paired == {}
@@ -189,14 +189,14 @@ def test_the_whole_run_and_its_resumption(settings):
     assert run(settings) == 0
     report = read_report(settings.output)
     assert report.complete
-    assert [arm.name for arm in report.arms] == ["dense", "leader 0.85"]
+    assert [arm.name for arm in report.arms] == ["dense", "curve 0.85"]
     by_name = {measure.name: measure for measure in report.measures}
     assert by_name.keys() == {"perplexity", "quiz acc"}
     measure = by_name["perplexity"]
     assert measure.arms["dense"].n == 63 + 5 * 48
     dense, coded = (measure.arms[arm.name].value for arm in report.arms)
     assert coded != dense
-    assert measure.paired["leader 0.85"].value == pytest.approx(coded / dense, rel=1e-9)
+    assert measure.paired["curve 0.85"].value == pytest.approx(coded / dense, rel=1e-9)
     assert by_name["quiz acc"].arms["dense"].n == 30
     assert report.protocol["perplexity"]["stride"] == 48
 
@@ -218,7 +218,7 @@ def test_the_whole_run_and_its_resumption(settings):
 
 def test_answers_are_paired_by_question():
     """Two questions gained and one lost, of five that both have answered."""
-    right = {"dense": [1, 0, 0, 1, 1, 1], "leader 0.5": [0, 1, 1, 1, 1]}
+    right = {"dense": [1, 0, 0, 1, 1, 1], "curve 0.5": [0, 1, 1, 1, 1]}
     answers = [
         Answer(arm, "quiz", k, "acc", bool(value))
         for arm, values in right.items()
@@ -228,7 +228,7 @@ def test_answers_are_paired_by_question():
     report = language_report(arms, [], answers[::-1], False, {}, [], make_text_run())
     (measure,) = report.measures
     assert measure.arms["dense"].value == pytest.approx(4 / 6)
-    found = measure.paired["leader 0.5"]
+    found = measure.paired["curve 0.5"]
     assert (found.value, found.n) == (pytest.approx(1 / 5), 5)
     assert found.low < 0 < found.value < found.high
     assert "Quiz acc (6 questions; higher is better): dense" in report.verdict
@@ -375,6 +375,6 @@ def test_the_command_on_smollm2(tmp_path):
     report = read_report(tmp_path / "run")
     by_name = {measure.name: measure for measure in report.measures}
     assert 20 < by_name["perplexity"].arms["dense"].value < 45
-    assert 0.98 < by_name["perplexity"].paired["leader 0.5"].value < 1.03  # 8 bits a weight
+    assert 0.98 < by_name["perplexity"].paired["curve 0.5"].value < 1.03  # 8 bits a weight
     assert by_name["einsort_facts acc"].arms["dense"].value > 0.5  # chance: 0.25
     assert "groups of 32" in report.notes[0]

@@ -42,7 +42,7 @@ def command(*arguments):
         ({"rate": "0.5", "episodes": 11, "first_state": 40}, "ask for 40 to 50"),
         ({"rate": "0.5", "episodes": 0}, "at least 1"),
         ({"rate": "0.1,0.5,..."}, "or a series such as"),
-        ({"rate": "0.5", "codec": "leader,scaler"}, "Did you mean 'scalar'"),
+        ({"rate": "0.5", "codec": "curve,scaler"}, "Did you mean 'scalar'"),
         ({"rate": "0.5", "latency": "soon"}, "neither milliseconds nor a receipt"),
         ({"rate": "0.5", "protocol": "openpy"}, "Did you mean 'openpi'"),
         ({"rate": "0.5", "margin": 0.0}, "--margin 0.0 is outside"),
@@ -51,7 +51,10 @@ def command(*arguments):
             {"rate": "0.5", "ray": "auto", "video": True},
             "--ray runs PyTorch without --video and --record",
         ),
-        ({"rate": "0.5", "runtime": "onnx", "batch": 2}, "--batch is for --runtime torch"),
+        (
+            {"rate": "0.5", "runtime": "onnx", "codec": "leader", "batch": 2},
+            "--batch is for --runtime torch",
+        ),
         ({"rate": "0.5", "displace": 4}, r"--displace 4 is outside \[0, 0.1\] metres"),
         ({"rate": "0.5", "backend": "gpu"}, "unknown backend 'gpu'"),
         ({"rate": "0", "runtime": "onnx"}, "--rate 0 makes none"),
@@ -59,10 +62,13 @@ def command(*arguments):
             {"rate": "0.5", "runtime": "onnx", "codec": "scalar"},
             "runs --codec leader, not scalar",
         ),
-        ({"rate": "0.5", "runtime": "onnx", "backend": "cpu"}, "--backend is for --runtime torch"),
+        (
+            {"rate": "0.5", "runtime": "onnx", "codec": "leader", "backend": "cpu"},
+            "--backend is for --runtime torch",
+        ),
         ({"rate": "0.5", "wrong_pictures": True}, "needs --displace"),
         ({"rate": "0.5", "policy": "./nowhere"}, "does not exist"),
-        ({"rate": "0.93"}, "reaches rate 0.9"),
+        ({"rate": "0.95"}, "reaches rate 0.9"),
     ],
 )
 def test_misuse_is_refused(settings, message, tmp_path):
@@ -170,9 +176,9 @@ def test_end_to_end_with_an_interrupt_and_resume(tmp_path):
     assert result.returncode == 0, result.stderr
     assert log.read_text().splitlines()[: len(before)] == before
     check_report(read_report(output))
-    card = (output / "policies" / "leader-0.5" / "README.md").read_text()
-    assert "| leader 0.5 | " in card
-    assert "leader 0.5" in (output / "report.html").read_text()
+    card = (output / "policies" / "curve-0.5" / "README.md").read_text()
+    assert "| curve 0.5 | " in card
+    assert "curve 0.5" in (output / "report.html").read_text()
     videos = list((output / "videos").glob("*.mp4"))
     assert videos
     frame = imageio.imread(videos[0], index=0)
@@ -191,6 +197,6 @@ def check_report(report):
         assert 0.2 < arm.motion["path_m"] < 5
         # 8 bits a weight change nothing a robot notices: a dense success stays one.
         assert arm.tally.successes >= 1
-    pair = report.closed_loop.pairs["leader 0.5"]
+    pair = report.closed_loop.pairs["curve 0.5"]
     assert pair.counts.n == 2
     assert 0 < pair.divergence.value < 0.05

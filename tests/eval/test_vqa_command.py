@@ -24,7 +24,7 @@ from eval.text.vqa_run import ANSWERS
 from tests.eval.tiny_answering import image_text_model, language_model
 
 ROOT = Path(__file__).parents[2]
-ARMS = ("dense", "leader 0.5")
+ARMS = ("dense", "curve 0.5")
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_the_language_part_can_be_compressed_alone(tmp_path, seeing, original):
     output = tmp_path / "run"
     run(output, seeing, original / "val.json", images=original, include="*text_model*,*connector*",
         exclude="*connector*")  # fmt: skip
-    plan = read_folder(output / "models" / "leader-0.5").plan
+    plan = read_folder(output / "models" / "curve-0.5").plan
     is_dense = {name: isinstance(own.spec, Dense) for name, own in plan.tensors.items()}
     assert is_dense == {name: "text_model" not in name for name in is_dense}
     assert set(is_dense.values()) == {False, True}
@@ -127,7 +127,7 @@ def test_calibrated_on_training_questions(tmp_path, model, seeing, original, see
     common = {"images": original, "train": train, "shots": 0 if sees else 1}
     run(outputs[0], chosen, original / "val.json", **common)
     run(outputs[1], chosen, original / "val.json", calibrate="4", **common)
-    weights = [(o / "models" / "leader-0.5" / "model.safetensors").read_bytes() for o in outputs]
+    weights = [(o / "models" / "curve-0.5" / "model.safetensors").read_bytes() for o in outputs]
     assert weights[0] != weights[1]
     assert read_report(outputs[1]).protocol["calibration"] == "4 training questions"
 

@@ -11,7 +11,7 @@ from tests.results.made_up_texts import make_text_run
 
 ARMS = (
     ArmFacts(name="dense"),
-    ArmFacts(name="leader 0.5", codec="leader", rate_requested=0.5, reference="dense"),
+    ArmFacts(name="curve 0.5", codec="curve", rate_requested=0.5, reference="dense"),
 )
 MINUS = "\N{MINUS SIGN}"
 QUESTIONS = [VqaQuestion(str(k), str(k), "?", ("tea",) * 10) for k in range(40)]
@@ -20,7 +20,7 @@ QUESTIONS = [VqaQuestion(str(k), str(k), "?", ("tea",) * 10) for k in range(40)]
 def findings(dense, compressed, has_answers=True, questions=QUESTIONS):
     answers = {
         "dense": {q.question_id: dense(k) for k, q in enumerate(questions)},
-        "leader 0.5": {q.question_id: compressed(k) for k, q in enumerate(questions)},
+        "curve 0.5": {q.question_id: compressed(k) for k, q in enumerate(questions)},
     }
     return report_of(questions, answers, has_answers)
 
@@ -37,18 +37,18 @@ def test_accuracy_agreement_and_difference(tmp_path):
     )
     accuracy, agreement = found.measures
     assert accuracy.arms["dense"].value == pytest.approx(0.75)
-    assert accuracy.arms["leader 0.5"].value == pytest.approx(0.5)
-    paired = accuracy.paired["leader 0.5"]
+    assert accuracy.arms["curve 0.5"].value == pytest.approx(0.5)
+    paired = accuracy.paired["curve 0.5"]
     assert paired.value == pytest.approx(-0.25)
     assert paired.low < -0.25 < paired.high < 0
-    assert agreement.arms["leader 0.5"].value == pytest.approx(0.5)
-    assert agreement.arms["leader 0.5"].n == 40
+    assert agreement.arms["curve 0.5"].value == pytest.approx(0.5)
+    assert agreement.arms["curve 0.5"].n == 40
     assert "dense" not in agreement.arms
     assert found.complete
     assert found.verdict == (
-        "Accuracy (40 questions; higher is better): dense 75.0 %, leader 0.5 50.0 % "
+        "Accuracy (40 questions; higher is better): dense 75.0 %, curve 0.5 50.0 % "
         f"({MINUS}25.0 points, 95 % interval {MINUS}40.0 to {MINUS}12.5). Same answer as "
-        "dense (40 questions; higher is better): leader 0.5 50.0 %."
+        "dense (40 questions; higher is better): curve 0.5 50.0 %."
     )
     write_report(found, tmp_path)
     assert read_report(tmp_path) == found
@@ -58,13 +58,13 @@ def test_without_answers_of_people_only_agreement_is_reported():
     bare = [VqaQuestion(str(k), str(k), "?") for k in range(10)]
     found = findings(lambda k: "a tea", lambda k: "Tea!", has_answers=False, questions=bare)
     (agreement,) = found.measures
-    assert agreement.arms["leader 0.5"].value == 1
-    assert agreement.arms["leader 0.5"].low < 1  # ten equal answers prove no certainty
+    assert agreement.arms["curve 0.5"].value == 1
+    assert agreement.arms["curve 0.5"].low < 1  # ten equal answers prove no certainty
     assert "nothing is said of how good" in found.notes[0]
 
 
 def test_what_one_arm_has_not_answered_counts_for_none():
-    answers = {"dense": {"0": "tea", "1": "tea"}, "leader 0.5": {"0": "milk"}}
+    answers = {"dense": {"0": "tea", "1": "tea"}, "curve 0.5": {"0": "milk"}}
     found = report_of(QUESTIONS[:2], answers)
     assert not found.complete
     assert found.measures[0].arms["dense"].n == 1

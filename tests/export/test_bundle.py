@@ -40,7 +40,7 @@ OPTIONS = GraphOptions()
 @pytest.fixture(scope="module")
 def coded(reference_policy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("coded") / "policy"
-    compress(reference_policy, folder, 0.75)
+    compress(reference_policy, folder, 0.75, Codec("leader"))
     return folder
 
 
@@ -194,7 +194,9 @@ def test_dense_policies_and_other_forms_are_refused(reference_policy, tmp_path):
         export_bundle(reference_policy, refused, find_target("cpu"), OPTIONS)
     scalar = tmp_path / "scalar"
     compress(reference_policy, scalar, 0.5, Codec("scalar"))
-    with pytest.raises(UsageError, match=r"is not exported\. Compress with --codec leader"):
+    with pytest.raises(
+        UsageError, match=r"is not exported\. Compress the dense policy with --codec leader"
+    ):
         export_bundle(scalar, refused, find_target("cpu"), OPTIONS)
     with pytest.raises(UsageError, match=r"unknown target 'orion'\. Did you mean 'orin'"):
         find_target("orion")

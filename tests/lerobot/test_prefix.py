@@ -40,7 +40,7 @@ def test_pi_denoises_from_a_shared_coded_prefix(family, tmp_path, monkeypatch):
     errors = []
     for rate in RATES:
         copies.clear()
-        with compressed_prefix(policy, "leader", rate) as watch:
+        with compressed_prefix(policy, "curve", rate) as watch:
             errors.append(relative_error(act_once(policy), expected))
         assert len(copies) == policy.config.num_inference_steps
         assert all(own is watch.cache for own in copies)
@@ -73,7 +73,7 @@ def test_the_shipped_policy_acts_alike(shipped, observations):
     expected = action_chunks(shipped, observations)
     errors = []
     for rate in RATES:
-        with compressed_prefix(shipped, "leader", rate) as watch:
+        with compressed_prefix(shipped, "curve", rate) as watch:
             errors.append(action_error(action_chunks(shipped, observations), expected))
         assert watch.n_prefixes == len(observations)
         assert watch.report.rate >= rate

@@ -45,7 +45,7 @@ def make_run(
     )  # fmt: skip
     return Run(
         kind=CLOSED_LOOP, script="eval/libero.py", model="policies/checkpoints/made-up",
-        config={"rate": ",".join(f"{rate:g}" for rate in rates) or "0", "codec": "leader",
+        config={"rate": ",".join(f"{rate:g}" for rate in rates) or "0", "codec": "curve",
                 "latency": ",".join(f"{delay:g}" for delay in delays), "episodes": n_states,
                 "margin": 0.02},
         git_commit="0123abc", python="3.12.1", machine="x86_64, made-up processor",
@@ -66,7 +66,7 @@ def _arms(rates: Sequence[float], delay_ms: float) -> Iterator[ArmFacts]:
     for rate in rates:
         bits = 16 * (1 - rate)
         yield ArmFacts(
-            name=f"leader {rate}{suffix}", reference=dense, codec="leader", rate_requested=rate,
+            name=f"curve {rate}{suffix}", reference=dense, codec="curve", rate_requested=rate,
             rate_achieved=rate + 0.0004, bits_per_weight=bits, delay_ms=delay_ms,
             weight_bytes=DENSE_BYTES - round(WEIGHTS * (16 - bits) / 8),
         )  # fmt: skip

@@ -31,9 +31,9 @@ def make_report(
     kind: str = "language", rates: Sequence[float] = tuple(WORSE), **changes: Any
 ) -> Report:
     """Perplexity and accuracy of a made-up model at these rates."""
-    names = {rate: f"leader {rate:g}" for rate in rates}
+    names = {rate: f"curve {rate:g}" for rate in rates}
     arms = [ArmFacts(name="dense", weight_bytes=DENSE_BYTES)] + [
-        ArmFacts(name=name, reference="dense", codec="leader", rate_requested=rate,
+        ArmFacts(name=name, reference="dense", codec="curve", rate_requested=rate,
                  rate_achieved=rate + 0.0003, bits_per_weight=16 * (1 - rate),
                  weight_bytes=round(DENSE_BYTES * (1 - 0.8 * rate)))
         for rate, name in names.items()
@@ -120,7 +120,7 @@ if __name__ == "__main__":
 
     top, made = Path(sys.argv[1]), made_up.make_run(25, delays=(0.0,))
     made_up.write_run(top / "libero", made, made_up.make_records(made))
-    keep_policies(top / "libero", {"leader-0.5": "11" * 32, "leader-0.75": "22" * 32})
+    keep_policies(top / "libero", {"curve-0.5": "11" * 32, "curve-0.75": "22" * 32})
     write_text_run(top / "language", make_report())
     write_text_run(top / "textvqa", make_report("textvqa", (0.5, 0.75), complete=False))
     write_text_run(top / "textvqa-begun", None)

@@ -28,7 +28,7 @@ TABLE = """\
 | --- | --- | --- | --- | --- | --- | --- |
 | dense | 16 | 269.06 MB | 17.2<br>16.68 to 17.72<br>60,000 tokens | – \
 | 62.0 %<br>58.0 to 66.0 %<br>400 questions | – |
-| leader 0.75 | 4.00<br>0.7503 | 107.62 MB<br>40 % | 17.55<br>17.03 to 18.06<br>60,000 tokens \
+| curve 0.75 | 4.00<br>0.7503 | 107.62 MB<br>40 % | 17.55<br>17.03 to 18.06<br>60,000 tokens \
 | × 1.020<br>1.010 to 1.030 \
 | 61.7 %<br>57.7 to 65.7 %<br>400 questions | −0.3 points<br>−1.3 to +0.7 |
 
@@ -117,24 +117,24 @@ def test_a_change_is_marked_where_its_interval_excludes_none(name, better, low, 
 
 
 def test_numbers_without_interval_are_drawn_and_told_as_such(tmp_path):
-    report = change(make_report(), "perplexity", "leader 0.5", low=None, high=None)
+    report = change(make_report(), "perplexity", "curve 0.5", low=None, high=None)
     page = page_of(tmp_path, report)
-    assert "leader 0.5 17.2 (–)" in page  # noqa: RUF001
+    assert "curve 0.5 17.2 (–)" in page  # noqa: RUF001
     assert not re.search(r"\b(None|nan|inf)\b", " ".join(parse(page).text))
 
 
 def test_an_arm_that_a_measure_lacks_is_a_dash(tmp_path):
     report = make_report(rates=(0.5, 0.9))
     measure = report.measures[0]
-    arms = {name: estimate for name, estimate in measure.arms.items() if name != "leader 0.9"}
-    short = replace(measure, arms=arms, paired={"leader 0.5": measure.paired["leader 0.5"]})
-    assert value_cell(short, "leader 0.9").text == "–"  # noqa: RUF001
+    arms = {name: estimate for name, estimate in measure.arms.items() if name != "curve 0.9"}
+    short = replace(measure, arms=arms, paired={"curve 0.5": measure.paired["curve 0.5"]})
+    assert value_cell(short, "curve 0.9").text == "–"  # noqa: RUF001
     assert page_of(tmp_path, replace(report, measures=(short, *report.measures[1:])))
 
 
 def test_perplexities_far_apart_are_drawn_on_a_logarithmic_axis():
-    report = change(make_report(), "perplexity", "leader 0.9", value=2e5, low=1e5, high=3e5)
-    colours = {"leader": 0}
+    report = change(make_report(), "perplexity", "curve 0.9", value=2e5, low=1e5, high=3e5)
+    colours = {"curve": 0}
     curve = value_curve(report.measures[0], report.arms, colours)
     near = value_curve(make_report(rates=(0.5,)).measures[0], report.arms, colours)
     assert ">1000<" in curve or ">1e+03<" in curve
@@ -143,10 +143,10 @@ def test_perplexities_far_apart_are_drawn_on_a_logarithmic_axis():
 
 def test_a_number_that_was_measured_on_nothing_is_a_dash(tmp_path):
     nothing = {"value": 0.0, "low": None, "high": None, "n": 0}
-    report = change(make_report(), "accuracy", "leader 0.5", **nothing)
+    report = change(make_report(), "accuracy", "curve 0.5", **nothing)
     measure = report.measures[1]
-    assert value_cell(measure, "leader 0.5").text == "–"  # noqa: RUF001
-    assert "leader 0.5" not in value_curve(measure, report.arms, {"leader": 0})
+    assert value_cell(measure, "curve 0.5").text == "–"  # noqa: RUF001
+    assert "curve 0.5" not in value_curve(measure, report.arms, {"curve": 0})
     assert page_of(tmp_path, report)
 
 

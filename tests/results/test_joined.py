@@ -37,7 +37,7 @@ def write_loop(folder, n_records=None, rates=(0.5, 0.9), **changes):
 @pytest.fixture
 def folder(tmp_path):
     """A policy in closed loop, another model on texts, a receipt of the first compressed arm."""
-    keep_policies(write_loop(tmp_path / "robot"), {"leader-0.5": "11" * 32})
+    keep_policies(write_loop(tmp_path / "robot"), {"curve-0.5": "11" * 32})
     write_text_run(tmp_path / "language", make_report(rates=(0.5, 0.75)))
     write_text_run(tmp_path / "pictures", make_report("textvqa", (0.5,)))
     write_receipt(tmp_path / "bundle", "11" * 32)
@@ -65,7 +65,7 @@ def refuse(folder, error=UsageError):
 def test_the_command_joins_a_folder_and_can_be_repeated(folder):
     code, printed = run_report(folder)
     assert code == 0
-    assert all(name in printed for name in ("leader 0.75", "perplexity", "report.html"))
+    assert all(name in printed for name in ("curve 0.75", "perplexity", "report.html"))
     first = {name: (folder / name).read_bytes() for name in WRITTEN}
     assert run_report(folder) == (code, printed)
     assert {name: (folder / name).read_bytes() for name in WRITTEN} == first
@@ -73,9 +73,9 @@ def test_the_command_joins_a_folder_and_can_be_repeated(folder):
     assert report["kind"] == "joined"
     assert {name: arm["runs"] for name, arm in report["arms"].items()} == {
         "dense": ["robot", "language", "pictures"],
-        "leader 0.5": ["robot", "language", "pictures"],
-        "leader 0.75": ["language"],
-        "leader 0.9": ["robot"],
+        "curve 0.5": ["robot", "language", "pictures"],
+        "curve 0.75": ["language"],
+        "curve 0.9": ["robot"],
     }
 
 
@@ -123,9 +123,9 @@ def test_a_receipt_is_of_the_arm_whose_weights_it_names(folder):
     run_report(folder)
     page = words_of((folder / "report.html").read_text(encoding="utf-8"))
     latency = page[page.index("Latency Milliseconds") :]
-    rows = re.findall(r"(unknown|leader 0\.5|dense)[^|]*?(?=unknown|leader|dense|How it)", latency)
+    rows = re.findall(r"(unknown|curve 0\.5|dense)[^|]*?(?=unknown|curve|dense|How it)", latency)
     assert rows.count("unknown") == 2
-    assert rows.count("leader 0.5") == 3  # in closed loop and by two receipts
+    assert rows.count("curve 0.5") == 3  # in closed loop and by two receipts
     at_a_glance = page[: page.index("Latency Milliseconds")]
     assert at_a_glance.count("Jetson AGX Orin") == 2  # two timings of one arm are not averaged
 
@@ -157,7 +157,7 @@ def test_two_text_runs_may_not_disagree_on_a_number(folder, change):
     other = make_report(rates=(0.9,), **({"complete": False} if change == "incomplete" else {}))
     report = make_report(rates=(0.5, 0.75))
     measures = tuple(
-        replace(m, arms={**m.arms, "dense": o.arms["leader 0.9"]})
+        replace(m, arms={**m.arms, "dense": o.arms["curve 0.9"]})
         for m, o in zip(report.measures, other.measures, strict=True)
     )
     protocol = {"data": "another"} if change == "other protocol" else report.protocol

@@ -53,11 +53,11 @@ def test_results_of_the_checkpoint_and_of_no_other_arm_go_into_its_card(results,
     card = (checkpoint / "README.md").read_text(encoding="utf-8")
     own, other = card.split("## Results\n")[1].split("### Language: smollm2-135m")
     assert "### Robot in closed loop: made-up" in own
-    assert "| leader 0.75 | 4.00<br>0.7504 |" in own
-    assert "leader 0.5" not in card
+    assert "| curve 0.75 | 4.00<br>0.7504 |" in own
+    assert "curve 0.5" not in card
     assert "### Latency" in own
     assert other.strip().startswith("Of another model, coded alike; not results of this checkpoint")
-    assert "| leader 0.75 | 4.00<br>0.7503 | 107.62 MB<br>40 % | 17.55<br>" in other
+    assert "| curve 0.75 | 4.00<br>0.7503 | 107.62 MB<br>40 % | 17.55<br>" in other
 
 
 def test_what_a_person_wrote_stays_and_a_second_time_changes_nothing(results, checkpoint):
@@ -120,12 +120,12 @@ def test_a_checkpoint_without_results_is_refused_with_what_there_is(results, che
     elif other == "calibration":
         edit_run(results, config={"calibrate": "statistics.safetensors"})
     else:  # the run kept its policy: it is of the same code, and other bytes
-        kept = results / "robot" / "policies" / "leader-0.75"
+        kept = results / "robot" / "policies" / "curve-0.75"
         kept.mkdir(parents=True)
         manifest = {"files": {"model.safetensors": "00" * 32}}
         (kept / "einsort_manifest.json").write_text(json.dumps(manifest))
     before = (checkpoint / "README.md").read_bytes()
-    with pytest.raises(UsageError, match=r"no result is of small \(leader 0.75 of dense weights"):
+    with pytest.raises(UsageError, match=r"no result is of small \(curve 0.75 of dense weights"):
         write_card(results, checkpoint)
     assert (checkpoint / "README.md").read_bytes() == before
     assert not (results / "report.json").exists()
@@ -134,7 +134,7 @@ def test_a_checkpoint_without_results_is_refused_with_what_there_is(results, che
 def test_the_card_of_a_single_run(results, checkpoint):
     write_card(results / "robot", checkpoint)
     card = (checkpoint / "README.md").read_text(encoding="utf-8")
-    assert "| leader 0.75 | 4.00<br>0.7504 |" in card
+    assert "| curve 0.75 | 4.00<br>0.7504 |" in card
     assert "Language" not in card
 
 

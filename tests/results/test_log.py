@@ -38,7 +38,7 @@ def test_figures_that_are_no_numbers_count_as_not_measured(tmp_path, figure):
     folder = write_run(tmp_path / "run", run, make_records(run))
     log = folder / "episodes.jsonl"
     first, *others = log.read_text().splitlines(keepends=True)
-    names = ("path_m", "gripper_toggles", "wall_s", "leader 0.5")
+    names = ("path_m", "gripper_toggles", "wall_s", "curve 0.5")
     for name in names:
         first = re.sub(rf'("{name}"): [\d.e-]+', rf"\1: {figure}", first)
     log.write_text("".join([first, *others]))

@@ -73,7 +73,7 @@ def test_the_merged_folder_is_that_of_one_run(tmp_path):
             replace(RUN, versions={**RUN.versions, "torch": "2.10.0"}),
             r"versions\.torch is '2\.11\.0'",
         ),
-        (change_design(RUN, arms=RUN.design.arms[:2]), "arm names is .*'leader 0.9'.* in one"),
+        (change_design(RUN, arms=RUN.design.arms[:2]), "arm names is .*'curve 0.9'.* in one"),
         (
             change_design(RUN, arms=tuple(replace(a, codec="scalar") for a in RUN.design.arms)),
             r"arms\.dense\.codec is",

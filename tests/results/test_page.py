@@ -39,14 +39,14 @@ CARD = """
 | jerk<br>ratio to dense, 95 % interval | a chunk, ms<br>median; p95 / p99 |
 | --- | --- | --- | --- | --- | --- | --- |
 | dense | 16 | 16.03 MB | 91.7 %<br>64.6 to 98.5 %<br>12 episodes | – | – | 40.0<br>50.0 / 60.0 |
-| leader 0.9 | 1.60<br>0.9004 | 2.26 MB<br>14 % | 66.7 %<br>39.1 to 86.2 %<br>12 episodes \
+| curve 0.9 | 1.60<br>0.9004 | 2.26 MB<br>14 % | 66.7 %<br>39.1 to 86.2 %<br>12 episodes \
 | −25.0 points<br>−53.2 to +5.3<br>undecided | × 1.30<br>1.20 to 1.40 | 40.0<br>50.0 / 60.0 |
 
 Closed loop in a made-up world (libero_object, libero_goal; 4 tasks), protocol lerobot, stored \
 initial states, margin 2 points. Success: Wilson's interval for the success of each arm. Tango's \
 interval for the difference, over pairs of episodes from the same start.
 
-Motion of leader 0.9 against dense: path × 1.20 (1.10 to 1.30), \
+Motion of curve 0.9 against dense: path × 1.20 (1.10 to 1.30), \
 jerk × 1.30 (1.20 to 1.40), duration × 1.20 (1.10 to 1.30).
 """  # noqa: RUF001
 CHROMIUM = shutil.which("chromium")
@@ -164,7 +164,7 @@ def test_a_run_of_the_dense_policy_alone():
     assert "| dense | 16 |" in card_text(report)
 
 
-COLOURS = {"leader": 0}
+COLOURS = {"curve": 0}
 
 
 def test_delays_have_a_curve_only_where_they_differ(report):
@@ -187,14 +187,14 @@ def test_curves_take_their_colours_from_the_page(report):
 def test_differences_far_below_the_margin_are_arrows(report):
     (success,), arms = report.measures, undelayed(report.arms)
     assert "\N{MINUS SIGN}64<" not in change_curve(success, arms, COLOURS)
-    paired = {**success.paired, "leader 0.9": Estimate(-0.64, -0.7, -0.5, 12)}
+    paired = {**success.paired, "curve 0.9": Estimate(-0.64, -0.7, -0.5, 12)}
     assert "\N{MINUS SIGN}64<" in change_curve(replace(success, paired=paired), arms, COLOURS)
 
 
 def test_motion_is_marked_where_its_interval_excludes_no_change(report):
     found = {"jerk_m_s3": Estimate(1.2, 1.1, 1.3, 9), "seam_jump": Estimate(-0.2, -0.4, 0.1, 9)}
-    changed = change_pair(report, "leader 0.5", motion=found)
-    changes = {m.key: found["leader 0.5"] for m, found in motion_changes(changed.closed_loop)}
+    changed = change_pair(report, "curve 0.5", motion=found)
+    changes = {m.key: found["curve 0.5"] for m, found in motion_changes(changed.closed_loop)}
     jerk, seam = changes["jerk_m_s3"], changes["seam_jump"]
     assert (jerk.text, jerk.interval, jerk.direction) == (
         "\N{MULTIPLICATION SIGN} 1.20", "1.10 to 1.30", "more",
@@ -217,7 +217,7 @@ def test_a_metric_is_computed_compared_and_shown_once_it_is_registered(monkeypat
         for r in make_records(run)
     ]
     report = build_report(run, records)
-    assert report.closed_loop.pairs["leader 0.9"].motion["reach_m"].value == pytest.approx(0.25)
+    assert report.closed_loop.pairs["curve 0.9"].motion["reach_m"].value == pytest.approx(0.25)
     console = Console(file=io.StringIO(), width=120)
     print_report(report, console)
     for text in (console.file.getvalue(), card_text(report), page_text(report)):
@@ -229,7 +229,7 @@ def test_the_command_can_be_typed_again():
     """By its own reader: every option is there, and says the same."""
     run = make_run(2, (0.5, 0.9), (0.0,))
     settings = ClosedLoopSettings(
-        "0,0.5", "leader window=10", tasks="0,3", stop_early=True, displace=0.04
+        "0,0.5", "curve window=16", tasks="0,3", stop_early=True, displace=0.04
     )
     for config in (run.config, comparable(settings)):
         words = shlex.split(command_of(replace(run, config=config)))
@@ -255,7 +255,7 @@ def test_the_only_compressed_arm_may_be_missing_in_the_names_of_videos(tmp_path)
     report = film(tmp_path / "run", run, make_records(run))
     films = choose_films(report, tmp_path / "run")
     for path in (tmp_path / "run" / "videos").iterdir():
-        path.rename(path.with_name(path.name.replace("_leader-0.9", "")))
+        path.rename(path.with_name(path.name.replace("_curve-0.9", "")))
     assert [film.scene for film in choose_films(report, tmp_path / "run")] == [
         film.scene for film in films
     ]
@@ -297,17 +297,17 @@ def test_the_command_writes_all_reports_of_a_run(tmp_path):
 def test_the_card_of_one_arm(report):
     known = Estimate(1.2, 1.1, 1.3, 6)
     found = {"path_m": known, "duration_s": known, "jerk_m_s3": Estimate(1.3, 1.2, 1.4, 6)}
-    report = change_pair(report, "leader 0.9", motion=found)
+    report = change_pair(report, "curve 0.9", motion=found)
     times = Percentiles(40.0, 50.0, 60.0, 100)
     arms = {name: replace(a, latency_ms=times) for name, a in report.closed_loop.arms.items()}
     report = replace(report, closed_loop=replace(report.closed_loop, arms=arms))
-    verdict, rest = card_text(report, "leader 0.9").split("\n", 1)
+    verdict, rest = card_text(report, "curve 0.9").split("\n", 1)
     assert verdict.startswith("**Undecided at rate 0.9 (1.6 bits a weight).")
     assert "0.5" not in verdict
     assert rest == CARD
-    assert "leader 0.5" in card_text(report)
-    with pytest.raises(UsageError, match=r"unknown compressed arm 'leader 0.8'. Did you mean"):
-        card_text(report, "leader 0.8")
+    assert "curve 0.5" in card_text(report)
+    with pytest.raises(UsageError, match=r"unknown compressed arm 'curve 0.8'. Did you mean"):
+        card_text(report, "curve 0.8")
 
 
 @pytest.mark.slow

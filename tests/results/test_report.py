@@ -20,7 +20,7 @@ from tests.results.made_up import change_design, make_records, make_run, write_r
 SCENES = [Scene("libero_object", 0, episode, seed=0) for episode in range(4)]
 DENSE = ["success", "success", "failure", "success"]
 COMPRESSED = ["success", "failure", "failure", "error"]
-ARM = "leader 0.5"
+ARM = "curve 0.5"
 
 
 def small_run(**changes):
@@ -35,13 +35,13 @@ def many_states(n, **changes):
 
 
 def small_records():
-    for arm, outcomes in (("dense", DENSE), ("leader 0.5", COMPRESSED)):
+    for arm, outcomes in (("dense", DENSE), ("curve 0.5", COMPRESSED)):
         for scene, outcome in zip(SCENES, outcomes, strict=True):
             yield EpisodeRecord(
                 scene, arm, outcome, 100, wall_s=5.0, latency_ms=(30.0, 40.0), actions_sha256="a",
                 layers={"cpu": 3} if arm != "dense" else {},
                 motion={"jerk_m_s3": 8.0 if arm == "dense" else 4.0, "seam_jump": 0.1},
-                divergence={"leader 0.5": 0.25} if arm == "dense" else {},
+                divergence={"curve 0.5": 0.25} if arm == "dense" else {},
             )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def test_only_scenes_both_arms_finished_are_paired():
 def test_an_arm_is_paired_with_the_dense_one_of_its_delay():
     run = make_run(n_states=2)
     report = build_report(run, make_records(run))
-    assert report.closed_loop.pairs["leader 0.9 +100 ms"].reference == "dense +100 ms"
+    assert report.closed_loop.pairs["curve 0.9 +100 ms"].reference == "dense +100 ms"
     assert "With 100 ms of delay on both: " in report.verdict
     assert "Each interval is for its arm alone" in report.verdict
 
@@ -144,10 +144,10 @@ AT = "at rate 0.5 (8.0 bits a weight)"
          "100 pairs of episodes)."),
         (5, 0, 95, f"A{AT[1:]} the compressed policy loses 5 points (95 % interval 1.1 to 11.2, "
          "100 pairs of episodes). Whether that is more than 2 points is undecided."),
-        (0, 0, 20, f"Undecided {AT}. Dense 20 of 20, leader 0.5 20 of 20. 20 pairs of episodes "
+        (0, 0, 20, f"Undecided {AT}. Dense 20 of 20, curve 0.5 20 of 20. 20 pairs of episodes "
          "leave a difference from \N{MINUS SIGN}16.1 to +16.1 points possible. At most about "
          "2,800 would show that the loss is less than 2 points, if there is none."),
-        (1, 1, 18, f"Undecided {AT}. Dense 19 of 20, leader 0.5 19 of 20. 20 pairs of episodes "
+        (1, 1, 18, f"Undecided {AT}. Dense 19 of 20, curve 0.5 19 of 20. 20 pairs of episodes "
          "leave a difference from \N{MINUS SIGN}19.9 to +19.9 points possible. About 2,000 would "
          "show that the loss is less than 2 points, if there is none."),
     ],
@@ -161,7 +161,7 @@ def test_up_to_names_only_rates_below_the_first_that_is_not_shown():
     (success,), loop = report.measures, report.closed_loop
     arms, pairs, paired = list(report.arms), dict(loop.pairs), dict(success.paired)
     for rate, source in ((0.75, "non-inferior"), (0.8, "undecided"), (0.9, "non-inferior")):
-        name, known = f"leader {rate}", pairs[ARM]
+        name, known = f"curve {rate}", pairs[ARM]
         judged = replace(known.noninferiority, verdict=source, n_needed=900)
         arms.append(replace(report.arms[1], name=name, rate_requested=rate))
         pairs[name], paired[name] = replace(known, noninferiority=judged), paired[ARM]
@@ -172,7 +172,7 @@ def test_up_to_names_only_rates_below_the_first_that_is_not_shown():
     assert state(changed).startswith(
         "Up to rate 0.75 (8.0 bits a weight) the compressed policy loses less than 2 points "
         "against the dense one, if any (500 pairs of episodes each). Undecided at rate 0.8 (8.0 "
-        "bits a weight). Dense 499 of 500, leader 0.8 499 of 500. 500 pairs of episodes leave a "
+        "bits a weight). Dense 499 of 500, curve 0.8 499 of 500. 500 pairs of episodes leave a "
         "difference from \N{MINUS SIGN}0.9 to +0.9 points possible. About 900 would show "
         "that the loss is less than 2 points, if there is none. At rate 0.9"
     )

@@ -41,7 +41,7 @@ def earlier_run(tmp_path, tiny_policy_folder):
     other_seed = Scene("libero_object", 0, 2, seed=1)
     write_episodes(
         folder / LOG,
-        [record(SCENES[0]), record(SCENES[1], "leader 0.5"), record(other_seed),
+        [record(SCENES[0]), record(SCENES[1], "curve 0.5"), record(other_seed),
          record(SCENES[2], outcome="error")],
     )  # fmt: skip
     return folder

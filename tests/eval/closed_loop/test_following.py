@@ -18,7 +18,7 @@ from eval.closed_loop.video import FRAMES, frames_path, save_frames
 from eval.run.arms import Arm, Variant
 from tests.results.made_up import make_run
 
-ARMS = [Arm("dense", Variant("a")), Arm("leader 0.9", Variant("b"), reference="dense")]
+ARMS = [Arm("dense", Variant("a")), Arm("curve 0.9", Variant("b"), reference="dense")]
 SCENES = [Scene("libero_object", k % 10, k // 10, 0) for k in range(300)]
 
 
@@ -43,24 +43,24 @@ def test_an_arm_ends_once_a_bound_that_holds_at_all_times_has_decided(wins, verd
         for k, scene in enumerate(SCENES):
             following.add(record(scene, "dense"))
             assert "dense" not in following.decided()
-            following.add(record(scene, "leader 0.9", wins))
+            following.add(record(scene, "curve 0.9", wins))
             if following.decided():
                 decided_after = k + 1
                 break
     # Nobody waits for the dense arm any more.
-    assert list(following.decided()) == ["leader 0.9", "dense"]
+    assert list(following.decided()) == ["curve 0.9", "dense"]
     assert decided_after > 100 if verdict == "not before 100" else decided_after < 30
 
 
 def test_both_arms_frames_become_one_video(tmp_path):
     videos = tmp_path / "videos"
     with followers(tmp_path, video=True) as following:
-        for arm, shade in (("dense", 60), ("leader 0.9", 200)):
+        for arm, shade in (("dense", 60), ("curve 0.9", 200)):
             frames = [np.full((64, 64, 3), shade, np.uint8)] * (4 if arm == "dense" else 6)
             save_frames(frames_path(videos, episode_name(SCENES[0], arm)), frames)
             following.add(record(SCENES[0], arm))
     assert [path.name for path in videos.iterdir()] == [
-        "libero_object_task0_episode0_leader-0.9.mp4"
+        "libero_object_task0_episode0_curve-0.9.mp4"
     ]
     film = imageio.imread(next(videos.iterdir()))
     assert len(film) == 6
@@ -76,13 +76,13 @@ def test_wandb_is_told_of_running_rates(tmp_path, monkeypatch):
     write_run(tmp_path, make_run(1))
     with followers(tmp_path, track="wandb") as following:
         following.add(record(SCENES[0], "dense"))
-        following.add(record(SCENES[0], "leader 0.9", success=False))
+        following.add(record(SCENES[0], "curve 0.9", success=False))
     log = next((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
     for _ in range(100):  # wandb's own process writes it, some time after `finish`
-        if b"success rate/leader 0.9" in log.read_bytes():
+        if b"success rate/curve 0.9" in log.read_bytes():
             break
         time.sleep(0.1)
-    assert b"success rate/leader 0.9" in log.read_bytes()
+    assert b"success rate/curve 0.9" in log.read_bytes()
 
 
 def test_a_tracker_that_is_missing_is_named(tmp_path, monkeypatch):

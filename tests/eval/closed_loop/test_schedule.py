@@ -9,8 +9,8 @@ from eval.run.arms import Arm, Variant
 
 ARMS = [
     Arm("dense", Variant("a")),
-    Arm("leader 0.5", Variant("b"), reference="dense"),
-    Arm("leader 0.9", Variant("c"), reference="dense"),
+    Arm("curve 0.5", Variant("b"), reference="dense"),
+    Arm("curve 0.9", Variant("c"), reference="dense"),
 ]
 
 
@@ -68,9 +68,9 @@ def test_arms_of_a_scene_follow_one_another_and_workers_keep_their_simulators():
 def test_the_dense_arm_is_probed_for_the_others_and_a_dropped_arm_is_not_run():
     schedule = Schedule(scenes(1, 3), ARMS, [])
     dense = schedule.take(None, [])
-    assert [arm.name for arm in dense.probed] == ["leader 0.5", "leader 0.9"]
-    schedule.drop("leader 0.5")
+    assert [arm.name for arm in dense.probed] == ["curve 0.5", "curve 0.9"]
+    schedule.drop("curve 0.5")
     left = []
     while (job := schedule.take(("suite", 0), [])) is not None:
         left.append(job.arm.name)
-    assert left == ["leader 0.9", "dense", "leader 0.9", "dense", "leader 0.9"]
+    assert left == ["curve 0.9", "dense", "curve 0.9", "dense", "curve 0.9"]

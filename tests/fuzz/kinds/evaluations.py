@@ -24,7 +24,7 @@ def make_runs(folder: Path) -> None:
     run = made_up.make_run(3, (0.5,), (0.0,))
     made_up.write_run(folder / "loop", run, made_up.make_records(run))
     make_report(folder / "loop")
-    made_up_texts.keep_policies(folder / "loop", {"leader-0.5": "11" * 32})
+    made_up_texts.keep_policies(folder / "loop", {"curve-0.5": "11" * 32})
     made_up_texts.write_text_run(folder / "text", made_up_texts.make_report(rates=(0.5,)))
     made_up_texts.write_receipt(folder / "device", "11" * 32)
 
@@ -64,7 +64,7 @@ def make_answers(folder: Path) -> None:
     answers = [
         {"question_id": f"q{k}", "arm": arm, "prompt": "whose tea?", "answer": "my tea"}
         for k in range(3)
-        for arm in ("dense", "leader 0.5")
+        for arm in ("dense", "curve 0.5")
     ]
     lines = "".join(json.dumps(answer) + "\n" for answer in answers)
     (folder / "answers.jsonl").write_text(lines)
