@@ -23,12 +23,14 @@ from tests.fuzz.change import Target
 from tests.fuzz.kinds.kind import Kind
 from tests.fuzz.signing import sign_manifest
 
-SHAPES = {"first": (24, 16), "second": (17, 24), "third": (16, 16), "fourth": (12, 8)}
+SHAPES = {"first": (24, 16), "second": (17, 24), "third": (16, 16), "fourth": (12, 8),
+          "fifth": (20, 16)}  # fmt: skip
 SPECS: dict[str, dict[str, Any]] = {  # of each form one matrix
     "first": {"form": "leader", "d": 2, "b": 3, "s": 5, "rotated": True, "refined": True},
     "second": {"form": "scalar", "bits": 4, "group": 8, "grid": "asymmetric", "clip": False},
     "third": {"form": "network", "rank": 8, "slices": 4},
     "fourth": {"form": "dense"},
+    "fifth": {"form": "curve", "bits": 2.5, "window": 12, "rotated": True},
 }
 
 
