@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from einsort_vla.checkpoint import DenseFolder, apply_patch, compress_folder, write_patch
+from einsort_vla.codec import Codec
 from einsort_vla.errors import CheckpointError, UsageError
 from tests.compressing import compress, plan
 
@@ -263,7 +264,7 @@ def test_kills_at_any_moment(tmp_path, reference_policy, kind, n_kills):
     is_export = kind == "export"  # of made-up weights there is nothing to export
     source = reference_policy if is_export else made_up_policy(tmp_path / "dense")
     new, old, other = (tmp_path / name for name in ("new", "old", "other"))
-    compress(source, old, 0.75)
+    compress(source, old, 0.75, Codec("leader" if is_export else "curve"))
     request = ("compress", source, new, "--rate", 0.5)
     if kind == "patch":
         compress(source, other, 0.8)
