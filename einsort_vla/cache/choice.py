@@ -14,7 +14,7 @@ FORMS = ("curve", "leader", "network", "scalar")
 # Rotated, the entries of a token are nearly Gaussian, as the codes expect. Keys have channels of
 # a size and offset of their own, values have not (Liu et al. 2024, KIVI, arXiv:2402.02750).
 _DEFAULTS = {
-    "curve": {"rotated": True, "window": 10},  # a prefix is coded while a robot waits
+    "curve": {"window": 10},  # a prefix is coded while a robot waits
     "leader": {"rotated": True}, "scalar": {"grid": "asymmetric", "group": 64},
 }  # fmt: skip
 _AXES: dict[str, tuple[Axes, Axes]] = {

@@ -21,7 +21,7 @@ from einsort_vla.codec import tables
 from einsort_vla.codec.feedback import BLOCK, code_columns, least_squares
 from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.packing import pack, smallest_int, unpack
-from einsort_vla.codec.rotation import has_outliers, rotate, unrotate
+from einsort_vla.codec.rotation import has_outliers, rotated_problem, unrotate
 from einsort_vla.codec.search import WindowSearch, bites_tail
 from einsort_vla.codec.spec import FLOAT16_MAX, CodecSpec, Shape, StoredPart, stream
 from einsort_vla.errors import UsageError
@@ -101,8 +101,7 @@ class Leader(CodecSpec):
 
     def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
         if self.rotated:
-            weight = rotate(weight)
-            hessian = None if hessian is None else rotate(rotate(hessian.double()).t())
+            weight, hessian = rotated_problem(weight, hessian)
         columns = weight.t().contiguous()
         coder = _Coder(self, columns)
         unscaled = code_columns(columns, coder, hessian)

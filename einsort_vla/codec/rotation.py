@@ -45,6 +45,12 @@ def rotate(matrix: Tensor) -> Tensor:
     return turned
 
 
+def rotated_problem(weight: Tensor, hessian: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """A weight, and X^T X of its inputs if there is one, as both are where inputs are rotated."""
+    turned = None if hessian is None else rotate(rotate(hessian.double()).t())
+    return rotate(weight), turned
+
+
 def unrotate(matrix: Tensor) -> Tensor:
     """The inverse of `rotate`: each row x becomes x Q^T."""
     signs, cosine = (part.to(matrix) for part in rotation_parts(matrix.shape[1]))

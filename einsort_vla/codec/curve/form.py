@@ -27,7 +27,7 @@ from einsort_vla.codec.curve.values import (
 )
 from einsort_vla.codec.feedback import code_columns, least_squares
 from einsort_vla.codec.lossless import Lossless
-from einsort_vla.codec.rotation import rotate, unrotate
+from einsort_vla.codec.rotation import rotated_problem, unrotate
 from einsort_vla.codec.spec import CodecSpec, Extent, Shape, StoredPart
 from einsort_vla.errors import UsageError
 
@@ -108,8 +108,7 @@ class Curve(CodecSpec):
 
     def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
         if self.rotated:
-            weight = rotate(weight)
-            hessian = None if hessian is None else rotate(rotate(hessian.double()).t())
+            weight, hessian = rotated_problem(weight, hessian)
         columns = weight.t().contiguous()
         coder = _Coder(self, columns)
         decoded = code_columns(columns, coder, hessian)
@@ -117,12 +116,10 @@ class Curve(CodecSpec):
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         rows, columns = shape
-        words, first = parts["words"], 0
+        words = parts["words"]
         weight = torch.empty(rows, columns, device=words.device)
-        for own in layout.segments(rows):
-            n = columns * layout.n_words(own.stop - own.start, self.eighths)
-            self._decode_segment(words[first : first + n], weight[own])
-            first += n
+        for own, of in layout.pieces(rows, self.eighths):
+            self._decode_segment(words[columns * of.start : columns * of.stop], weight[own])
         weight *= scales(parts["scale"], parts["unit"])[:, None]
         return unrotate(weight) if self.rotated else weight
 
@@ -183,11 +180,9 @@ class _Coder:
         """What is stored, with scales of least squared error; see `least_squares`."""
         # What all rows have in common is left to the unit, so that few rows need another step.
         unit = self._unit * (product.sum() / energy.sum())
-        streams, first, tiles = torch.cat(self._streams), 0, []
-        for own in layout.segments(self._rows):
-            n = layout.n_words(own.stop - own.start, self._eighths)
-            tiles.append(layout.to_tiles(streams[:, first : first + n], self._eighths))
-            first += n
+        streams = torch.cat(self._streams)
+        pieces = layout.pieces(self._rows, self._eighths)
+        tiles = [layout.to_tiles(streams[:, of], self._eighths) for _, of in pieces]
         return {"words": torch.cat(tiles).cpu(), **stored(self._step * (product / energy), unit)}
 
 

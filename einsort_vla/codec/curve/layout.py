@@ -29,6 +29,15 @@ def segments(rows: int) -> Iterator[slice]:
         yield slice(first, min(first + SEGMENT, rows))
 
 
+def pieces(rows: int, eighths: int) -> Iterator[tuple[slice, slice]]:
+    """The rows of each segment, and its words among those of a column."""
+    first = 0
+    for own in segments(rows):
+        last = first + n_words(own.stop - own.start, eighths)
+        yield own, slice(first, last)
+        first = last
+
+
 def n_words(rows: int, eighths: int) -> int:
     """Words of one column in a segment of that many rows."""
     return -(-(rows * eighths // PERIOD) // WORD)
