@@ -36,7 +36,7 @@ from einsort_vla.codec import (
 )
 from einsort_vla.codec.curve.values import CURVE_EIGHTHS, DEFAULT_WINDOW, GRIDS, POLYNOMIALS
 from einsort_vla.errors import UsageError
-from einsort_vla.plan import InputStatistics
+from einsort_vla.plan import LayerStatistics
 
 LIMIT, QUICK_LIMIT = 8_000_000, 800_000  # weights of each real source
 BITS = (1, 1.5, 2, 3, 4, 5)
@@ -177,7 +177,7 @@ def _with_feedback(calibration: Path | None, progress: Progress) -> list[dict[st
     except ModuleNotFoundError as error:
         progress.console.print(f"no error feedback on MiniLM: {error.name} is not installed.")
     if calibration:
-        statistics = InputStatistics.load(calibration)
+        statistics = LayerStatistics.load(calibration)
         weights = policy_weights(statistics)
         rows += compare(
             "reference policy, calibration inputs", weights, statistics, statistics,

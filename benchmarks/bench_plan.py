@@ -36,7 +36,7 @@ from einsort_vla.lerobot import (
 )
 from einsort_vla.plan import (
     Candidates,
-    InputStatistics,
+    LayerStatistics,
     Plan,
     PlannedTensor,
     allocate,
@@ -76,7 +76,7 @@ def main(settings: Settings, console: Console) -> int:
     codecs = [Codec.parse(text) for text in settings.codecs]
     for rate in settings.rates:
         check_rate(rate)
-    statistics = InputStatistics.load(settings.calibration / STATISTICS)
+    statistics = LayerStatistics.load(settings.calibration / STATISTICS)
     if not statistics.sensitivities:
         raise CheckpointError(f"{settings.calibration} has no sensitivities: use --probes 48.")
     files = sorted(settings.calibration.glob("observations-*/*.safetensors"))
@@ -104,7 +104,7 @@ def main(settings: Settings, console: Console) -> int:
 
 
 def _plan(
-    policy: LoadedPolicy, statistics: InputStatistics, codec: Codec, rate: float, name: str
+    policy: LoadedPolicy, statistics: LayerStatistics, codec: Codec, rate: float, name: str
 ) -> Plan:
     candidates: dict[str, list[PlannedTensor]] = {}
     for weight, layer in policy.layers(statistics.second_moments).items():
@@ -121,7 +121,7 @@ def _plan(
 def _errors(
     policy: LoadedPolicy,
     plan: Plan,
-    fed: InputStatistics | None,
+    fed: LayerStatistics | None,
     looks: Sequence[Observation],
     expected: np.ndarray,
 ) -> tuple[float, float]:

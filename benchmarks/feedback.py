@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.weights import load_policy, minilm_folder
 from einsort_vla.codec import CodecSpec, Curve, Leader, Scalar, decode, encode
-from einsort_vla.plan import InputStatistics
+from einsort_vla.plan import LayerStatistics
 
 DOCS = Path(__file__).parents[1]
 TOKENS = 128  # of a text segment
@@ -25,7 +25,7 @@ SPECS: tuple[CodecSpec, ...] = (
 )  # fmt: skip
 
 
-def minilm_statistics() -> tuple[InputStatistics, InputStatistics, dict[str, Tensor]]:
+def minilm_statistics() -> tuple[LayerStatistics, LayerStatistics, dict[str, Tensor]]:
     """Inputs of MiniLM's layers on this repository's documentation: one half to calibrate on, the
     other to be judged on; and the weights.
 
@@ -42,7 +42,7 @@ def minilm_statistics() -> tuple[InputStatistics, InputStatistics, dict[str, Ten
     segments = tokens[: len(tokens) // TOKENS * TOKENS].view(-1, TOKENS)
     names = [n for n, p in model.named_parameters() if "encoder.layer" in n and p.ndim == 2]
     layers = {name: model.get_submodule(name.removesuffix(".weight")) for name in names}
-    halves = (InputStatistics(""), InputStatistics(""))
+    halves = (LayerStatistics(""), LayerStatistics(""))
     for half, statistics in enumerate(halves):
         with torch.inference_mode(), statistics.observing(layers):
             model(input_ids=segments[half::2])
@@ -53,8 +53,8 @@ def minilm_statistics() -> tuple[InputStatistics, InputStatistics, dict[str, Ten
 def compare(
     source: str,
     weights: Mapping[str, Tensor],
-    calibration: InputStatistics,
-    judged: InputStatistics,
+    calibration: LayerStatistics,
+    judged: LayerStatistics,
     on_progress: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
     """A row a code, with and without feedback: output error in dB, geometric mean over layers."""
@@ -66,7 +66,7 @@ def compare(
     return rows
 
 
-def policy_weights(statistics: InputStatistics) -> dict[str, Tensor]:
+def policy_weights(statistics: LayerStatistics) -> dict[str, Tensor]:
     """The reference policy's matrices that were watched."""
     return {n: weight for n, weight in load_policy().items() if n in statistics.second_moments}
 
@@ -75,18 +75,18 @@ def _row(
     source: str,
     weights: Mapping[str, Tensor],
     spec: CodecSpec,
-    calibration: InputStatistics | None,
-    judged: InputStatistics,
+    calibration: LayerStatistics | None,
+    judged: LayerStatistics,
 ) -> dict[str, Any]:
     bits = encode_s = error = energy = 0.0
     logs = []
     for name, stored in weights.items():
-        hessian, dense = judged.hessian(name), stored.float()
+        moments, dense = judged.hessian(name).inputs, stored.float()
         started = time.perf_counter()
         coded = encode(stored, spec, calibration.hessian(name) if calibration else None)
         encode_s += time.perf_counter() - started
         missing = dense - decode(coded)
-        relative = ((missing @ hessian) * missing).sum() / ((dense @ hessian) * dense).sum()
+        relative = ((missing @ moments) * missing).sum() / ((dense @ moments) * dense).sum()
         logs.append(math.log10(float(relative)))
         bits += coded.stored_bits
         error += float(missing.square().sum())

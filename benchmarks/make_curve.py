@@ -14,12 +14,12 @@ from rich.console import Console
 
 from einsort_vla.cli.run import run_command
 from einsort_vla.codec.curve import values
+from einsort_vla.codec.curve.layout import SEGMENT
 from einsort_vla.codec.curve.search import Search
 from einsort_vla.codec.curve.values import CURVE_EIGHTHS, POLYNOMIALS, fill, window_values
 
-ROWS = 1024
 JUDGED = (8, 12, 16, 20, 24, 32, 40)  # eighths
-ROUNDS = ((2, (16,), 32), (16, (8, 16, 16, 24), 256), (128, (16, *JUDGED), 2**15))
+ROUNDS = ((16, (16,), 32), (128, (8, 16, 16, 24), 256), (1024, (16, *JUDGED), 2**15))
 """Streams, rates that count, and what share of the polynomials is left: one in so many."""
 
 
@@ -31,8 +31,8 @@ class Settings:
     """Window lengths."""
     effort: int = 2**27
     """Polynomials of a window times its values, at most; 0 keeps what there is, and measures it."""
-    streams: int = 256
-    """Of 1024 Gaussian weights, to measure each code on."""
+    streams: int = 2048
+    """Of 128 Gaussian weights, to measure each code on."""
 
 
 def main(settings: Settings, console: Console) -> int:
@@ -66,7 +66,7 @@ def _best(window: int, n: int) -> tuple[int, int]:
 def gap_db(window: int, eighths: int, streams: int, seed: int) -> float:
     """Error of a code on Gaussian streams, in decibels above the bound; scales are not counted."""
     values.window_values.cache_clear()
-    targets = torch.randn(streams, ROWS, generator=torch.Generator().manual_seed(seed))
+    targets = torch.randn(streams, SEGMENT, generator=torch.Generator().manual_seed(seed))
     step = fill(eighths / 8) * window_values(window, targets.device).float().std()
     found = Search(eighths, window).find(targets * step)[1].double()
     energy = found.square().sum()

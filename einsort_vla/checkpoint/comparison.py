@@ -14,7 +14,7 @@ from torch import Tensor
 from einsort_vla.checkpoint.file import Checkpoint
 from einsort_vla.checkpoint.source import DenseFolder
 from einsort_vla.codec import CompressedTensor, decode, encode
-from einsort_vla.codec.feedback import DAMPING
+from einsort_vla.codec.hessian import DAMPING, OUTPUT_DAMPING
 from einsort_vla.errors import EinSortError
 
 # Weights of the reference policy moved by 1e-6 of themselves, as another processor's sums do: of
@@ -23,7 +23,7 @@ MATRIX_TOLERANCE, ROW_TOLERANCE = 1.05, 2.0
 FLOOR = 1e-6  # below this relative squared error float16 scales decide
 # Feedback moves errors to where the inputs have less energy, DAMPING of the mean at least: so much
 # more a row's weights may be off. Measured on the reference policy: 38 at most.
-FEEDBACK_TOLERANCE = 2 / DAMPING
+FEEDBACK_TOLERANCE = 2 / (DAMPING * OUTPUT_DAMPING)
 COSINE, LENGTH = 0.1, 5.0  # of a row and its source, with feedback; measured: 0.17, and 0.4 to 3.5
 
 

@@ -34,7 +34,7 @@ from einsort_vla.claims import Claim, Resumable, claim, resumable_folder
 from einsort_vla.codec import Codec, CompressedTensor, Dense, Shape, encode
 from einsort_vla.errors import CheckpointError, EinSortError
 from einsort_vla.families import TYPE_PREFIX
-from einsort_vla.plan import Candidates, InputStatistics, Plan, allocate, candidates_of, check_rate
+from einsort_vla.plan import Candidates, LayerStatistics, Plan, allocate, candidates_of, check_rate
 from einsort_vla.tensors import DTYPES, StoredTensor
 
 MATRICES_AT_ONCE = 4  # with feedback; each takes up to four times its float32 size of memory
@@ -66,7 +66,7 @@ def plan_folder(
     dense: DenseFolder,
     rate: float,
     codec: Codec,
-    statistics: InputStatistics | None = None,
+    statistics: LayerStatistics | None = None,
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -95,7 +95,7 @@ def plan_candidates(
     dense: DenseFolder,
     candidates: Candidates,
     rate: float,
-    statistics: InputStatistics | None = None,
+    statistics: LayerStatistics | None = None,
 ) -> Plan:
     """See `plan_folder`."""
     if statistics is None:
@@ -108,7 +108,7 @@ def compress_folder(
     dense: DenseFolder,
     destination: Path | Claim,
     plan: Plan,
-    statistics: InputStatistics | None = None,
+    statistics: LayerStatistics | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CompressionSummary:
     """Write a copy of a policy folder, compressed by a plan that was made for it.
@@ -201,7 +201,7 @@ def _check_plan(plan: Plan, shapes: Mapping[str, Shape]) -> None:
         )
 
 
-def _unseen(plan: Plan, statistics: InputStatistics, dense: DenseFolder) -> list[str]:
+def _unseen(plan: Plan, statistics: LayerStatistics, dense: DenseFolder) -> list[str]:
     """The matrices to code whose layers had no inputs but zeros."""
     statistics.check_source(dense.sha256)
     coded = [name for name, planned in plan.tensors.items() if not isinstance(planned.spec, Dense)]
@@ -217,7 +217,7 @@ def _unseen(plan: Plan, statistics: InputStatistics, dense: DenseFolder) -> list
 def _write_weights(
     dense: DenseFolder,
     plan: Plan,
-    statistics: InputStatistics | None,
+    statistics: LayerStatistics | None,
     partial: Resumable,
     on_progress: Callable[[int, int], None],
 ) -> None:
@@ -255,7 +255,7 @@ def _dtype(name: str, stored: StoredTensor) -> torch.dtype:
 def _write_coded(
     dense: DenseFolder,
     plan: Plan,
-    statistics: InputStatistics | None,
+    statistics: LayerStatistics | None,
     writer: FileWriter,
     on_bad_weight: Callable[[], None],
     on_progress: Callable[[int, int], None],
@@ -305,7 +305,7 @@ def _side_files(dense: DenseFolder) -> SideFiles:
     return side_files(dense.folder, own, dense.tensors.keys())
 
 
-def _request(dense: DenseFolder, plan: Plan, statistics: InputStatistics | None) -> str:
+def _request(dense: DenseFolder, plan: Plan, statistics: LayerStatistics | None) -> str:
     """Tells whether two calls would write the same weights."""
     inputs = statistics.sha256() if statistics else ""
     content = [FORMAT_VERSION, dense.sha256, plan.as_dict(), inputs]

@@ -7,7 +7,7 @@ from einsort_vla.checkpoint.source import DenseFolder
 from einsort_vla.checkpoint.writer import file_bytes
 from einsort_vla.codec import DENSE_BITS
 from einsort_vla.errors import UsageError
-from einsort_vla.plan import MAX_RATE, Candidates, InputStatistics, Plan, coarsest
+from einsort_vla.plan import MAX_RATE, Candidates, LayerStatistics, Plan, coarsest
 
 STEP = 1e-6  # of a rate; less is no difference in a file
 
@@ -17,7 +17,7 @@ def plan_to_fit(
     candidates: Candidates,
     rate: float | None,
     n_bytes: int | None,
-    statistics: InputStatistics | None = None,
+    statistics: LayerStatistics | None = None,
 ) -> Plan:
     """The finest plan of a rate or of a size, of which one is given; see `plan_size`."""
     if n_bytes is not None:
@@ -30,7 +30,7 @@ def plan_size(
     dense: DenseFolder,
     candidates: Candidates,
     n_bytes: int,
-    statistics: InputStatistics | None = None,
+    statistics: LayerStatistics | None = None,
 ) -> Plan:
     """The finest plan whose whole weight file, with all that is not coded, has at most `n_bytes`.
 

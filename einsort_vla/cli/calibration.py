@@ -3,20 +3,20 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from einsort_vla.checkpoint import DenseFolder
 from einsort_vla.cli.console import PlainConsole
 from einsort_vla.families import family_of
-from einsort_vla.lerobot import check_loads, load_policy, read_frames, watch_inputs
-from einsort_vla.plan import InputStatistics, is_statistics
+from einsort_vla.lerobot import check_loads, load_policy, read_frames, watch_layers
+from einsort_vla.plan import LayerStatistics, is_statistics
 
 MAX_LOOKS = 128  # beyond, the second moments hardly change
 
 
 def calibration_of(
     source: str | None, dense: DenseFolder, console: Console
-) -> InputStatistics | None:
+) -> LayerStatistics | None:
     """The statistics that `--calibrate` asks for, of a dense policy.
 
     Raises:
@@ -25,8 +25,8 @@ def calibration_of(
     if source is None:
         return None
     if is_statistics(Path(source)):
-        return InputStatistics.load(Path(source))
-    statistics = InputStatistics(dense.sha256)
+        return LayerStatistics.load(Path(source))
+    statistics = LayerStatistics(dense.sha256)
     if not dense.is_lerobot:
         from einsort_vla.huggingface import watch_text
 
@@ -36,9 +36,9 @@ def calibration_of(
         return statistics
     looks = read_frames(source, MAX_LOOKS)
     loaded, names = load_policy(str(dense.folder)), list(dense.matrices)
-    watch_inputs(
-        loaded, statistics, names, track(looks, "layer inputs", console=console, transient=True)
-    )
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("looks", total=len(looks))
+        watch_layers(loaded, statistics, names, looks, lambda: progress.advance(task))
     console.print(f"Watched the dense policy at {len(looks)} looks.")
     return statistics
 

@@ -3,6 +3,7 @@
 from einsort_vla.codec.codec import Codec, spec_from_dict
 from einsort_vla.codec.curve import Curve
 from einsort_vla.codec.dense import Dense
+from einsort_vla.codec.hessian import Hessian
 from einsort_vla.codec.interface import CompressedTensor, checked, decode, encode
 from einsort_vla.codec.leader import Leader
 from einsort_vla.codec.local import Local
@@ -19,6 +20,7 @@ __all__ = [
     "Curve",
     "Dense",
     "Extent",
+    "Hessian",
     "Leader",
     "Local",
     "Lossless",

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from einsort_vla.codec.hessian import Hessian
 from einsort_vla.codec.spec import CodecSpec, Extent, Shape, StoredPart
 from einsort_vla.errors import NumericsError, unknown_name
 
@@ -44,7 +45,7 @@ class Dense(CodecSpec):
     def lack(self, extent: Extent) -> str:
         return ""
 
-    def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
+    def encode(self, weight: Tensor, hessian: Hessian | None = None) -> dict[str, Tensor]:
         found = _as(weight, self.dtype)
         if not torch.equal(found.float(), weight):
             raise NumericsError(

@@ -1,20 +1,21 @@
-"""Error feedback over input columns: what one column's code gets wrong, later columns make good.
+"""Error feedback: what the code of one column or row gets wrong, later ones make good.
 
 LDLQ (Chee et al. 2023, arXiv:2307.13304), which is GPTQ (Frantar et al. 2022, arXiv:2210.17323)
 without an inverse: with H = X^T X of the layer's inputs and H = U D U^T, U unit upper triangular,
-column k is coded after the errors of all columns j before it, times U[j, k], are added to it.
+column k is coded after the errors of all columns j before it, times U[j, k], are added to it. Where
+it is known how much each output matters, blocks of rows take on errors of those before in the same
+way (YAQA: Tseng et al. 2025, arXiv:2505.22988).
 """
 
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from einsort_vla.errors import NumericsError, ShapeError
+from einsort_vla.codec.hessian import Hessian, in_block, input_shares, output_shares
 
-# Of the mean diagonal. GPTQ takes 0.01; with 0.03 the output error on inputs not calibrated on is
-# 0.15 dB lower, and the weights' error 0.5 dB (MiniLM at 2 bits, benchmarks/feedback.py).
-DAMPING = 0.03
 BLOCK = 128  # columns coded at once, or for which the errors before them are added at once
 
 
@@ -36,7 +37,15 @@ class ColumnCoder(Protocol):
         ...
 
 
-def code_columns(columns: Tensor, coder: ColumnCoder, hessian: Tensor | None) -> Tensor:
+class PieceCoder(Protocol):
+    """Codes pieces of columns, in any order."""
+
+    def code_pieces(self, pieces: Tensor, columns: Sequence[int], rows: Sequence[slice]) -> Tensor:
+        """Code (k, n) pieces, each some rows of a column, and return what will be decoded."""
+        ...
+
+
+def code_columns(columns: Tensor, coder: ColumnCoder, hessian: Hessian | None) -> Tensor:
     """Each column for itself, or with a Hessian `code_with_feedback`; what will be decoded."""
     if hessian is not None:
         return code_with_feedback(columns, hessian, coder)
@@ -49,19 +58,19 @@ def code_columns(columns: Tensor, coder: ColumnCoder, hessian: Tensor | None) ->
     return decoded
 
 
-def code_with_feedback(columns: Tensor, hessian: Tensor, coder: ColumnCoder) -> Tensor:
+def code_with_feedback(columns: Tensor, hessian: Hessian, coder: ColumnCoder) -> Tensor:
     """Column after column, errors fed forward; what will be decoded, (in_features, out_features).
 
     Args:
         columns: (in_features, out_features), the weight transposed.
-        hessian: (in_features, in_features), X^T X of the inputs, any positive factor.
+        hessian: of which the inputs' part is used.
         coder: told each column once, as it is after correction.
 
     Raises:
         ShapeError: the Hessian does not fit the weight.
         NumericsError: it is not finite, or not positive definite after damping.
     """
-    shares = _error_shares(hessian, len(columns)).to(columns)
+    shares = input_shares(hessian, len(columns)).to(columns)
     errors = torch.empty_like(columns)
     block = coder.group if coder.group < len(columns) else BLOCK
     for start in range(0, len(columns), block):
@@ -70,7 +79,7 @@ def code_with_feedback(columns: Tensor, hessian: Tensor, coder: ColumnCoder) -> 
         if start % coder.group == 0:
             group = columns[start : start + coder.group]
             # As they will be if each of them is met without error, the added parts included.
-            coder.prepare(group + _solve(within, added) if start else group)
+            coder.prepare(group + in_block(within, added) if start else group)
         for k in range(len(added)):
             i = start + k
             added[k].addmv_(errors[start:i].t(), within[k, :k]).add_(columns[i])
@@ -78,15 +87,79 @@ def code_with_feedback(columns: Tensor, hessian: Tensor, coder: ColumnCoder) -> 
     return torch.sub(columns, errors, out=errors)
 
 
+def code_in_blocks(
+    columns: Tensor, hessian: Hessian, coder: PieceCoder, blocks: Sequence[slice]
+) -> tuple[Tensor, Tensor]:
+    """With feedback between columns, and between blocks of rows.
+
+    A block of rows is as many columns behind the one before it as are coded at once, so that
+    several blocks are met side by side.
+
+    Args:
+        columns: (in_features, out_features), the weight transposed.
+        hessian: both of its parts are used.
+        coder: told each piece once, as it is after correction.
+        blocks: of the rows.
+
+    Returns:
+        What each block was to be once the errors of those before it were known, and what will be
+        decoded; both are as `columns`.
+
+    Raises:
+        ShapeError: the Hessian does not fit the weight.
+        NumericsError: it is not finite, or not positive definite after damping.
+    """
+    shares = input_shares(hessian, len(columns)).to(columns)
+    taken_on = [own.to(columns) for own in output_shares(hessian, columns.shape[1], blocks)]
+    wanted, decoded = columns.clone(), torch.empty_like(columns)
+    starts = range(0, len(columns), BLOCK)
+    for step in range(len(starts) + len(blocks) - 1):
+        alike = defaultdict(list)
+        for i, rows in enumerate(blocks):
+            if 0 <= step - i < len(starts):
+                own = slice(starts[step - i], min(starts[step - i] + BLOCK, len(columns)))
+                missing = columns[own, : rows.start] - decoded[own, : rows.start]
+                wanted[own, rows] += missing @ taken_on[i].t()
+                alike[own.stop - own.start, rows.stop - rows.start].append((own, rows))
+        for places in alike.values():
+            _code_pieces(wanted, decoded, shares, coder, places)
+    return wanted, decoded
+
+
+def _code_pieces(
+    wanted: Tensor,
+    decoded: Tensor,
+    shares: Tensor,
+    coder: PieceCoder,
+    places: Sequence[tuple[slice, slice]],
+) -> None:
+    """Fill equally large places of `decoded`, (columns, rows) each."""
+    own = torch.stack([wanted[place] for place in places])
+    added = [
+        shares[k, : k.start] @ (wanted[: k.start, rows] - decoded[: k.start, rows])
+        for k, rows in places
+    ]
+    shifted = own + torch.stack(added)
+    within = torch.stack([shares[k, k] for k, _ in places])
+    missing = torch.zeros_like(own)
+    rows = [rows for _, rows in places]
+    for k in range(own.shape[1]):
+        near = torch.bmm(within[:, k : k + 1, :k], missing[:, :k])[:, 0]
+        found = coder.code_pieces(shifted[:, k] + near, [of.start + k for of, _ in places], rows)
+        missing[:, k] = own[:, k] - found
+    for place, piece in zip(places, own - missing, strict=True):
+        decoded[place] = piece
+
+
 def least_squares(
-    columns: Tensor, decoded: Tensor, hessian: Tensor | None = None
+    columns: Tensor, decoded: Tensor, hessian: Hessian | None = None
 ) -> tuple[Tensor, Tensor]:
     """Two of (out_features,), whose ratio is the factor of a row of least squared (output) error.
 
     Args:
         columns: (in_features, out_features), the weight transposed.
         decoded: what is decoded of it, alike, but for the factors.
-        hessian: (in_features, in_features), X^T X of the inputs.
+        hessian: of which the inputs' part is used.
 
     Returns:
         Products of what is wanted and what is decoded, and energies of that, never 0.
@@ -94,49 +167,7 @@ def least_squares(
     energy = product = decoded.new_zeros(decoded.shape[1])
     for own, first in zip(decoded.split(BLOCK), range(0, len(decoded), BLOCK), strict=True):
         rows = slice(first, first + len(own))
-        weighted = own if hessian is None else hessian[rows].to(decoded) @ decoded
+        weighted = own if hessian is None else hessian.inputs[rows].to(decoded) @ decoded
         energy = energy + (own * weighted).sum(0)
         product = product + (columns[rows] * weighted).sum(0)
     return product, energy.clamp_(min=torch.finfo(torch.float32).tiny)
-
-
-def _solve(within: Tensor, added: Tensor) -> Tensor:
-    return torch.linalg.solve_triangular(within, added, upper=False, unitriangular=True)
-
-
-def _error_shares(hessian: Tensor, in_features: int) -> Tensor:
-    """U^T of H = U D U^T, float64: row k says how much of each error before it column k takes on.
-
-    The Cholesky factor of the flipped matrix, flipped back, is U D^(1/2).
-    """
-    factor = damped_factor(hessian.flip(0, 1), in_features).flip(0, 1).t()
-    return factor / factor.diagonal()[:, None]
-
-
-def damped_factor(hessian: Tensor, in_features: int) -> Tensor:
-    """Lower triangular L with H = L L^T after damping, float64; inputs that never vary stand alone.
-
-    Raises:
-        ShapeError: the Hessian does not fit a weight with that many inputs.
-        NumericsError: it is not finite, or not positive definite after damping.
-    """
-    if tuple(hessian.shape) != (in_features, in_features):
-        raise ShapeError(
-            f"the Hessian has shape {tuple(hessian.shape)}; a weight with {in_features} inputs "
-            f"needs ({in_features}, {in_features})."
-        )
-    if not torch.isfinite(hessian).all():
-        raise NumericsError("the Hessian holds NaN or infinite values; calibrate again.")
-    matrix = hessian.double()
-    diagonal = matrix.diagonal()
-    mean = diagonal.mean()
-    if not mean > 0:
-        raise NumericsError("the Hessian's diagonal is not positive: no inputs were seen.")
-    damped = matrix + torch.diag_embed(torch.where(diagonal == 0, mean, DAMPING * mean))
-    lower, failed = torch.linalg.cholesky_ex(damped)
-    if failed:
-        raise NumericsError(
-            f"the Hessian is not positive definite, damped by {DAMPING} of its mean diagonal. "
-            "It must be X^T X of real inputs; calibrate again."
-        )
-    return lower

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from einsort_vla.codec.hessian import Hessian
 from einsort_vla.codec.spec import CodecSpec, Extent, Shape
 from einsort_vla.errors import NumericsError, ShapeError
 
@@ -32,7 +33,7 @@ class CompressedTensor:
 def encode(
     weight: Tensor,
     spec: CodecSpec,
-    hessian: Tensor | None = None,
+    hessian: Hessian | None = None,
     may_lose_rows: bool = False,
 ) -> CompressedTensor:
     """Code one weight matrix.

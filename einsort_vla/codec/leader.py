@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from einsort_vla.codec import tables
 from einsort_vla.codec.feedback import BLOCK, code_columns, least_squares
+from einsort_vla.codec.hessian import Hessian
 from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.packing import pack, smallest_int, unpack
 from einsort_vla.codec.rotation import has_outliers, rotated_problem, unrotate
@@ -99,7 +100,7 @@ class Leader(CodecSpec):
             return b""
         return str(self.window).encode() + tables.table(*self.window).numpy().tobytes()
 
-    def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
+    def encode(self, weight: Tensor, hessian: Hessian | None = None) -> dict[str, Tensor]:
         if self.rotated:
             weight, hessian = rotated_problem(weight, hessian)
         columns = weight.t().contiguous()

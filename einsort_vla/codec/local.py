@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from einsort_vla.codec.hessian import Hessian
 from einsort_vla.codec.spec import (
     CodecSpec,
     Extent,
@@ -62,7 +63,7 @@ class Local(CodecSpec):
             return f"the weight reaches {extent.largest:.3g}, too large for sums of operators"
         return ""  # its operators are bfloat16, whose range is that of float32
 
-    def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
+    def encode(self, weight: Tensor, hessian: Hessian | None = None) -> dict[str, Tensor]:
         shape = (weight.shape[0], weight.shape[1])
         operators = self._fit(weight.cpu().double(), shape)
         return {"operators": operators.to(torch.bfloat16)}

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from einsort_vla.codec.hessian import Hessian
 from einsort_vla.codec.spec import CodecSpec, Extent, Shape, StoredPart
 from einsort_vla.errors import CheckpointError, NumericsError, UsageError
 
@@ -51,7 +52,7 @@ class Lossless(CodecSpec):
     def lack(self, extent: Extent) -> str:
         return ""
 
-    def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
+    def encode(self, weight: Tensor, hessian: Hessian | None = None) -> dict[str, Tensor]:
         mantissas, blocks = _split(weight)
         stream = np.frombuffer(b"".join(blocks), dtype=np.uint8)
         if len(stream) != self.exponent_bytes:

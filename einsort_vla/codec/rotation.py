@@ -8,11 +8,14 @@ arXiv:2307.13304, section 4; the EinSort paper's appendix D.2 argues for it with
 
 import functools
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from einsort_vla.codec.hessian import Hessian
 
 ROWS = 256  # turned at once, for the memory of the steps between
 # In units of a row's root mean square; share of a row's energy. Between what trained policies have
@@ -45,10 +48,12 @@ def rotate(matrix: Tensor) -> Tensor:
     return turned
 
 
-def rotated_problem(weight: Tensor, hessian: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """A weight, and X^T X of its inputs if there is one, as both are where inputs are rotated."""
-    turned = None if hessian is None else rotate(rotate(hessian.double()).t())
-    return rotate(weight), turned
+def rotated_problem(weight: Tensor, hessian: Hessian | None) -> tuple[Tensor, Hessian | None]:
+    """A weight, and its Hessian if there is one, as both are where inputs are rotated."""
+    if hessian is None:
+        return rotate(weight), None
+    turned = rotate(rotate(hessian.inputs.double()).t())
+    return rotate(weight), replace(hessian, inputs=turned)
 
 
 def unrotate(matrix: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from einsort_vla.codec.feedback import code_columns
+from einsort_vla.codec.hessian import Hessian
 from einsort_vla.codec.packing import CHUNK, pack, smallest_int, unpack
 from einsort_vla.codec.spec import FLOAT16_MAX, CodecSpec, Extent, Shape, StoredPart, stream
 from einsort_vla.errors import CheckpointError, UsageError, unknown_name
@@ -78,7 +79,7 @@ class Scalar(CodecSpec):
         limit = 2 ** (self.bits - 1) - 1
         return torch.arange(-limit, limit + 1) / limit
 
-    def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
+    def encode(self, weight: Tensor, hessian: Hessian | None = None) -> dict[str, Tensor]:
         columns = weight.t().contiguous()
         coder = _Coder(self, columns)
         code_columns(columns, coder, hessian)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from einsort_vla.codec.hessian import Hessian
 from einsort_vla.errors import ShapeError
 
 DENSE_BITS = 16  # bfloat16
@@ -123,7 +124,7 @@ class CodecSpec(ABC):
         return float(lost / whole.clamp_min(torch.finfo(torch.float64).tiny)) ** 2
 
     @abstractmethod
-    def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
+    def encode(self, weight: Tensor, hessian: Hessian | None = None) -> dict[str, Tensor]:
         """Parts of a finite float32 matrix, (out_features, in_features); see `codec.encode`."""
 
     @abstractmethod

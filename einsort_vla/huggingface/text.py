@@ -1,4 +1,4 @@
-"""What the layers of a language model see while it reads a text."""
+"""What the layers of a language model see while it reads a text, and what that means."""
 
 # pyright: reportPrivateImportUsage=false
 
@@ -7,21 +7,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import AutoConfig, AutoTokenizer
 
 from einsort_vla.checkpoint import DenseFolder, check_tokenizer_folder, model_class
 from einsort_vla.errors import CheckpointError, EinSortError, cut, panics_as_errors, reason_of
 from einsort_vla.families import without_foreign_code
-from einsort_vla.plan import InputStatistics
+from einsort_vla.plan import LayerStatistics
 
 BLOCK_TOKENS = 512  # that a text is read in
 CHARACTERS_A_TOKEN = 64  # more than any text has on the average
 
 
 def watch_text(
-    dense: DenseFolder, text: Path, statistics: InputStatistics, max_tokens: int = 32768
+    dense: DenseFolder, text: Path, statistics: LayerStatistics, max_tokens: int = 32768
 ) -> int:
-    """Add what a language model's layers see while it reads a text; the number of tokens read.
+    """Add what a language model's layers see while it reads a text, and how it moves the next
+    tokens; the number of tokens read.
 
     Args:
         dense: a Transformers model with its tokenizer.
@@ -41,10 +43,26 @@ def watch_text(
         raise CheckpointError(f"{text} has {len(ids)} tokens; at least {block} are needed.")
     model = _load(dense)
     layers = {name: model.get_submodule(path) for name, path in layers_of.items()}
-    with torch.inference_mode(), statistics.observing(layers):
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    with statistics.observing_effects(layers):
         for own in blocks[:, None]:
-            _read(model, own, dense.folder)
+            _feel(_read(model, own, dense.folder), generator)
     return blocks.numel()
+
+
+def _feel(output: Any, generator: torch.Generator) -> None:
+    """Take gradients of the log-likelihood of tokens that the model itself would choose.
+
+    Their mean outer product is the Fisher information, the Hessian of the Kullback-Leibler
+    divergence that errors cause. A model without logits has none: its inputs all count alike.
+    """
+    logits = getattr(output, "logits", None)
+    if logits is None or logits.ndim != 3 or not logits.requires_grad:
+        return
+    rows = logits.flatten(0, 1).float()
+    chosen = torch.multinomial(rows.detach().softmax(1), 1, generator=generator)[:, 0]
+    functional.cross_entropy(rows, chosen, reduction="sum").backward()
 
 
 def _load(dense: DenseFolder) -> Any:
@@ -93,11 +111,11 @@ def _tokens(dense: DenseFolder, text: Path, max_tokens: int) -> Tensor:
     return tokens[0, :max_tokens]
 
 
-def _read(model: Any, tokens: Tensor, folder: Path) -> None:
-    """One pass; an encoder and its decoder both read the text."""
+def _read(model: Any, tokens: Tensor, folder: Path) -> Any:
+    """What one pass gives; an encoder and its decoder both read the text."""
     more = {"decoder_input_ids": tokens} if model.config.is_encoder_decoder else {}
     try:
-        model(input_ids=tokens, **more)
+        return model(input_ids=tokens, **more)
     except Exception as error:  # a model of pictures or sounds, a tokenizer of another model
         raise CheckpointError(
             f"{folder} cannot be calibrated by a text: {type(model).__name__} does not read it "

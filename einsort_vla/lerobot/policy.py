@@ -1,7 +1,7 @@
 """A loaded policy with its saved processors: one observation in, one chunk of actions out."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -99,17 +99,8 @@ class LoadedPolicy:
             UsageError: see `chunk`.
             NumericsError: see `chunk`.
         """
-        for seen in observations:
-            self._check_cameras(seen)
-        try:
-            with panics_as_errors():
-                chunks = self._answer(observations, seeds)
-        except EinSortError:
-            raise
-        except Exception as error:  # whatever LeRobot and torch raise at what does not fit
-            raise UsageError(
-                f"{self._folder} cannot act on this observation: {reason_of(error)}"
-            ) from error
+        with self._acting_on(observations):
+            chunks = self._answer(observations, seeds)
         if not np.isfinite(chunks).all():
             raise NumericsError(
                 f"{self._folder} answers with actions that are NaN or infinite: its weights or the "
@@ -130,6 +121,32 @@ class LoadedPolicy:
             torch.manual_seed(seeds[0])
             chunk = self.module.predict_action_chunk(batch)
         return self.postprocess(chunk).float().cpu().numpy()
+
+    def executed(self, observation: Observation, seed: int) -> torch.Tensor:
+        """(n_action_steps, action_dim): what is executed of `chunk`, as the model gives it.
+
+        Raises:
+            UsageError: see `chunk`.
+        """
+        with self._acting_on([observation]), torch.random.fork_rng(devices=[]):
+            batch = self.preprocess(_to_tensors(observation))
+            torch.manual_seed(seed)
+            return self.module.predict_action_chunk(batch)[0, : self.n_action_steps].float()
+
+    @contextmanager
+    def _acting_on(self, observations: Sequence[Observation]) -> Iterator[None]:
+        """Around what LeRobot and torch do with observations; their errors become ours."""
+        for seen in observations:
+            self._check_cameras(seen)
+        try:
+            with panics_as_errors():
+                yield
+        except EinSortError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"{self._folder} cannot act on this observation: {reason_of(error)}"
+            ) from error
 
     def _check_cameras(self, observation: Observation) -> None:
         if missing := [key for key in self.camera_keys if key not in observation]:

@@ -10,13 +10,13 @@ from einsort_vla.plan.allocation import (
     describe_cores,
 )
 from einsort_vla.plan.candidates import Candidates, PlannedTensor, candidates_of, options, planned
-from einsort_vla.plan.statistics import InputStatistics, is_statistics
+from einsort_vla.plan.statistics import LayerStatistics, is_statistics
 
 __all__ = [
     "LEAST_BITS",
     "MAX_RATE",
     "Candidates",
-    "InputStatistics",
+    "LayerStatistics",
     "Plan",
     "PlannedTensor",
     "allocate",

@@ -1,4 +1,4 @@
-"""Collects what `--calibrate` reads: a dense policy's layer inputs, and which layers matter."""
+"""Collects what `--calibrate` reads: what a dense policy's layers see, and which of them matter."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ from einsort_vla.lerobot import (
     measure_sensitivities,
     save_observations,
     spread,
-    watch_inputs,
+    watch_layers,
 )
-from einsort_vla.plan import InputStatistics
+from einsort_vla.plan import LayerStatistics
 from einsort_vla.results.episode import Scene
 from envs.environment import Benchmark, Environment, environment_for
 from eval.closed_loop.request import (
@@ -56,9 +56,11 @@ def calibrate(settings: CalibrationSettings, console: Console) -> int:
     with Progress(*columns, console=console) as progress:
         files = collect(policy, benchmark, scenes, observations_folder, progress)
         observations = load_observations(files)
-        statistics = InputStatistics(fingerprint)
-        looks = progress.track(observations, description="layer inputs")
-        watch_inputs(policy.loaded, statistics, names, looks)
+        statistics = LayerStatistics(fingerprint)
+        looks = progress.add_task("looks", total=len(observations))
+        watch_layers(
+            policy.loaded, statistics, names, observations, lambda: progress.advance(looks)
+        )
         if settings.probes:
             task = progress.add_task("layers coded alone", total=len(names))
             probes = spread(observations, settings.probes)

@@ -11,7 +11,7 @@ from einsort_vla.checkpoint import write_results
 from einsort_vla.cli.calibration import calibration_of
 from einsort_vla.cli.run import INCOMPLETE
 from einsort_vla.kernels import device_of
-from einsort_vla.plan import InputStatistics
+from einsort_vla.plan import LayerStatistics
 from einsort_vla.results.arms import ArmFacts
 from einsort_vla.results.card import card_text
 from einsort_vla.results.closed_loop import build_report
@@ -105,7 +105,7 @@ def _tasks(request: ClosedLoopRequest) -> tuple[Task, ...]:
 def _complete(
     request: ClosedLoopRequest,
     copies: Sequence[Copy],
-    calibration: InputStatistics | None,
+    calibration: LayerStatistics | None,
     output: Path,
     console: Console,
 ) -> int:
@@ -137,7 +137,7 @@ def _arms(request: ClosedLoopRequest, copies: Sequence[Copy], output: Path) -> l
     )  # fmt: skip
 
 
-def _advise(copies: Sequence[Copy], calibration: InputStatistics | None, console: Console) -> None:
+def _advise(copies: Sequence[Copy], calibration: LayerStatistics | None, console: Console) -> None:
     bits = min((copy.plan.bits_per_weight for copy in copies), default=16.0)
     if calibration is None and bits < CALIBRATE_BELOW_BITS:
         console.print(

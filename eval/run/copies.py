@@ -19,7 +19,7 @@ from einsort_vla.checkpoint import (
 from einsort_vla.cli.options import read_size
 from einsort_vla.codec import Codec, decode
 from einsort_vla.errors import CheckpointError, UsageError
-from einsort_vla.plan import InputStatistics, Plan, candidates_of, check_rate
+from einsort_vla.plan import LayerStatistics, Plan, candidates_of, check_rate
 from einsort_vla.results.arms import ArmFacts
 from eval.run.arms import DENSE, Arm, Variant, arm_name
 from eval.run.settings import RunSettings
@@ -112,7 +112,7 @@ def _series(parts: Sequence[str]) -> list[float]:
 
 
 def plan_copies(
-    dense: DenseFolder, settings: RunSettings, calibration: InputStatistics | None = None
+    dense: DenseFolder, settings: RunSettings, calibration: LayerStatistics | None = None
 ) -> list[Copy]:
     """A copy for each codec and each rate above 0; weights are read once for all rates of a codec.
 
@@ -195,7 +195,7 @@ def make_copies(
     dense: DenseFolder,
     copies: Sequence[Copy],
     folder: Path,
-    calibration: InputStatistics | None,
+    calibration: LayerStatistics | None,
     console: Console,
     runtime: str = "torch",
 ) -> None:
@@ -219,7 +219,7 @@ def _bundle(path: Path) -> Path:
 
 
 def _compress_once(
-    plan: Plan, dense: DenseFolder, destination: Path, statistics: InputStatistics | None
+    plan: Plan, dense: DenseFolder, destination: Path, statistics: LayerStatistics | None
 ) -> None:
     if not destination.exists():
         compress_folder(dense, destination, plan, statistics)

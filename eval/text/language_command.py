@@ -9,7 +9,7 @@ from rich.console import Console
 
 from einsort_vla.checkpoint import file_sha256
 from einsort_vla.cli.calibration import calibration_of
-from einsort_vla.plan import InputStatistics
+from einsort_vla.plan import LayerStatistics
 from einsort_vla.results.run import Run, read_run
 from eval.run.copies import Copy, describe_arms, list_arms, make_copies, plan_copies
 from eval.run.output import describe_run, publish, run_folder
@@ -33,7 +33,7 @@ def main(settings: LanguageSettings, console: Console) -> int:
 def _evaluate(
     request: LanguageRequest,
     copies: Sequence[Copy],
-    calibration: InputStatistics | None,
+    calibration: LayerStatistics | None,
     output: Path,
     console: Console,
 ) -> int:

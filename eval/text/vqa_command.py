@@ -10,7 +10,7 @@ from rich.console import Console
 
 from einsort_vla.checkpoint import file_sha256
 from einsort_vla.cli.calibration import calibration_of
-from einsort_vla.plan import InputStatistics
+from einsort_vla.plan import LayerStatistics
 from einsort_vla.results.run import Run, read_run
 from eval.run.arms import DENSE
 from eval.run.copies import Copy, describe_arms, list_arms, make_copies, plan_copies
@@ -91,7 +91,7 @@ def _decoding(request: TextVqaRequest, words: Words) -> Decoding:
 
 def _calibrate(
     request: TextVqaRequest, decoding: Decoding, words: Words, output: Path, console: Console
-) -> InputStatistics | None:
+) -> LayerStatistics | None:
     """On training questions, kept in the output folder, or on what --calibrate names."""
     if not request.calibration:
         return calibration_of(request.source, request.dense, console)
@@ -100,7 +100,7 @@ def _calibrate(
         model = load_answering(request.dense.folder, decoding)
         asked = _ask(request, request.calibration, words)
         watch_questions(model, request.dense, asked, console).save(path)
-    return InputStatistics.load(path)
+    return LayerStatistics.load(path)
 
 
 def _protocol(request: TextVqaRequest) -> dict[str, Any]:

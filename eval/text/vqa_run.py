@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from einsort_vla.checkpoint import DenseFolder
-from einsort_vla.plan import InputStatistics
+from einsort_vla.plan import LayerStatistics
 from einsort_vla.results.log import appending, read_log
 from einsort_vla.results.record import Record
 from eval.run.arms import Arm
@@ -108,12 +108,12 @@ def batches(asked: Sequence[Asked], size: int) -> list[list[Asked]]:
 
 def watch_questions(
     model: AnsweringModel, dense: DenseFolder, asked: Sequence[Asked], console: Console
-) -> InputStatistics:
+) -> LayerStatistics:
     """What a dense model's layers see while it reads these questions.
 
     One at a time, so that no padding is counted.
     """
-    statistics = InputStatistics(dense.sha256)
+    statistics = LayerStatistics(dense.sha256)
     layers = {
         name: model.model.get_submodule(own.removesuffix(".weight"))
         for name, own in dense.in_model.items()

@@ -21,7 +21,7 @@ from einsort_vla.checkpoint import (
 from einsort_vla.cli.verify import Verify
 from einsort_vla.codec import Codec
 from einsort_vla.errors import CheckpointError, UsageError
-from einsort_vla.plan import InputStatistics
+from einsort_vla.plan import LayerStatistics
 from tests.compressing import compress
 
 WEIGHTS = "model.safetensors"
@@ -56,9 +56,9 @@ def in_type(folder: Path, dtype: torch.dtype) -> DenseFolder:
     return DenseFolder(folder)
 
 
-def statistics_of(dense: DenseFolder) -> InputStatistics:
+def statistics_of(dense: DenseFolder) -> LayerStatistics:
     """Inputs of few directions, on which feedback moves weights as far as it ever does."""
-    statistics, generator = InputStatistics(dense.sha256), torch.Generator().manual_seed(6)
+    statistics, generator = LayerStatistics(dense.sha256), torch.Generator().manual_seed(6)
     for name, (_, n) in dense.matrices.items():
         inputs = torch.randn(200, 4, generator=generator) @ torch.randn(4, n, generator=generator)
         statistics.add(name, inputs + 0.1 * torch.randn(200, n, generator=generator))

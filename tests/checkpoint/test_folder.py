@@ -17,7 +17,7 @@ from einsort_vla.checkpoint import (
 )
 from einsort_vla.codec import Codec, decode
 from einsort_vla.errors import CheckpointError, NumericsError, UsageError
-from einsort_vla.plan import InputStatistics
+from einsort_vla.plan import LayerStatistics
 from tests.compressing import compress
 
 WEIGHTS = "model.safetensors"
@@ -92,7 +92,7 @@ def _rewrite(file, change_tensors=None, change_metadata=None):
         (lambda t: t.update({"model.first.weight_words": torch.zeros(3, dtype=torch.int16)}), {},
          "the plan says"),
         (lambda t: t["model.first.weight_unit"].fill_(torch.nan), {}, "holds NaN or infinity"),
-        (None, {"format_version": "99"}, "format_version 99; this library reads 7"),
+        (None, {"format_version": "99"}, "format_version 99; this library reads 8"),
         (None, {"format": "other"}, "not an EinSort checkpoint"),
         (None, {"tables_sha256": "0"}, "other look-up tables"),
         (None, {"plan": "{"}, "damaged"),
@@ -146,7 +146,7 @@ def test_nothing_is_written_over(tiny_policy_folder, compressed):
 def test_layers_that_a_calibration_did_not_see_are_coded_without_it(tiny_policy_folder, tmp_path):
     """They never ran, or on zeros alone; the summary names them."""
     dense, codec = DenseFolder(tiny_policy_folder), Codec("scalar")
-    statistics = InputStatistics(dense.sha256)
+    statistics = LayerStatistics(dense.sha256)
     statistics.add("model.first.weight", torch.zeros(8, 64))
     plan = plan_folder(dense, 0.7, codec)
     with pytest.raises(CheckpointError, match="saw none of the 2 layers"):

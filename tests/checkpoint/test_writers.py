@@ -206,10 +206,10 @@ def test_an_error_at_the_end_keeps_the_coded_weights(tiny_policy_folder, tmp_pat
 
 
 def test_another_calibration_begins_anew(tiny_policy_folder, tmp_path):
-    from einsort_vla.plan import InputStatistics
+    from einsort_vla.plan import LayerStatistics
 
     def statistics(scale):
-        found = InputStatistics(DenseFolder(tiny_policy_folder).sha256)
+        found = LayerStatistics(DenseFolder(tiny_policy_folder).sha256)
         generator = torch.Generator().manual_seed(scale)
         for name, (_, n_inputs) in DenseFolder(tiny_policy_folder).matrices.items():
             found.add(name, torch.randn(2 * n_inputs, n_inputs, generator=generator))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from einsort_vla.codec import Codec, Dense, Leader, Scalar, decode, encode, spec_from_dict
+from einsort_vla.codec import Codec, Dense, Hessian, Leader, Scalar, decode, encode, spec_from_dict
 from einsort_vla.errors import NumericsError, ShapeError, UsageError
 
 SPEC = Scalar(4)
@@ -69,7 +69,7 @@ def test_bad_specs(parameters, message):
 )
 def test_bad_hessians(spec, hessian, error, message):
     with pytest.raises(error, match=message):
-        encode(torch.randn(6, 4), spec, hessian)
+        encode(torch.randn(6, 4), spec, Hessian(hessian))
 
 
 def test_unknown_menu_names_the_forms():

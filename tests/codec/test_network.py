@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsort_vla.codec import Network, decode, encode
-from einsort_vla.codec.feedback import DAMPING
+from einsort_vla.codec import Hessian, Network, decode, encode
+from einsort_vla.codec.hessian import DAMPING
 from einsort_vla.codec.network import gauge, permutation
 from einsort_vla.codec.network.order import Order
 from einsort_vla.codec.network.score import score
@@ -132,7 +132,7 @@ def test_bits_are_exact_for_any_shape(
         column_scaled=scaled, storage=storage, fold=fold,
     )  # fmt: skip
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
-    compressed = encode(weight, spec, torch.eye(columns) * 2)
+    compressed = encode(weight, spec, Hessian(torch.eye(columns) * 2))
     assert compressed.stored_bits == spec.n_bits((rows, columns))
     found = {name: (part.dtype, tuple(part.shape)) for name, part in compressed.parts.items()}
     assert found == spec.layout((rows, columns))
@@ -170,7 +170,7 @@ def test_a_plain_svd_leaves_the_least_output_error():
     inputs = torch.randn(400, 32, generator=generator) @ torch.randn(32, 32, generator=generator)
     hessian = inputs.t() @ inputs / 400
     spec = Network(6, scope="none", sign_split=False)
-    missing = (weight - decode(encode(weight, spec, hessian))).double()
+    missing = (weight - decode(encode(weight, spec, Hessian(hessian)))).double()
     damped = hessian.double() + DAMPING * hessian.diagonal().double().mean() * torch.eye(32)
     found = ((missing @ damped) * missing).sum()
     values = torch.linalg.svdvals(weight.double() @ torch.linalg.cholesky(damped))

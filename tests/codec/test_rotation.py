@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.fft import dct
 from scipy.linalg import hadamard
 
-from einsort_vla.codec import Codec, Leader, decode, encode
+from einsort_vla.codec import Codec, Curve, Hessian, Leader, decode, encode
 from einsort_vla.codec.rotation import rotate, unrotate
 
 
@@ -65,6 +65,6 @@ def test_a_clipped_weight_on_a_large_input_does_not_ruin_its_row():
     hessian = (inputs.t() @ inputs).double()
     errors = []
     for rotated in (False, True):
-        found = decode(encode(weight, Leader(2, 6, 2, rotated=rotated), hessian))
+        found = decode(encode(weight, Curve(4.0, rotated=rotated), Hessian(hessian)))
         errors.append(float((weight - found)[5].square().sum() / weight[5].square().sum()))
     assert errors[1] < 0.1 * errors[0]

@@ -16,7 +16,7 @@ from einsort_vla.lerobot import (
     replaced,
     save_observations,
 )
-from einsort_vla.plan import InputStatistics
+from einsort_vla.plan import LayerStatistics
 from eval.closed_loop.calibration import STATISTICS, Recorder
 from eval.closed_loop.calibration import calibrate as main
 from eval.closed_loop.settings import CalibrationSettings
@@ -81,7 +81,7 @@ def test_a_recorder_acts_alike_and_its_file_holds_what_was_shown(tmp_path):
 
 def test_layers_that_move_the_actions_are_the_sensitive_ones():
     policy, seen = TwoBranches(), observations(64)
-    statistics = InputStatistics("")
+    statistics = LayerStatistics("")
     names = ["strong.weight", "weak.weight"]
     with statistics.observing(policy.layers(names)):
         for observation in seen:
@@ -119,11 +119,11 @@ def test_misuse(tmp_path):
 def test_one_episode_of_the_reference_policy(tmp_path):
     settings = CalibrationSettings(tmp_path / "c", tasks="1", episodes=1, probes=1)
     assert main(settings, Console(quiet=True)) == 0
-    statistics = InputStatistics.load(tmp_path / "c" / STATISTICS)
+    statistics = LayerStatistics.load(tmp_path / "c" / STATISTICS)
     assert statistics.sensitivities.keys() == statistics.n_rows.keys()
     assert len(statistics.sensitivities) > 80
     assert all(value >= 0 for value in statistics.sensitivities.values())
     (tmp_path / "c" / STATISTICS).unlink()
     assert main(settings, Console(quiet=True)) == 0  # its observations are there already
-    again = InputStatistics.load(tmp_path / "c" / STATISTICS)
+    again = LayerStatistics.load(tmp_path / "c" / STATISTICS)
     assert again.n_rows == statistics.n_rows

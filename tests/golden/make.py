@@ -39,9 +39,9 @@ def main() -> None:
     tensors = {n: planned(spec, tuple(weights[n].shape), 0.0) for n, spec in specs.items()}
     plan = Plan(Codec("curve"), 0.5, tensors)
     bias = torch.arange(19, dtype=torch.bfloat16)
-    write(HERE / "format7.safetensors", Checkpoint(plan, coded, {"a.bias": bias}))
+    write(HERE / "format8.safetensors", Checkpoint(plan, coded, {"a.bias": bias}))
     decoded = {name: decode(matrix) for name, matrix in coded.items()}
-    save_file(decoded, HERE / "format7_decoded.safetensors")
+    save_file(decoded, HERE / "format8_decoded.safetensors")
 
 
 if __name__ == "__main__":

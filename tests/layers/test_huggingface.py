@@ -37,7 +37,7 @@ from einsort_vla.errors import (
 from einsort_vla.huggingface import EinSortConfig, watch_text
 from einsort_vla.kernels import decode_fast
 from einsort_vla.layers import CompressedLinear, count_backends
-from einsort_vla.plan import InputStatistics
+from einsort_vla.plan import LayerStatistics
 from tests.compressing import compress
 
 TOKENS = torch.arange(12)[None]
@@ -64,16 +64,25 @@ def test_watched_while_it_reads(dense, tmp_path):
     words = random.Random(0).choices("abcd", k=1100)
     (tmp_path / "text.txt").write_text(" ".join(words))
     source = DenseFolder(folder)
-    statistics = InputStatistics(source.sha256)
+    statistics = LayerStatistics(source.sha256)
     assert watch_text(source, tmp_path / "text.txt", statistics) == 1024
     assert statistics.n_rows.keys() == source.matrices.keys()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = torch.tensor([["abcd".index(w) + 3 for w in words[:1024]]]).view(2, 512)
-    with torch.inference_mode():
-        rows = model(ids, output_hidden_states=True).hidden_states[0].flatten(0, 1)
-        rows = model.model.layers[0].input_layernorm(rows)
-    name = "model.layers.0.self_attn.q_proj.weight"
-    torch.testing.assert_close(statistics.hessian(name), rows.t() @ rows / 1024)
+    name, kept = "model.layers.0.self_attn.q_proj", []
+    model.get_submodule(name).register_forward_hook(
+        lambda _, inputs, out: (out.retain_grad(), kept.append((inputs[0], out)))[0]
+    )
+    generator = torch.Generator().manual_seed(0)
+    for own in ids[:, None]:
+        likely = model(own).logits[0].log_softmax(1)
+        chosen = likely.detach().exp().multinomial(1, generator=generator)
+        likely.gather(1, chosen).sum().backward()
+    rows, gradients = torch.cat([x[0] for x, _ in kept]), torch.cat([y.grad[0] for _, y in kept])
+    found = statistics.hessian(name + ".weight")
+    weighted = rows * gradients.square().mean(1, keepdim=True)
+    torch.testing.assert_close(found.inputs, (weighted.t() @ rows / 1024).detach())
+    torch.testing.assert_close(found.outputs, gradients.t() @ gradients / 1024)
 
     (tmp_path / "text.txt").write_text("a b c")
     with pytest.raises(CheckpointError, match="has 3 tokens; at least 512"):
@@ -109,7 +118,7 @@ def test_who_reads_a_text(tmp_path):
     )  # fmt: skip
     for model, n_tokens in ((T5ForConditionalGeneration(t5), 512), (LlamaForCausalLM(short), 576)):
         source = with_tokenizer(model, tmp_path / type(model).__name__)
-        statistics = InputStatistics(source.sha256)
+        statistics = LayerStatistics(source.sha256)
         assert watch_text(source, tmp_path / "text.txt", statistics) == n_tokens
         assert all(statistics.saw(name) for name in source.matrices)
     pictures = ViTConfig(
@@ -118,7 +127,7 @@ def test_who_reads_a_text(tmp_path):
     )  # fmt: skip
     source = with_tokenizer(ViTModel(pictures), tmp_path / "sees")
     with pytest.raises(CheckpointError, match="ViTModel does not read it"):
-        watch_text(source, tmp_path / "text.txt", InputStatistics(source.sha256))
+        watch_text(source, tmp_path / "text.txt", LayerStatistics(source.sha256))
 
 
 def test_the_backend_is_the_loaders_choice(dense, tmp_path):

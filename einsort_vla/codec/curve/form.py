@@ -25,7 +25,8 @@ from einsort_vla.codec.curve.values import (
     predicted_gap_db,
     window_values,
 )
-from einsort_vla.codec.feedback import code_columns, least_squares
+from einsort_vla.codec.feedback import code_columns, code_in_blocks, least_squares
+from einsort_vla.codec.hessian import Hessian
 from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.rotation import rotated_problem, unrotate
 from einsort_vla.codec.spec import CodecSpec, Extent, Shape, StoredPart
@@ -106,13 +107,18 @@ class Curve(CodecSpec):
             )
         return ""
 
-    def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
+    def encode(self, weight: Tensor, hessian: Hessian | None = None) -> dict[str, Tensor]:
         if self.rotated:
             weight, hessian = rotated_problem(weight, hessian)
-        columns = weight.t().contiguous()
+        columns, n_rows = weight.t().contiguous(), len(weight)
+        del weight  # rotated, it is a second copy
         coder = _Coder(self, columns)
-        decoded = code_columns(columns, coder, hessian)
-        return coder.parts(*least_squares(columns, decoded, hessian))
+        if hessian is None or hessian.outputs is None:
+            wanted, decoded = columns, code_columns(columns, coder, hessian)
+        else:
+            blocks = list(layout.segments(n_rows))
+            wanted, decoded = code_in_blocks(columns, hessian, coder, blocks)
+        return coder.parts(*least_squares(wanted, decoded, hessian))
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         rows, columns = shape
@@ -127,7 +133,7 @@ class Curve(CodecSpec):
         """Fill (rows, columns) with the values of one segment's words."""
         rows, columns = out.shape
         values = window_values(self.window, words.device)
-        streams = layout.from_tiles(words, columns, self.eighths)
+        streams = layout.from_tiles(words, columns)
         at_once = max(1, DECODED_AT_ONCE // rows)
         for own, block in zip(streams.split(at_once), out.split(at_once, dim=1), strict=True):
             unsigned = own.int() & 2**layout.WORD - 1
@@ -156,33 +162,44 @@ FORM = Curve
 
 
 class _Coder:
-    """Codes columns with row scales fixed beforehand; see `feedback.ColumnCoder`."""
+    """Codes columns with row scales fixed beforehand; see `ColumnCoder` and `PieceCoder`."""
 
     def __init__(self, spec: Curve, columns: Tensor) -> None:
         self._eighths = spec.eighths
-        self.group, self._rows = columns.shape
+        self.group, n_rows = columns.shape
         wanted = (_grid_step if spec.is_grid else _curve_step)(spec, columns)
         self._unit = wanted.amax(0, keepdim=True).clamp_(min=SMALLEST)
         self._step = scales(codes_of(wanted, self._unit), self._unit)
         self._divisor = self._step.clamp(min=SMALLEST)
         self._search = Search(spec.eighths, spec.window)
-        self._streams: list[Tensor] = []
+        pieces = layout.pieces(n_rows, self._eighths)
+        self._words = {(own.start, own.stop): words for own, words in pieces}
+        n_words = layout.n_words_of((n_rows, 1), self._eighths)
+        self._streams = torch.empty(self.group, n_words, dtype=torch.int16, device=columns.device)
+        self._next = 0
 
     def prepare(self, columns: Tensor) -> None:
         """Nothing: the row scales hold for all columns."""
 
     def code(self, columns: Tensor) -> Tensor:
         streams, values = self._search.find(columns / self._divisor)
-        self._streams.append(streams.to(torch.int16))
+        self._streams[self._next : self._next + len(columns)] = streams.to(torch.int16)
+        self._next += len(columns)
         return values * self._step
+
+    def code_pieces(self, pieces: Tensor, columns: Sequence[int], rows: Sequence[slice]) -> Tensor:
+        divisor, step = (torch.stack([of[own] for own in rows])
+                         for of in (self._divisor, self._step))  # fmt: skip
+        streams, values = self._search.find(pieces / divisor)
+        for column, own, stream in zip(columns, rows, streams.to(torch.int16), strict=True):
+            self._streams[column, self._words[own.start, own.stop]] = stream
+        return values * step
 
     def parts(self, product: Tensor, energy: Tensor) -> dict[str, Tensor]:
         """What is stored, with scales of least squared error; see `least_squares`."""
         # What all rows have in common is left to the unit, so that few rows need another step.
         unit = self._unit * (product.sum() / energy.sum())
-        streams = torch.cat(self._streams)
-        pieces = layout.pieces(self._rows, self._eighths)
-        tiles = [layout.to_tiles(streams[:, of], self._eighths) for _, of in pieces]
+        tiles = [layout.to_tiles(self._streams[:, of]) for of in self._words.values()]
         return {"words": torch.cat(tiles).cpu(), **stored(self._step * (product / energy), unit)}
 
 

@@ -1,13 +1,13 @@
 """Where the bits of each weight lie.
 
-The rows of a matrix are cut into segments of 1024, so that they can be searched side by side. In a
+The rows of a matrix are cut into segments of 128, which fill whole words whatever the rate. In a
 segment each input column has a stream of its own: 16-bit words, most significant bit first, to
 which every row adds its bits. The window of a row ends with its own bits; before the first bit of
-a stream come its last ones.
+a stream come its last ones. So segments know nothing of each other: they are searched side by side,
+or one after the errors of another, and a thread may start at any of them.
 
-128 rows fill whole words, whatever the rate: these words are a tile, with 32 columns side by side,
-a word of each after the other. So a vector register loads the next word of 32 columns at once, and
-a thread may start at any tile, for which it needs one more word: the one before.
+The words of 32 columns are a tile, a word of each column after the other: a vector register loads
+the next word of 32 columns at once.
 """
 
 import functools
@@ -19,8 +19,8 @@ from torch import Tensor
 from einsort_vla.codec.curve.values import PERIOD, new_bits
 from einsort_vla.codec.spec import Shape
 
-SEGMENT, TILE_COLUMNS = 1024, 32
-WORD = 16  # bits; a tile has 128 rows, so that each column has as many words as a weight eighths
+SEGMENT, TILE_COLUMNS = 128, 32
+WORD = 16  # bits; a column has as many words in a segment as a weight eighths
 
 
 def segments(rows: int) -> Iterator[slice]:
@@ -49,29 +49,20 @@ def n_words_of(shape: Shape, eighths: int) -> int:
     return columns * sum(n_words(own.stop - own.start, eighths) for own in segments(rows))
 
 
-def to_tiles(streams: Tensor, eighths: int) -> Tensor:
+def to_tiles(streams: Tensor) -> Tensor:
     """(columns, n_words) words of one segment in the order of the file, (columns * n_words,)."""
-    return torch.cat(
-        [
-            block.t().flatten()
-            for tile_row in streams.split(eighths, dim=1)
-            for block in tile_row.split(TILE_COLUMNS)
-        ]
-    )
+    return torch.cat([block.t().flatten() for block in streams.split(TILE_COLUMNS)])
 
 
-def from_tiles(words: Tensor, columns: int, eighths: int) -> Tensor:
+def from_tiles(words: Tensor, columns: int) -> Tensor:
     """The inverse of `to_tiles`: (columns, n_words)."""
-    total = len(words) // columns
-    streams = words.new_empty(columns, total)
-    for first in range(0, total, eighths):
-        n = min(eighths, total - first)
-        tile_row = words[first * columns :][: n * columns]
-        whole = columns // TILE_COLUMNS * TILE_COLUMNS
-        blocks = tile_row[: whole * n].view(-1, n, TILE_COLUMNS).transpose(1, 2)
-        streams[:whole, first : first + n] = blocks.reshape(whole, n)
-        if whole < columns:
-            streams[whole:, first : first + n] = tile_row[whole * n :].view(n, -1).t()
+    n = len(words) // columns
+    whole = columns // TILE_COLUMNS * TILE_COLUMNS
+    streams = words.new_empty(columns, n)
+    blocks = words[: whole * n].view(-1, n, TILE_COLUMNS).transpose(1, 2)
+    streams[:whole] = blocks.reshape(whole, n)
+    if whole < columns:
+        streams[whole:] = words[whole * n :].view(n, -1).t()
     return streams
 
 

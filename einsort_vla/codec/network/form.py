@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from einsort_vla.codec.feedback import damped_factor
+from einsort_vla.codec.hessian import DAMPING, Hessian, cholesky, damped
 from einsort_vla.codec.network import gauge
 from einsort_vla.codec.network.decompose import DECOMPOSITIONS, Fold, Name, modes_of, multiply
 from einsort_vla.codec.network.order import Order, Scope
@@ -115,7 +115,7 @@ class Network(CodecSpec):
     def predicted_distortion(self, in_features: int) -> float:
         raise UsageError("the error of a network depends on the weights; use `choices`.")
 
-    def encode(self, weight: Tensor, hessian: Tensor | None = None) -> dict[str, Tensor]:
+    def encode(self, weight: Tensor, hessian: Hessian | None = None) -> dict[str, Tensor]:
         shape = (weight.shape[0], weight.shape[1])
         parts: dict[str, Tensor] = {}
         if self.column_scaled:
@@ -132,10 +132,10 @@ class Network(CodecSpec):
             raise NumericsError(f"its tensor network cannot be computed: {error}") from error
         return parts
 
-    def _fit(self, folded: Tensor, hessian: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _fit(self, folded: Tensor, hessian: Hessian | None) -> tuple[Tensor, Tensor]:
         """The cores of a folded tensor and the rows that their gauge fixes, as they are stored."""
         if hessian is not None and self.is_plain_svd:
-            cores = _whitened_svd(folded, self.rank, hessian)
+            cores = _whitened_svd(folded, self.rank, hessian.inputs)
         else:
             cores = DECOMPOSITIONS[self.decomposition].fit(folded, self.rank)
         return self._pack_cores(cores, folded.ndim)
@@ -283,13 +283,13 @@ class Network(CodecSpec):
         return cores
 
 
-def _whitened_svd(matrix: Tensor, rank: int, hessian: Tensor) -> list[Tensor]:
+def _whitened_svd(matrix: Tensor, rank: int, moments: Tensor) -> list[Tensor]:
     """The factors of least output error: the SVD of W L, H = L L^T, with L^-1 in the right one.
 
     SVD-LLM (Wang et al. 2024, arXiv:2403.07378); the EinSort paper's appendix H with C = H. Only an
     unsorted SVD can take L^-1 into a factor; any other form would have to store it.
     """
-    lower = damped_factor(hessian.cpu(), matrix.shape[1])
+    lower = cholesky(damped(moments.cpu(), matrix.shape[1], "inputs", DAMPING))
     left, right = DECOMPOSITIONS["svd"].fit(matrix @ lower, rank)
     whitened = torch.linalg.solve_triangular(lower, right[..., 0], upper=False, left=False)
     return [left, whitened[..., None]]
@@ -317,9 +317,9 @@ def _slices_tried(slices: int, scope: str) -> tuple[int, ...]:
     return (1,) if scope == "none" else MENU_SLICES  # unsorted, slices make no difference
 
 
-def _column_scale(weight: Tensor, hessian: Tensor | None) -> Tensor:
+def _column_scale(weight: Tensor, hessian: Hessian | None) -> Tensor:
     """(in_features,) float16: root mean square of each input, or ones (ASVD, arXiv:2312.05821)."""
     if hessian is None:
         return torch.ones(weight.shape[1], dtype=torch.float16)
-    scale = hessian.diagonal().clamp_min(0).sqrt()
+    scale = hessian.inputs.diagonal().clamp_min(0).sqrt()
     return (scale / scale.mean()).clamp(2.0**-10, 2.0**10).to(torch.float16).cpu()

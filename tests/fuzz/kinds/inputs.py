@@ -12,7 +12,7 @@ from einsort_vla.checkpoint import DenseFolder, compress_folder, plan_folder, re
 from einsort_vla.cli.plan import from_yaml, to_yaml
 from einsort_vla.codec import Codec, decode
 from einsort_vla.lerobot import load_observations, save_observations
-from einsort_vla.plan import InputStatistics
+from einsort_vla.plan import LayerStatistics
 from envs.libero.protocol import load_protocol
 from eval.text.vqa_data import load_json, load_jsonl
 from tests.fuzz.change import Target
@@ -34,7 +34,7 @@ def open_plan_file(folder: Path, out: Path) -> Any:
 
 def make_statistics(folder: Path) -> None:
     dense = DenseFolder(make_dense(folder / "policy"))
-    statistics = InputStatistics(dense.sha256)
+    statistics = LayerStatistics(dense.sha256)
     generator = torch.Generator().manual_seed(0)
     for name, shape in dense.matrices.items():
         statistics.add(name, torch.randn(64, shape[1], generator=generator))
@@ -44,7 +44,7 @@ def make_statistics(folder: Path) -> None:
 
 def open_statistics(folder: Path, out: Path) -> Any:
     """The layers' inputs, and a policy that is compressed with them."""
-    statistics = InputStatistics.load(folder / "statistics.safetensors")
+    statistics = LayerStatistics.load(folder / "statistics.safetensors")
     dense = DenseFolder(folder / "policy")
     plan = plan_folder(dense, 0.5, Codec("scalar"), statistics)
     compress_folder(dense, out / "made", plan, statistics)
