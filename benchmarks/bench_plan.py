@@ -1,5 +1,7 @@
 """What plans and feedback cost the actions: error against the dense policy on what it saw.
 
+Moments are of every other episode; the error is of the others.
+
 python benchmarks/bench_plan.py outputs/calibration --rates 0.875 0.9
 """
 
@@ -33,6 +35,8 @@ from einsort_vla.lerobot import (
     load_observations,
     load_policy,
     replaced,
+    spread,
+    watch_layers,
 )
 from einsort_vla.plan import (
     Candidates,
@@ -48,6 +52,7 @@ from eval.closed_loop.request import find_policy
 from eval.closed_loop.settings import REFERENCE_POLICY
 
 PLANS = ("least weight error", "smallest kept fine", "by sensitivity")
+FEEDBACKS = ("none", "columns", "columns and rows")
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,12 @@ class Settings:
     """Folder that eval/calibrate.py wrote for the policy."""
     policy: str = REFERENCE_POLICY
     """Folder or hub id of a dense LeRobot policy."""
-    codecs: tuple[str, ...] = ("leader",)
+    codecs: tuple[str, ...] = ("curve",)
     """Forms, each with options of its menu."""
     rates: tuple[float, ...] = (0.875, 0.9)
     """Shares of linear-weight bytes to remove."""
     looks: int = 48
-    """Observations to compare on."""
+    """Observations to compare on; those that moments are of are three times as many."""
     json: Path | None = None
     """File for the rows."""
 
@@ -80,27 +85,39 @@ def main(settings: Settings, console: Console) -> int:
     if not statistics.sensitivities:
         raise CheckpointError(f"{settings.calibration} has no sensitivities: use --probes 48.")
     files = sorted(settings.calibration.glob("observations-*/*.safetensors"))
-    seen = load_observations(files)
-    looks = seen[:: max(1, len(seen) // settings.looks)]  # not those that sensitivities were from
+    looks = spread(load_observations(files[1::2]), settings.looks)
     policy = load_policy(str(find_policy(settings.policy).folder))
     expected = action_chunks(policy, looks)
+    fed = _moments(policy, statistics, spread(load_observations(files[::2]), 3 * settings.looks))
     table = Table("codec", "rate", "plan", "feedback", "weight error", "action error")
     rows = []
     jobs = [(c, r, p) for c in codecs for r in settings.rates for p in PLANS]
     with Progress(console=console) as progress:
         for codec, rate, name in progress.track(jobs, description="coding"):
             plan = _plan(policy, statistics, codec, rate, name)
-            for is_fed in (False, True):
-                fed = statistics if is_fed else None
-                weights, actions = _errors(policy, plan, fed, looks, expected)
-                rows.append({"codec": str(codec), "rate": rate, "plan": name, "feedback": is_fed,
+            for feedback in FEEDBACKS:
+                weights, actions = _errors(policy, plan, fed[feedback], looks, expected)
+                rows.append({"codec": str(codec), "rate": rate, "plan": name, "feedback": feedback,
                              "weight_error": weights, "action_error": actions})  # fmt: skip
-                table.add_row(str(codec), str(rate), name, "yes" if is_fed else "no",
+                table.add_row(str(codec), str(rate), name, feedback,
                               f"{weights:.4f}", f"{actions:.4f}")  # fmt: skip
     console.print(table)
     if settings.json:
         settings.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _moments(
+    policy: LoadedPolicy, of_file: LayerStatistics, looks: Sequence[Observation]
+) -> dict[str, LayerStatistics | None]:
+    """What each kind of feedback knows."""
+    alike, felt = (LayerStatistics(of_file.source_sha256) for _ in range(2))
+    names = list(of_file.second_moments)
+    with alike.observing(policy.layers(names)):
+        for k, look in enumerate(looks):
+            policy.chunk(look, k)
+    watch_layers(policy, felt, names, looks)
+    return dict(zip(FEEDBACKS, (None, alike, felt), strict=True))
 
 
 def _plan(

@@ -123,18 +123,27 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def build_native(name: str, sources: Sequence[Path], folder: Path) -> Path:
+def build_native(
+    name: str, sources: Sequence[Path], folder: Path, more: Sequence[str] = ()
+) -> Path:
     """A library for this processor in `folder`; it is compiled if it is not there.
+
+    Args:
+        name: what it is called in messages.
+        sources: C++ files, and the headers that they include.
+        folder: of this user alone.
+        more: flags of the compiler.
 
     Raises:
         MissingDependency: there is no C++ compiler, or it fails.
     """
     compiler, march = compiler_for(platform.machine()), os.environ.get(MARCH)
     processor = f"-march={march}" if march else NATIVE.get(platform.machine())
-    flags = [*FLAGS, *filter(None, [processor])]
+    flags = [*FLAGS, *more, *filter(None, [processor])]
+    compiled = [source for source in sources if source.suffix == ".cpp"]
 
     def compile_(made: Path) -> None:
-        command = [compiler, *flags, *sources, "-o", made]
+        command = [compiler, *flags, *compiled, "-o", made]
         try:
             compile_library([*command, OPENMP], f"the {name} code")
         except MissingDependency:  # Apple's compiler has no OpenMP: for one thread

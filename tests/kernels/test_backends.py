@@ -52,7 +52,7 @@ def test_what_a_backend_has_no_code_for_is_decoded_counted_and_told_once(asked, 
     model, n = layers(asked), 0 if asked == "factored" else 2
     assert count_backends(model) == {**({asked.replace("auto", "cpu"): n} if n else {}),
                                      "decoded": 3 - n}  # fmt: skip
-    reason = "factored has code for local only" if not n else "cpu has code for leader only"
+    reason = "factored has code for local only" if not n else "cpu has code for curve, leader only"
     fallback = Fallback("scalar", asked, "decoded", reason)
     assert count_fallbacks(model)[fallback] == 1
     assert sum(count_fallbacks(model).values()) == 3 - n
@@ -113,7 +113,9 @@ def test_a_choice_is_a_value_read_from_text():
         ("cuda decode=3", "unknown option of --backend cuda 'decode'. Did you mean 'decode_from'"),
         ("cuda decode_from=few", "--backend cuda: 'decode_from=few' must be a whole number"),
         ("cuda decode_from=0", "decode_from=0 must be a number of rows"),
-        ("cpu threads=2", "unknown option of --backend cpu 'threads'. Valid: .it has none."),
+        ("cpu threads=2", "unknown option of --backend cpu 'threads'. Valid: activations"),
+        ("cpu activations=int4", "must be one of int16, int8"),
+        ("decoded a=1", "unknown option of --backend decoded 'a'. Valid: .it has none."),
     ):
         with pytest.raises(UsageError, match=message):
             parse(text)

@@ -1,0 +1,58 @@
+"""Multiplication from the coded streams of `curve` on a CPU."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from einsort_vla.codec import CompressedTensor, Curve
+from einsort_vla.errors import UsageError
+from einsort_vla.kernels.native import ops  # noqa: F401  registers them
+
+
+@dataclass(frozen=True)
+class CpuOptions:
+    """Of `--backend cpu`, for matrices in the `curve` form."""
+
+    activations: Literal["int16", "int8"] = "int16"
+    """What inputs are rounded to, with a scale for each row: `int16` keeps what float32 has."""
+
+
+def decode(compressed: CompressedTensor) -> Tensor:
+    """As `codec.decode` a matrix in the `curve` form; rotated, but for rounding."""
+    return torch.ops.einsort.decode_curve(*_arguments(compressed))
+
+
+def _arguments(compressed: CompressedTensor) -> tuple[Tensor | float | int | bool, ...]:
+    """Of both ops."""
+    spec, parts = compressed.spec, compressed.parts
+    assert isinstance(spec, Curve)
+    words, scale = parts["words"].cpu().contiguous(), parts["scale"].cpu().contiguous()
+    unit, columns = float(parts["unit"]), compressed.shape[1]
+    return words, scale, unit, columns, spec.eighths, spec.window, spec.rotated
+
+
+class NativeBackend:
+    """Decodes within the product: one row in registers, else a few rows of weights at a time."""
+
+    name = "cpu"
+
+    def __init__(self, compressed: CompressedTensor, options: CpuOptions | None = None) -> None:
+        self._arguments, self._shape = _arguments(compressed), compressed.shape
+        self._bits = int((options or CpuOptions()).activations.removeprefix("int"))
+
+    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `Backend.linear`; inputs are rounded, and sums exact.
+
+        Raises:
+            UsageError: the input is on another device.
+        """
+        if x.device.type != "cpu":
+            raise UsageError(f"--backend cpu computes on the CPU; the input is on {x.device}.")
+        rows, columns = self._shape
+        wide = None if bias is None else bias.float().contiguous()
+        y = torch.ops.einsort.matmul_curve(
+            x.reshape(-1, columns).float(), *self._arguments, wide, self._bits
+        )
+        return y.view(*x.shape[:-1], rows).to(x.dtype)
