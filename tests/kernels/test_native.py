@@ -1,6 +1,9 @@
 """The native library against the definition in float64, for every code, shape and processor."""
 
 import platform
+import shutil
+import struct
+import subprocess
 from contextlib import contextmanager
 
 import pytest
@@ -13,8 +16,8 @@ from einsort_vla.codec import CompressedTensor, Curve, decode
 from einsort_vla.codec.curve.scales import scales
 from einsort_vla.codec.curve.values import CURVE_EIGHTHS, GRIDS, PERIOD, POLYNOMIALS
 from einsort_vla.codec.rotation import rotate
-from einsort_vla.compiling import MARCH
-from einsort_vla.errors import ShapeError
+from einsort_vla.compiling import MARCH, compiler_for
+from einsort_vla.errors import MissingDependency, ShapeError
 from einsort_vla.kernels import BackendChoice, decode_fast, make_backend
 from einsort_vla.kernels.native import library
 from einsort_vla.layers import CompressedLinear
@@ -194,3 +197,39 @@ def test_a_rotation_is_that_of_the_codec():
         plain = decode(CompressedTensor(Curve(8.0, 8), (n, n), turned.parts))
         expected = plain @ rotate(torch.eye(n)).t()
         torch.testing.assert_close(decode_fast(turned), expected, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("machine", sorted({platform.machine(), "aarch64"}))
+def test_the_example_in_c_has_the_same_bits(machine, tmp_path):
+    """For ARM by NEON, in an emulator."""
+    emulator = [] if machine == platform.machine() else [f"qemu-{machine}-static"]
+    try:
+        compiler = compiler_for(machine)
+    except MissingDependency as error:
+        pytest.skip(str(error))
+    if emulator and not shutil.which(emulator[0]):
+        pytest.skip(f"no {emulator[0]}")
+    level = [] if emulator else ["-march=native"]
+    sources = [*library.SOURCES, "-x", "c", library.HERE / "example.c"]
+    flags = [*library.FLAGS, "-O2", "-std=c++17", "-static", "-w", *level, "-I", library.HERE]
+    subprocess.run([compiler, *flags, *sources, "-o", tmp_path / "example"], check=True)
+    for spec, shape, n in ((Curve(1.625, 16), (200, 100), 1), (Curve(2.0, 13, True), (131, 96), 7),
+                           (Curve(6.0, 6), (9, 33), 2)):  # fmt: skip
+        compressed, generator = random_parts(spec, shape)
+        parts, x = compressed.parts, torch.randn(n, shape[1], generator=generator)
+        head = struct.pack("6qf", *shape, spec.eighths, spec.window, spec.rotated,
+                           parts["words"].numel(), parts["unit"])  # fmt: skip
+        content = parts["words"].numpy().tobytes() + parts["scale"].numpy().tobytes()
+        (tmp_path / "matrix.bin").write_bytes(head + content)
+        (tmp_path / "x.bin").write_bytes(x.numpy().tobytes())
+        names = [str(tmp_path / name) for name in ("matrix.bin", "x.bin", "y.bin")]
+        told = subprocess.run(
+            [*emulator, str(tmp_path / "example"), *names, "16"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert ("NEON" in told.stdout) == (machine == "aarch64")
+        found = torch.frombuffer((tmp_path / "y.bin").read_bytes(), dtype=torch.float32)
+        assert torch.equal(found.view(n, -1), make_backend(CPU, compressed).linear(x, None))
+    (tmp_path / "matrix.bin").write_bytes(head + content[:-1])
+    cut = subprocess.run([*emulator, str(tmp_path / "example"), *names, "16"], capture_output=True)
+    assert (cut.returncode, b"cut off" in cut.stderr) == (1, True)

@@ -1,7 +1,8 @@
 // What the kernels need of a processor: registers of 16-bit lanes, and sums of 32 bits.
 //
 // One `Isa` for what the compiler builds for: AVX-512 (with or without VNNI), AVX2, NEON, or plain
-// C++. `V` holds kLanes 16-bit numbers, `A` sums of products of neighbouring lanes.
+// C++. `V` holds kLanes 16-bit numbers, `A` sums of products of neighbouring lanes; `keep` says that
+// a sum is needed now, as compilers else multiply everything first and run out of registers.
 #pragma once
 
 #include <cstdint>
@@ -56,6 +57,7 @@ struct Isa {
     return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
 #endif
   }
+  INLINE void keep(A& a) { asm("" : "+v"(a)); }
   INLINE A sums(const int32_t* p) { return _mm512_loadu_si512(p); }
   INLINE int64_t total(A a) {
     const __m256i low = _mm512_castsi512_si256(a), high = _mm512_extracti64x4_epi64(a, 1);
@@ -98,6 +100,7 @@ struct Isa {
   INLINE A add_products(A sum, V a, V b) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
   }
+  INLINE void keep(A& a) { asm("" : "+x"(a)); }
   INLINE A sums(const int32_t* p) { return load(p); }
   INLINE int64_t total(A a) {
     const __m256i low = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(a));
@@ -162,6 +165,7 @@ struct Isa {
   INLINE A add_products(A sum, V v, V w) {
     return {add_products(sum.a, v.a, w.a), add_products(sum.b, v.b, w.b)};
   }
+  INLINE void keep(A& v) { asm("" : "+w"(v.a), "+w"(v.b)); }
   INLINE A sums(const int32_t* p) { return {vld1q_s32(p), vld1q_s32(p + 4)}; }
   INLINE int64_t total(A v) { return vaddlvq_s32(v.a) + vaddlvq_s32(v.b); }
 };
@@ -237,6 +241,7 @@ struct Isa {
                                        static_cast<uint32_t>(product(v, w, 2 * i + 1)));
     return sum;
   }
+  INLINE void keep(A&) {}
   INLINE A sums(const int32_t* p) {
     A a;
     std::memcpy(&a, p, sizeof(a));

@@ -85,8 +85,11 @@ INLINE void for_each_row(const Band& band, F&& use) {
                           Isa::set((1 << (eighths / 8 & 15)) - 1)};
   const uint16_t* words[kMostWords];
   std::copy(band.words, band.words + kMostWords, words);
+  const char* ahead = band.ahead;
   for (int64_t k = 0; k < band.blocks * kSteps; ++k) {
     const int64_t at = k / kSteps * band.stride + k % kSteps * Isa::kLanes;
+    for (int line = 0; k % kSteps == 0 && line < band.lines; ++line, ahead += 64)
+      __builtin_prefetch(ahead);
     const Own rows = band.phase ? Own::read(words, at, band.phase) : Own::read_aligned(words, at);
     use_rows<Own>(k, rows, with, use, std::make_integer_sequence<int, kBand>());
   }
@@ -156,22 +159,31 @@ void start_of(const int16_t* x, int64_t columns, int eighths, int32_t* start) {
   std::memcpy(start, &sum, sizeof(sum));
 }
 
-// r rows of values with n rows of inputs, all sums in registers.
+// r rows of values with n rows of inputs, all sums in registers: hence whole loops unrolled.
 template <int r, int n>
 INLINE void block(const int16_t* values, int64_t stride, const int16_t* x, int64_t x_stride,
                   int64_t columns, int64_t* totals) {
   A sums[r][n];
-  for (auto& own : sums)
-    for (A& sum : own) sum = Isa::zero();
+#pragma GCC unroll 8
+  for (int i = 0; i < r; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < n; ++j) sums[i][j] = Isa::zero();
   for (int64_t k = 0; k < columns; k += Isa::kLanes) {
     V own[r];
     for (int i = 0; i < r; ++i) own[i] = Isa::load(values + i * stride + k);
+#pragma GCC unroll 8
     for (int j = 0; j < n; ++j) {
       const V input = Isa::load(x + j * x_stride + k);
-      for (int i = 0; i < r; ++i) sums[i][j] = Isa::add_products(sums[i][j], own[i], input);
+#pragma GCC unroll 8
+      for (int i = 0; i < r; ++i) {
+        sums[i][j] = Isa::add_products(sums[i][j], own[i], input);
+        Isa::keep(sums[i][j]);
+      }
     }
   }
+#pragma GCC unroll 8
   for (int j = 0; j < n; ++j)
+#pragma GCC unroll 8
     for (int i = 0; i < r; ++i) totals[j * kBand + i] += Isa::total(sums[i][j]);
 }
 

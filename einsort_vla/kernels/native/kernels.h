@@ -16,6 +16,8 @@ struct Band {
   const uint16_t* words[kMostWords];  // of the first block, from the one before the first bit on
   int64_t stride;                     // words from one block to the next
   int64_t blocks;
+  const char* ahead;  // what is fetched into the cache meanwhile, so many lines a block
+  int lines;
   int phase;        // bits of the second word that belong to rows before
   int factor, flip; // of the polynomial
   bool is_masked;   // whether `flip` sets bits beyond the window (else it flips)

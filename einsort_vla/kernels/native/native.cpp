@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kSegment = 128, kWord = 16, kBandsASegment = kSegment / kBand;
 constexpr int64_t kInputsAtOnce = 64;    // rows that a decoded band is multiplied with
 constexpr int64_t kColumnsAtOnce = 1024; // of a decoded band, which then fits the first cache
-constexpr int64_t kPadding = 32;         // between decoded rows, for other sets of the cache
+constexpr int64_t kPadding = 32;         // between rows, so that they lie in other sets of the cache
 constexpr int64_t kWeightsAThread = 1 << 15;  // less is not worth one
 
 const Kernels& here() { return kernels_here; }
@@ -54,10 +54,13 @@ int64_t words_of(int64_t rows, int eighths) {
 
 int64_t rounded_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
+// Memory for n of them that begins with a line of the cache, which no register then straddles.
 template <class T>
 T* scratch(std::vector<T>& kept, int64_t n) {
-  if (static_cast<int64_t>(kept.size()) < n) kept.resize(n);
-  return kept.data();
+  constexpr int64_t kLine = 64;
+  if (static_cast<int64_t>(kept.size()) < n + kLine) kept.resize(n + kLine);
+  const auto from = reinterpret_cast<uintptr_t>(kept.data());
+  return reinterpret_cast<T*>((from + kLine - 1) / kLine * kLine);
 }
 
 template <class F>
@@ -140,6 +143,11 @@ class Bands {
     band_.phase = bit % kWord;
     band_.stride = kTileColumns * n_words;
     band_.blocks = span.columns / kTileColumns;
+    // While a segment is read, the next one is fetched: each band asks for its share of the lines.
+    const int64_t size = kTileColumns * sizeof(uint16_t), share = n_words / kBandsASegment;
+    band_.lines = (segment + 1) * kSegment < matrix_.rows ? static_cast<int>(share) : 0;
+    band_.ahead = reinterpret_cast<const char*>(tiles + n_words * matrix_.columns) +
+                  band % kBandsASegment * band_.blocks * share * size;
     const int64_t width = matrix_.columns - span.first;
     for (int k = 0; k < kMostWords; ++k) {
       const int64_t word = (bit / kWord + n_words - 1 + k) % n_words;
@@ -160,17 +168,20 @@ class Bands {
 };
 
 struct Inputs {
-  std::vector<int16_t> rows;
-  std::vector<float> units;
-  int64_t stride;
+  std::vector<int16_t> memory;
+  int16_t* rows;
+  std::vector<float> units_memory;
+  float* units;
+  int64_t padded, stride;
 };
 
 void prepare(const einsort_matrix& matrix, const float* x, int64_t n, int limit, Inputs& inputs,
              const einsort_threads* threads) {
   const int64_t columns = matrix.columns;
-  inputs.stride = rounded_up(columns, kTileColumns);
-  int16_t* rows = scratch(inputs.rows, n * inputs.stride);
-  float* units = scratch(inputs.units, n);
+  inputs.padded = rounded_up(columns, kTileColumns);
+  inputs.stride = inputs.padded + kPadding;
+  int16_t* rows = inputs.rows = scratch(inputs.memory, n * inputs.stride);
+  float* units = inputs.units = scratch(inputs.units_memory, n);
   const auto turned = matrix.is_rotated ? rotation(columns) : nullptr;
   in_parts(threads, n * columns / kWeightsAThread, n, [&](int64_t first, int64_t last) {
     static thread_local std::vector<float> kept;
@@ -182,7 +193,7 @@ void prepare(const einsort_matrix& matrix, const float* x, int64_t n, int limit,
         here().turn(own, turned->cosine.data(), columns, turned->m, own + columns);
         from = own;
       }
-      units[i] = here().quantize(from, columns, inputs.stride, limit, rows + i * inputs.stride);
+      units[i] = here().quantize(from, columns, inputs.padded, limit, rows + i * inputs.stride);
     }
   });
 }
@@ -211,14 +222,14 @@ struct Product {
     const auto parts = spans(matrix.columns, kMostProducts * here().sums);
     std::vector<int32_t> starts(parts.size() * here().sums);
     for (size_t k = 0; k < parts.size(); ++k)
-      here().start(inputs.rows.data() + parts[k].first, parts[k].columns, matrix.eighths,
+      here().start(inputs.rows + parts[k].first, parts[k].columns, matrix.eighths,
                    &starts[k * here().sums]);
     Bands bands(matrix);
     for (int64_t band = from; band < to; ++band) {
       int64_t totals[kBand] = {};
       for (size_t k = 0; k < parts.size(); ++k)
         here().multiply(bands.at(band, parts[k]), matrix.eighths,
-                        inputs.rows.data() + parts[k].first, &starts[k * here().sums], totals);
+                        inputs.rows + parts[k].first, &starts[k * here().sums], totals);
       put(band, 0, 1, totals);
     }
   }
@@ -236,7 +247,7 @@ struct Product {
         int64_t totals[kInputsAtOnce * kBand] = {};
         for (const Span& part : parts) {
           here().decode(bands.at(band, part), matrix.eighths, values, stride);
-          here().product(values, stride, inputs.rows.data() + first * inputs.stride + part.first,
+          here().product(values, stride, inputs.rows + first * inputs.stride + part.first,
                          inputs.stride, count, part.columns, totals);
         }
         put(band, first, count, totals);
