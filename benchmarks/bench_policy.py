@@ -31,7 +31,7 @@ from einsort_vla.codec import Codec
 from einsort_vla.errors import UsageError
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import count_backends
-from einsort_vla.lerobot import LoadedPolicy, load_policy, made_up_observations
+from einsort_vla.lerobot import LoadedPolicy, load_policy
 from eval.closed_loop.request import find_policy
 from eval.closed_loop.settings import REFERENCE_POLICY
 
@@ -47,7 +47,7 @@ class Settings:
     """A dense LeRobot policy folder or hub id."""
     rate: float = 0.75
     """Share of bytes removed."""
-    codec: str = "leader"
+    codec: str = "curve"
     """A codec form, with options of its menu."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where; LeRobot's policies run in float32 there."""
@@ -74,8 +74,7 @@ def main(settings: Settings, console: Console) -> int:
     torch.set_num_threads(settings.threads)
     dense = find_policy(settings.policy)
     policies = _load(dense, backends, settings)
-    features = dense.config["input_features"]
-    observation = made_up_observations(features, policies[DENSE].statistics, 1)[0]
+    observation = policies[DENSE].made_up_observations(1)[0]
 
     def chunk(policy: LoadedPolicy) -> Any:
         return lambda: policy.chunk(observation, 0)

@@ -64,6 +64,18 @@ struct Isa {
     return _mm512_reduce_add_epi64(
         _mm512_add_epi64(_mm512_cvtepi32_epi64(low), _mm512_cvtepi32_epi64(high)));
   }
+  INLINE __m256i halves(A a) {
+    return _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+  }
+  // Adds four sums, none of which reaches 2^31.
+  INLINE void add_totals(const A* a, int step, int64_t* totals) {
+    const __m256i both = _mm256_hadd_epi32(_mm256_hadd_epi32(halves(a[0]), halves(a[step])),
+                                           _mm256_hadd_epi32(halves(a[2 * step]), halves(a[3 * step])));
+    const __m128i four =
+        _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+    __m256i* to = reinterpret_cast<__m256i*>(totals);
+    _mm256_storeu_si256(to, _mm256_add_epi64(_mm256_loadu_si256(to), _mm256_cvtepi32_epi64(four)));
+  }
 };
 
 #elif defined(__AVX2__)
@@ -108,6 +120,13 @@ struct Isa {
     const __m128i half =
         _mm_add_epi64(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
     return _mm_extract_epi64(half, 0) + _mm_extract_epi64(half, 1);
+  }
+  INLINE void add_totals(const A* a, int step, int64_t* totals) {
+    const A both = _mm256_hadd_epi32(_mm256_hadd_epi32(a[0], a[step]),
+                                     _mm256_hadd_epi32(a[2 * step], a[3 * step]));
+    const __m128i four =
+        _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+    store(totals, _mm256_add_epi64(load(totals), _mm256_cvtepi32_epi64(four)));
   }
 };
 
@@ -168,6 +187,9 @@ struct Isa {
   INLINE void keep(A& v) { asm("" : "+w"(v.a), "+w"(v.b)); }
   INLINE A sums(const int32_t* p) { return {vld1q_s32(p), vld1q_s32(p + 4)}; }
   INLINE int64_t total(A v) { return vaddlvq_s32(v.a) + vaddlvq_s32(v.b); }
+  INLINE void add_totals(const A* a, int step, int64_t* totals) {
+    for (int i = 0; i < 4; ++i) totals[i] += total(a[i * step]);
+  }
 };
 
 #else
@@ -251,6 +273,9 @@ struct Isa {
     int64_t sum = 0;
     for (int i = 0; i < kSums; ++i) sum += a.of[i];
     return sum;
+  }
+  INLINE void add_totals(const A* a, int step, int64_t* totals) {
+    for (int i = 0; i < 4; ++i) totals[i] += total(a[i * step]);
   }
 };
 

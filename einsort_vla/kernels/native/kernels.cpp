@@ -159,10 +159,14 @@ void start_of(const int16_t* x, int64_t columns, int eighths, int32_t* start) {
   std::memcpy(start, &sum, sizeof(sum));
 }
 
-// r rows of values with n rows of inputs, all sums in registers: hence whole loops unrolled.
-template <int r, int n>
+constexpr int kAtOnce = sizeof(V) == 64 ? 6 : 3;  // rows of inputs beside 4 of values
+constexpr int kRows = 4;
+
+// 4 rows of values with n rows of inputs, all sums in registers: hence whole loops unrolled.
+template <int n>
 INLINE void block(const int16_t* values, int64_t stride, const int16_t* x, int64_t x_stride,
                   int64_t columns, int64_t* totals) {
+  constexpr int r = kRows;
   A sums[r][n];
 #pragma GCC unroll 8
   for (int i = 0; i < r; ++i)
@@ -182,19 +186,14 @@ INLINE void block(const int16_t* values, int64_t stride, const int16_t* x, int64
     }
   }
 #pragma GCC unroll 8
-  for (int j = 0; j < n; ++j)
-#pragma GCC unroll 8
-    for (int i = 0; i < r; ++i) totals[j * kBand + i] += Isa::total(sums[i][j]);
+  for (int j = 0; j < n; ++j) Isa::add_totals(&sums[0][j], n, totals + j * kBand);
 }
-
-constexpr int kAtOnce = sizeof(V) == 64 ? 6 : 3;  // rows of inputs beside 4 of values
-constexpr int kRows = 4;
 
 template <int n>
 void some_rows(const int16_t* values, int64_t stride, const int16_t* x, int64_t x_stride,
                int64_t columns, int64_t* totals) {
   for (int i = 0; i < kBand; i += kRows)
-    block<kRows, n>(values + i * stride, stride, x, x_stride, columns, totals + i);
+    block<n>(values + i * stride, stride, x, x_stride, columns, totals + i);
 }
 
 void product(const int16_t* values, int64_t stride, const int16_t* x, int64_t x_stride, int64_t n,
@@ -209,9 +208,19 @@ void product(const int16_t* values, int64_t stride, const int16_t* x, int64_t x_
 }
 
 // Sums are in one order on every processor, and nothing is contracted: the same bits everywhere.
-void hadamard(float* x, int64_t n, int64_t m) {
-  for (int64_t half = m; half < n; half *= 2) {
-    for (int64_t first = 0; first < n; first += 2 * half) {
+void hadamard(float* x, int64_t size) {
+  for (int64_t first = 0; first + 8 <= size; first += 8) {
+    float* a = x + first;
+    for (int half = 1; half < 8; half *= 2)
+      for (int i = 0; i < 8; ++i)
+        if (!(i & half)) {
+          const float sum = a[i] + a[i + half];
+          a[i + half] = a[i] - a[i + half];
+          a[i] = sum;
+        }
+  }
+  for (int64_t half = size < 8 ? 1 : 8; half < size; half *= 2) {
+    for (int64_t first = 0; first < size; first += 2 * half) {
       float *a = x + first, *b = a + half;
       for (int64_t i = 0; i < half; ++i) {
         const float sum = a[i] + b[i], difference = a[i] - b[i];
@@ -220,30 +229,41 @@ void hadamard(float* x, int64_t n, int64_t m) {
       }
     }
   }
-  const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(n / m)));
-  for (int64_t i = 0; i < n; ++i) x[i] *= scale;
+}
+
+// What `turn` and its inverse do: (size, m) becomes (m, size), so that neighbours are turned alike.
+void turn_by(const float* x, const float* matrix, bool is_transposed, int64_t n, int64_t m,
+             float* out, float* scratch) {
+  const int64_t size = n / m;
+  const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(size)));
+  for (int64_t k = 0; k < m; ++k) {
+    float* own = scratch + k * size;
+    for (int64_t i = 0; i < size; ++i) own[i] = x[i * m + k];
+    hadamard(own, size);
+    for (int64_t i = 0; i < size; ++i) own[i] *= scale;
+  }
+  if (m == 1) {
+    std::copy(scratch, scratch + n, out);
+    return;
+  }
+  float* sums = scratch + n;
+  for (int64_t to = 0; to < m; ++to) {
+    std::fill_n(sums, size, 0.0f);
+    for (int64_t k = 0; k < m; ++k) {
+      const float factor = is_transposed ? matrix[to * m + k] : matrix[k * m + to];
+      const float* own = scratch + k * size;
+      for (int64_t i = 0; i < size; ++i) sums[i] += own[i] * factor;
+    }
+    for (int64_t i = 0; i < size; ++i) out[i * m + to] = sums[i];
+  }
 }
 
 void turn(float* x, const float* cosine, int64_t n, int64_t m, float* scratch) {
-  hadamard(x, n, m);
-  for (int64_t first = 0; m > 1 && first < n; first += m) {
-    std::fill_n(scratch, m, 0.0f);
-    for (int64_t k = 0; k < m; ++k)
-      for (int64_t i = 0; i < m; ++i) scratch[i] += x[first + k] * cosine[k * m + i];
-    std::copy(scratch, scratch + m, x + first);
-  }
+  turn_by(x, cosine, false, n, m, x, scratch);
 }
 
 void unturn(float* x, const float* cosine, int64_t n, int64_t m, float* scratch) {
-  hadamard(x, n, m);
-  for (int64_t first = 0; m > 1 && first < n; first += m) {
-    for (int64_t k = 0; k < m; ++k) {
-      float sum = 0;
-      for (int64_t i = 0; i < m; ++i) sum += x[first + i] * cosine[k * m + i];
-      scratch[k] = sum;
-    }
-    std::copy(scratch, scratch + m, x + first);
-  }
+  turn_by(x, cosine, true, n, m, x, scratch);
 }
 
 float quantize(const float* x, int64_t n, int64_t padded, int limit, int16_t* out) {

@@ -37,7 +37,8 @@ struct Kernels {
   // Adds to (n, kBand) totals the products of (kBand, stride) values with n rows of inputs.
   void (*product)(const int16_t* values, int64_t stride, const int16_t* x, int64_t x_stride,
                   int64_t n, int64_t columns, int64_t* totals);
-  // In place: Walsh-Hadamard over the first axis of (n / m, m), the (m, m) cosine over the second.
+  // In place: Walsh-Hadamard over the first axis of (n / m, m), the (m, m) cosine over the second;
+  // 2 n of scratch.
   void (*turn)(float* x, const float* cosine, int64_t n, int64_t m, float* scratch);
   // The inverse.
   void (*unturn)(float* x, const float* cosine, int64_t n, int64_t m, float* scratch);

@@ -73,6 +73,7 @@ def why_unavailable() -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=64)
 def threads(n: int) -> Threads:
     """The pool of OpenMP that torch's own operators use; one thread where it is not GNU's."""
     pool = _gomp()

@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t kSegment = 128, kWord = 16, kBandsASegment = kSegment / kBand;
 constexpr int64_t kInputsAtOnce = 64;    // rows that a decoded band is multiplied with
-constexpr int64_t kColumnsAtOnce = 1024; // of a decoded band, which then fits the first cache
+constexpr int64_t kColumnsAtOnce = 512;  // of a decoded band; their sums stay below 2^31
 constexpr int64_t kPadding = 32;         // between rows, so that they lie in other sets of the cache
 constexpr int64_t kWeightsAThread = 1 << 15;  // less is not worth one
 
@@ -185,7 +185,7 @@ void prepare(const einsort_matrix& matrix, const float* x, int64_t n, int limit,
   const auto turned = matrix.is_rotated ? rotation(columns) : nullptr;
   in_parts(threads, n * columns / kWeightsAThread, n, [&](int64_t first, int64_t last) {
     static thread_local std::vector<float> kept;
-    float* own = scratch(kept, 2 * columns);
+    float* own = scratch(kept, 3 * columns);
     for (int64_t i = first; i < last; ++i) {
       const float* from = x + i * columns;
       if (turned) {
@@ -287,7 +287,7 @@ int einsort_decode(const einsort_matrix* matrix, float* out, const einsort_threa
     static thread_local std::vector<int16_t> kept;
     static thread_local std::vector<float> spare;
     int16_t* values = scratch(kept, kBand * kColumnsAtOnce);
-    float* turning = scratch(spare, columns);
+    float* turning = scratch(spare, 2 * columns);
     Bands bands(*matrix);
     for (int64_t band = from; band < to; ++band) {
       const int64_t row = band * kBand, own = std::min<int64_t>(kBand, matrix->rows - row);

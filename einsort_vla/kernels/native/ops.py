@@ -39,13 +39,17 @@ def matmul_curve(
     Returns:
         (n, out_features) float32; the same bits on every processor.
     """
-    matrix = _matrix(words, scale, unit, columns, eighths, window, rotated)
+    matrix = matrix_of(words, scale, unit, columns, eighths, window, rotated)
+    return multiply(matrix, x, bias, activations)
+
+
+def multiply(matrix: Matrix, x: Tensor, bias: Tensor | None, activations: int) -> Tensor:
+    """`matmul_curve` with a matrix whose parts somebody keeps."""
     x = x.contiguous()
-    y = torch.empty(x.shape[0], len(scale))
-    pool = threads(torch.get_num_threads())
+    y = torch.empty(x.shape[0], matrix.rows)
     library().einsort_multiply(
         ctypes.byref(matrix), x.data_ptr(), x.shape[0], None if bias is None else bias.data_ptr(),
-        y.data_ptr(), activations, ctypes.byref(pool),
+        y.data_ptr(), activations, ctypes.byref(threads(torch.get_num_threads())),
     )  # fmt: skip
     return y
 
@@ -62,7 +66,7 @@ def decode_curve(
     rotated: bool,
 ) -> Tensor:  # fmt: skip
     """The matrix itself, (out_features, in_features) float32; see `matmul_curve`."""
-    matrix = _matrix(words, scale, unit, columns, eighths, window, rotated)
+    matrix = matrix_of(words, scale, unit, columns, eighths, window, rotated)
     out = torch.empty(len(scale), columns)
     pool = threads(torch.get_num_threads())
     library().einsort_decode(ctypes.byref(matrix), out.data_ptr(), ctypes.byref(pool))
@@ -75,10 +79,15 @@ def _(words: Tensor, scale: Tensor, unit: float, columns: int, eighths: int, win
     return scale.new_empty(scale.shape[0], columns, dtype=torch.float32)
 
 
-def _matrix(
+def matrix_of(
     words: Tensor, scale: Tensor, unit: float, columns: int, eighths: int, window: int,
     rotated: bool,
 ) -> Matrix:  # fmt: skip
+    """What the library is told of a matrix; it lives as long as its parts are kept.
+
+    Raises:
+        ShapeError: the words do not fit the shape, or there is no such code.
+    """
     matrix = Matrix(
         words.data_ptr(), words.numel(), scale.data_ptr(), unit, len(scale), columns, eighths,
         window, rotated,
