@@ -36,6 +36,7 @@ SMALLEST = torch.finfo(torch.float32).tiny
 LEAST, MOST = 2.0**-100, 2.0**100  # root mean squares and weights that float32 scales hold
 RANGE = 2.0**-14  # between root mean squares of rows; scales reach 2^-15.75
 CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of a row's largest weight, where a grid may end
+LEAST_FACTOR = 0.25  # by which feedback may make a row shorter
 DECODED_AT_ONCE = 2**22  # weights, whose windows take four times as many bytes as they do
 
 
@@ -118,7 +119,9 @@ class Curve(CodecSpec):
         else:
             blocks = list(layout.segments(n_rows))
             wanted, decoded = code_in_blocks(columns, hessian, coder, blocks)
-        return coder.parts(*least_squares(wanted, decoded, hessian))
+        # At one bit a row may take on so much for others that nothing of it would be best.
+        least = LEAST_FACTOR if hessian else 0.0
+        return coder.parts(*least_squares(wanted, decoded, hessian), least)
 
     def decode(self, parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         rows, columns = shape
@@ -195,12 +198,14 @@ class _Coder:
             self._streams[column, self._words[own.start, own.stop]] = stream
         return values * step
 
-    def parts(self, product: Tensor, energy: Tensor) -> dict[str, Tensor]:
+    def parts(self, product: Tensor, energy: Tensor, least: float) -> dict[str, Tensor]:
         """What is stored, with scales of least squared error; see `least_squares`."""
         # What all rows have in common is left to the unit, so that few rows need another step.
         unit = self._unit * (product.sum() / energy.sum())
         tiles = [layout.to_tiles(self._streams[:, of]) for of in self._words.values()]
-        return {"words": torch.cat(tiles).cpu(), **stored(self._step * (product / energy), unit)}
+        factor = product / energy
+        factor = factor.sign() * factor.abs().clamp(min=least)
+        return {"words": torch.cat(tiles).cpu(), **stored(self._step * factor, unit)}
 
 
 def _curve_step(spec: Curve, columns: Tensor) -> Tensor:
