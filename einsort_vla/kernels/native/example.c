@@ -1,7 +1,7 @@
 /* Multiplies a coded matrix with some rows of inputs: how einsort.h is used from C.
  *
- *   c++ -O3 -std=c++17 -march=native -ffp-contract=off kernels.cpp native.cpp -c
- *   cc example.c kernels.o native.o -lstdc++ -lm -o example
+ *   c++ -O3 -std=c++17 -march=native -ffp-contract=off -c kernels.cpp native.cpp choose.cpp
+ *   cc example.c kernels.o native.o choose.o -lm -o example
  *   ./example matrix.bin inputs.bin outputs.bin 16
  *
  * matrix.bin holds six int64 (rows, columns, eighths, window, is_rotated, number of words), the unit

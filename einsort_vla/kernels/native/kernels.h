@@ -46,4 +46,7 @@ struct Kernels {
   float (*quantize)(const float* x, int64_t n, int64_t padded, int limit, int16_t* out);
 };
 
+// Those of the processor that this runs on; see choose.cpp.
+const Kernels& here();
+
 }  // namespace einsort

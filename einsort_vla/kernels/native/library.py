@@ -9,12 +9,13 @@ from einsort_vla.errors import MissingDependency
 from einsort_vla.private import cache_folder
 
 HERE = Path(__file__).parent
-SOURCES = tuple(HERE / name for name in ("kernels.cpp", "native.cpp"))
+SOURCES = tuple(HERE / name for name in ("kernels.cpp", "native.cpp", "choose.cpp"))
 HEADERS = tuple(HERE / name for name in ("einsort.h", "kernels.h", "isa.h"))
 # Sums are the same on every processor only if none contracts them. Of AVX-512's own header GCC 12
 # warns that what is left undefined is not initialized.
 FLAGS = (
-    "-ffp-contract=off", "-fno-math-errno", "-Wno-uninitialized", "-Wno-maybe-uninitialized",
+    "-ffp-contract=off", "-fno-math-errno", "-fno-exceptions", "-fno-rtti",
+    "-fno-threadsafe-statics", "-Wno-uninitialized", "-Wno-maybe-uninitialized",
 )  # fmt: skip
 ABI = 1
 _POINTER, _INT64, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32

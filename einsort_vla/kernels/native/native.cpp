@@ -1,27 +1,26 @@
 // The interface of einsort.h on the kernels of this processor.
+//
+// Needs a C library and nothing else, so that one file runs wherever its processor does: no
+// exceptions, and no part of the C++ library that is not in headers.
+#include <stdlib.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <memory>
-#include <mutex>
 #include <random>
-#include <unordered_map>
-#include <vector>
 
 #include "einsort.h"
 #include "kernels.h"
 
 namespace einsort {
-extern const Kernels kernels_here;
 namespace {
 
 constexpr int64_t kSegment = 128, kWord = 16, kBandsASegment = kSegment / kBand;
-constexpr int64_t kInputsAtOnce = 64;    // rows that a decoded band is multiplied with
-constexpr int64_t kColumnsAtOnce = 512;  // of a decoded band; their sums stay below 2^31
-constexpr int64_t kPadding = 32;         // between rows, so that they lie in other sets of the cache
+constexpr int64_t kInputsAtOnce = 64;   // rows that a decoded band is multiplied with
+constexpr int64_t kColumnsAtOnce = 512; // of a decoded band; their sums stay below 2^31
+constexpr int64_t kPadding = 32;        // between rows, so that they lie in other sets of the cache
 constexpr int64_t kWeightsAThread = 1 << 15;  // less is not worth one
-
-const Kernels& here() { return kernels_here; }
+enum { kDone = 0, kUnfit = 1, kNoMemory = 2 };
 
 struct Polynomial {
   int window, factor, flip;
@@ -54,55 +53,101 @@ int64_t words_of(int64_t rows, int eighths) {
 
 int64_t rounded_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// Memory for n of them that begins with a line of the cache, which no register then straddles.
-template <class T>
-T* scratch(std::vector<T>& kept, int64_t n) {
-  constexpr int64_t kLine = 64;
-  if (static_cast<int64_t>(kept.size()) < n + kLine) kept.resize(n + kLine);
-  const auto from = reinterpret_cast<uintptr_t>(kept.data());
-  return reinterpret_cast<T*>((from + kLine - 1) / kLine * kLine);
+// Memory of each thread, which grows and is given back when the thread ends.
+enum Use { kInputs, kUnits, kTurned, kValues, kStarts, kUses };
+struct Scratch {
+  void* memory[kUses];
+  int64_t size[kUses];
+  bool is_known;
+};
+thread_local Scratch kept;
+
+extern "C" __attribute__((weak)) int __cxa_thread_atexit_impl(void (*)(void*), void*, void*);
+
+void give_back(void* raw) {
+  Scratch& own = *static_cast<Scratch*>(raw);
+  for (int use = 0; use < kUses; ++use) {
+    free(own.memory[use]);
+    own.memory[use] = nullptr;
+    own.size[use] = 0;
+  }
 }
 
+// For n of them; begins with a line of the cache, which no register then straddles.
+template <class T>
+T* scratch(Use use, int64_t n) {
+  constexpr int64_t kLine = 64;
+  const int64_t size = rounded_up(n * static_cast<int64_t>(sizeof(T)), kLine);
+  if (kept.size[use] < size) {
+    free(kept.memory[use]);
+    kept.memory[use] = aligned_alloc(kLine, size);
+    kept.size[use] = kept.memory[use] ? size : 0;
+  }
+  if (!kept.is_known && __cxa_thread_atexit_impl) {
+    static char here;
+    __cxa_thread_atexit_impl(give_back, &kept, &here);
+    kept.is_known = true;
+  }
+  return static_cast<T*>(kept.memory[use]);
+}
+
+// Calls own(first, last) for parts of n, on as many threads as it is worth; whether all succeeded.
 template <class F>
-void in_parts(const einsort_threads* threads, int64_t most, int64_t n, F&& own) {
+bool in_parts(const einsort_threads* threads, int64_t most, int64_t n, const F& own) {
   struct Context {
-    F& own;
+    const F& own;
     int64_t n, parts;
+    std::atomic<bool> failed;
   };
   const int64_t parts = std::max<int64_t>(1, std::min({threads ? threads->n : 1, most, n}));
-  Context context = {own, n, parts};
+  Context context = {own, n, parts, {false}};
   const einsort_task task = [](void* raw, int64_t k) {
-    const Context& with = *static_cast<Context*>(raw);
-    with.own(with.n * k / with.parts, with.n * (k + 1) / with.parts);
+    Context& with = *static_cast<Context*>(raw);
+    if (!with.own(with.n * k / with.parts, with.n * (k + 1) / with.parts)) with.failed = true;
   };
-  if (parts == 1) return task(&context, 0);
-  threads->run(threads->threads, task, &context, parts);
+  if (parts == 1)
+    task(&context, 0);
+  else
+    threads->run(threads->threads, task, &context, parts);
+  return !context.failed;
 }
 
-// A randomized Hadamard rotation of some width; see codec/rotation.py.
+// A randomized Hadamard rotation of some width; see codec/rotation.py. Kept for good once made.
 struct Rotation {
-  std::vector<float> signs, cosine;
-  int64_t m;
-
-  explicit Rotation(int64_t n) : signs(n), m(n) {
-    while (m % 2 == 0) m /= 2;
-    std::mt19937 random(0);
-    for (float& sign : signs) sign = random() & 1 ? 1.0f : -1.0f;
-    const double pi = std::acos(-1.0);
-    for (int64_t k = 0; k < m; ++k)
-      for (int64_t i = 0; i < m; ++i)
-        cosine.push_back(static_cast<float>(std::cos(pi / m * (k + 0.5) * i) *
-                                            std::sqrt((i ? 2.0 : 1.0) / m)));
-  }
+  int64_t n, m;
+  float *signs, *cosine;
+  Rotation* next;
 };
+std::atomic<Rotation*> rotations{nullptr};
 
-std::shared_ptr<const Rotation> rotation(int64_t n) {
-  static std::mutex mutex;
-  static std::unordered_map<int64_t, std::shared_ptr<const Rotation>> kept;
-  const std::lock_guard<std::mutex> lock(mutex);
-  auto& own = kept[n];
-  if (!own) own = std::make_shared<const Rotation>(n);
+const Rotation* made_rotation(int64_t n) {
+  int64_t m = n;
+  while (m % 2 == 0) m /= 2;
+  Rotation* own = static_cast<Rotation*>(malloc(sizeof(Rotation)));
+  float* numbers = static_cast<float*>(malloc((n + m * m) * sizeof(float)));
+  if (!own || !numbers) {
+    free(own);
+    free(numbers);
+    return nullptr;
+  }
+  *own = {n, m, numbers, numbers + n, nullptr};
+  std::mt19937 random(0);
+  for (int64_t i = 0; i < n; ++i) own->signs[i] = random() & 1 ? 1.0f : -1.0f;
+  const double pi = std::acos(-1.0);
+  for (int64_t k = 0; k < m; ++k)
+    for (int64_t i = 0; i < m; ++i)
+      own->cosine[k * m + i] = static_cast<float>(std::cos(pi / m * (k + 0.5) * i) *
+                                                  std::sqrt((i ? 2.0 : 1.0) / m));
+  own->next = rotations.load();
+  while (!rotations.compare_exchange_weak(own->next, own)) {
+  }
   return own;
+}
+
+const Rotation* rotation(int64_t n) {
+  for (const Rotation* own = rotations.load(); own; own = own->next)
+    if (own->n == n) return own;
+  return made_rotation(n);  // two threads may both make it, which costs memory alone
 }
 
 // Some whole tiles of 32 columns, or the last one, which is narrower.
@@ -111,14 +156,17 @@ struct Span {
   bool is_narrow;
 };
 
-std::vector<Span> spans(int64_t columns, int64_t at_once) {
-  std::vector<Span> found;
-  const int64_t whole = columns / kTileColumns * kTileColumns;
-  for (int64_t k = 0; k < whole; k += at_once)
-    found.push_back({k, std::min(at_once, whole - k), false});
-  if (whole < columns) found.push_back({whole, kTileColumns, true});
-  return found;
-}
+struct Spans {
+  int64_t whole, at_once, n;
+  Spans(int64_t columns, int64_t at_once)
+      : whole(columns / kTileColumns * kTileColumns), at_once(at_once),
+        n((whole + at_once - 1) / at_once + (whole < columns)) {}
+  Span operator[](int64_t k) const {
+    const int64_t first = k * at_once;
+    if (first >= whole) return {whole, kTileColumns, true};
+    return {first, std::min(at_once, whole - first), false};
+  }
+};
 
 // The bands of a matrix: groups of eight rows.
 class Bands {
@@ -167,50 +215,41 @@ class Bands {
   uint16_t narrow_[kMostWords][kTileColumns] = {};
 };
 
-struct Inputs {
-  std::vector<int16_t> memory;
-  int16_t* rows;
-  std::vector<float> units_memory;
-  float* units;
-  int64_t padded, stride;
-};
-
-void prepare(const einsort_matrix& matrix, const float* x, int64_t n, int limit, Inputs& inputs,
-             const einsort_threads* threads) {
-  const int64_t columns = matrix.columns;
-  inputs.padded = rounded_up(columns, kTileColumns);
-  inputs.stride = inputs.padded + kPadding;
-  int16_t* rows = inputs.rows = scratch(inputs.memory, n * inputs.stride);
-  float* units = inputs.units = scratch(inputs.units_memory, n);
-  const auto turned = matrix.is_rotated ? rotation(columns) : nullptr;
-  in_parts(threads, n * columns / kWeightsAThread, n, [&](int64_t first, int64_t last) {
-    static thread_local std::vector<float> kept;
-    float* own = scratch(kept, 3 * columns);
-    for (int64_t i = first; i < last; ++i) {
-      const float* from = x + i * columns;
-      if (turned) {
-        for (int64_t k = 0; k < columns; ++k) own[k] = from[k] * turned->signs[k];
-        here().turn(own, turned->cosine.data(), columns, turned->m, own + columns);
-        from = own;
-      }
-      units[i] = here().quantize(from, columns, inputs.padded, limit, rows + i * inputs.stride);
-    }
-  });
-}
-
 struct Product {
   const einsort_matrix& matrix;
-  const Inputs& inputs;
   const float* bias;
   float* y;
-  int64_t n;
+  int64_t n, stride;
+  int16_t* inputs;
+  float* units;
+
+  // Turns and rounds the rows of inputs.
+  bool prepare(const float* x, int limit, const einsort_threads* threads) const {
+    const int64_t columns = matrix.columns, padded = stride - kPadding;
+    const Rotation* turned = matrix.is_rotated ? rotation(columns) : nullptr;
+    if (matrix.is_rotated && !turned) return false;
+    return in_parts(threads, n * columns / kWeightsAThread, n, [&](int64_t first, int64_t last) {
+      float* own = turned ? scratch<float>(kTurned, 3 * columns) : nullptr;
+      if (turned && !own) return false;
+      for (int64_t i = first; i < last; ++i) {
+        const float* from = x + i * columns;
+        if (turned) {
+          for (int64_t k = 0; k < columns; ++k) own[k] = from[k] * turned->signs[k];
+          here().turn(own, turned->cosine, columns, turned->m, own + columns);
+          from = own;
+        }
+        units[i] = here().quantize(from, columns, padded, limit, inputs + i * stride);
+      }
+      return true;
+    });
+  }
 
   void put(int64_t band, int64_t first, int64_t count, const int64_t* totals) const {
     const int64_t row = band * kBand, own = std::min<int64_t>(kBand, matrix.rows - row);
     for (int64_t r = 0; r < own; ++r) {
       const float scale = scale_of(matrix.scale[row + r], matrix.unit);
       for (int64_t i = 0; i < count; ++i) {
-        const float factor = scale * inputs.units[first + i];
+        const float factor = scale * units[first + i];
         const float sum = static_cast<float>(totals[i * kBand + r]) * factor;
         y[(first + i) * matrix.rows + row + r] = bias ? sum + bias[row + r] : sum;
       }
@@ -218,43 +257,76 @@ struct Product {
   }
 
   // One row of inputs: decoded and multiplied in registers.
-  void single(int64_t from, int64_t to) const {
-    const auto parts = spans(matrix.columns, kMostProducts * here().sums);
-    std::vector<int32_t> starts(parts.size() * here().sums);
-    for (size_t k = 0; k < parts.size(); ++k)
-      here().start(inputs.rows + parts[k].first, parts[k].columns, matrix.eighths,
-                   &starts[k * here().sums]);
+  bool single(int64_t from, int64_t to) const {
+    const Spans parts(matrix.columns, kMostProducts * here().sums);
+    int32_t* starts = scratch<int32_t>(kStarts, parts.n * here().sums);
+    if (!starts) return false;
+    for (int64_t k = 0; k < parts.n; ++k)
+      here().start(inputs + parts[k].first, parts[k].columns, matrix.eighths,
+                   starts + k * here().sums);
     Bands bands(matrix);
     for (int64_t band = from; band < to; ++band) {
       int64_t totals[kBand] = {};
-      for (size_t k = 0; k < parts.size(); ++k)
-        here().multiply(bands.at(band, parts[k]), matrix.eighths,
-                        inputs.rows + parts[k].first, &starts[k * here().sums], totals);
+      for (int64_t k = 0; k < parts.n; ++k)
+        here().multiply(bands.at(band, parts[k]), matrix.eighths, inputs + parts[k].first,
+                        starts + k * here().sums, totals);
       put(band, 0, 1, totals);
     }
+    return true;
   }
 
   // Several: a band is decoded into memory, and multiplied with all of them.
-  void several(int64_t from, int64_t to) const {
-    static thread_local std::vector<int16_t> kept;
-    const auto parts = spans(matrix.columns, kColumnsAtOnce);
-    const int64_t stride = kColumnsAtOnce + kPadding;
-    int16_t* values = scratch(kept, kBand * stride);
+  bool several(int64_t from, int64_t to) const {
+    const Spans parts(matrix.columns, kColumnsAtOnce);
+    const int64_t apart = kColumnsAtOnce + kPadding;
+    int16_t* values = scratch<int16_t>(kValues, kBand * apart);
+    if (!values) return false;
     Bands bands(matrix);
     for (int64_t first = 0; first < n; first += kInputsAtOnce) {
       const int64_t count = std::min(kInputsAtOnce, n - first);
       for (int64_t band = from; band < to; ++band) {
         int64_t totals[kInputsAtOnce * kBand] = {};
-        for (const Span& part : parts) {
-          here().decode(bands.at(band, part), matrix.eighths, values, stride);
-          here().product(values, stride, inputs.rows + first * inputs.stride + part.first,
-                         inputs.stride, count, part.columns, totals);
+        for (int64_t k = 0; k < parts.n; ++k) {
+          const Span part = parts[k];
+          here().decode(bands.at(band, part), matrix.eighths, values, apart);
+          here().product(values, apart, inputs + first * stride + part.first, stride, count,
+                         part.columns, totals);
         }
         put(band, first, count, totals);
       }
     }
+    return true;
   }
 };
+
+bool decode_bands(const einsort_matrix& matrix, const Rotation* turned, float* out, int64_t from,
+                  int64_t to) {
+  const int64_t columns = matrix.columns;
+  const Spans parts(columns, kColumnsAtOnce);
+  int16_t* values = scratch<int16_t>(kValues, kBand * kColumnsAtOnce);
+  float* turning = scratch<float>(kTurned, 2 * columns);
+  if (!values || !turning) return false;
+  Bands bands(matrix);
+  for (int64_t band = from; band < to; ++band) {
+    const int64_t row = band * kBand, own = std::min<int64_t>(kBand, matrix.rows - row);
+    for (int64_t k = 0; k < parts.n; ++k) {
+      const Span part = parts[k];
+      here().decode(bands.at(band, part), matrix.eighths, values, kColumnsAtOnce);
+      const int64_t width = std::min(part.columns, columns - part.first);
+      for (int64_t r = 0; r < own; ++r) {
+        const float scale = scale_of(matrix.scale[row + r], matrix.unit);
+        float* to_row = out + (row + r) * columns + part.first;
+        for (int64_t i = 0; i < width; ++i) to_row[i] = values[r * kColumnsAtOnce + i] * scale;
+      }
+    }
+    for (int64_t r = 0; turned && r < own; ++r) {
+      float* whole = out + (row + r) * columns;
+      here().unturn(whole, turned->cosine, columns, turned->m, turning);
+      for (int64_t i = 0; i < columns; ++i) whole[i] *= turned->signs[i];
+    }
+  }
+  return true;
+}
 
 }  // namespace
 }  // namespace einsort
@@ -278,51 +350,30 @@ const char* einsort_fault(const einsort_matrix* matrix) {
 }
 
 int einsort_decode(const einsort_matrix* matrix, float* out, const einsort_threads* threads) {
-  if (einsort_fault(matrix)) return 1;
-  const int64_t columns = matrix->columns;
-  const auto turned = matrix->is_rotated ? rotation(columns) : nullptr;
-  const auto parts = spans(columns, kColumnsAtOnce);
-  in_parts(threads, matrix->rows * columns / kWeightsAThread, Bands::count(*matrix),
-           [&](int64_t from, int64_t to) {
-    static thread_local std::vector<int16_t> kept;
-    static thread_local std::vector<float> spare;
-    int16_t* values = scratch(kept, kBand * kColumnsAtOnce);
-    float* turning = scratch(spare, 2 * columns);
-    Bands bands(*matrix);
-    for (int64_t band = from; band < to; ++band) {
-      const int64_t row = band * kBand, own = std::min<int64_t>(kBand, matrix->rows - row);
-      for (const Span& part : parts) {
-        here().decode(bands.at(band, part), matrix->eighths, values, kColumnsAtOnce);
-        const int64_t width = std::min(part.columns, columns - part.first);
-        for (int64_t r = 0; r < own; ++r) {
-          const float scale = scale_of(matrix->scale[row + r], matrix->unit);
-          float* to_row = out + (row + r) * columns + part.first;
-          for (int64_t k = 0; k < width; ++k) to_row[k] = values[r * kColumnsAtOnce + k] * scale;
-        }
-      }
-      for (int64_t r = 0; turned && r < own; ++r) {
-        float* whole = out + (row + r) * columns;
-        here().unturn(whole, turned->cosine.data(), columns, turned->m, turning);
-        for (int64_t k = 0; k < columns; ++k) whole[k] *= turned->signs[k];
-      }
-    }
-  });
-  return 0;
+  if (einsort_fault(matrix)) return kUnfit;
+  const Rotation* turned = matrix->is_rotated ? rotation(matrix->columns) : nullptr;
+  if (matrix->is_rotated && !turned) return kNoMemory;
+  const int64_t worth = matrix->rows * matrix->columns / kWeightsAThread;
+  return in_parts(threads, worth, Bands::count(*matrix), [&](int64_t from, int64_t to) {
+    return decode_bands(*matrix, turned, out, from, to);
+  }) ? kDone : kNoMemory;
 }
 
 int einsort_multiply(const einsort_matrix* matrix, const float* x, int64_t n, const float* bias,
                      float* y, int activations, const einsort_threads* threads) {
   if (einsort_fault(matrix) || (activations != EINSORT_INT16 && activations != EINSORT_INT8))
-    return 1;
-  if (n < 1) return 0;
-  static thread_local Inputs inputs;
-  prepare(*matrix, x, n, (1 << (activations - 1)) - 1, inputs, threads);
-  const Product product = {*matrix, inputs, bias, y, n};
-  in_parts(threads, std::max<int64_t>(n, 1) * matrix->rows * matrix->columns / kWeightsAThread,
-           Bands::count(*matrix), [&](int64_t from, int64_t to) {
-    n == 1 ? product.single(from, to) : product.several(from, to);
-  });
-  return 0;
+    return kUnfit;
+  if (n < 1) return kDone;
+  const int64_t stride = rounded_up(matrix->columns, kTileColumns) + kPadding;
+  int16_t* inputs = scratch<int16_t>(kInputs, n * stride);
+  float* units = scratch<float>(kUnits, n);
+  const Product product = {*matrix, bias, y, n, stride, inputs, units};
+  if (!inputs || !units || !product.prepare(x, (1 << (activations - 1)) - 1, threads))
+    return kNoMemory;
+  const int64_t worth = n * matrix->rows * matrix->columns / kWeightsAThread;
+  return in_parts(threads, worth, Bands::count(*matrix), [&](int64_t from, int64_t to) {
+    return n == 1 ? product.single(from, to) : product.several(from, to);
+  }) ? kDone : kNoMemory;
 }
 
 const char* einsort_processor(void) { return here().name; }

@@ -47,10 +47,12 @@ def multiply(matrix: Matrix, x: Tensor, bias: Tensor | None, activations: int) -
     """`matmul_curve` with a matrix whose parts somebody keeps."""
     x = x.contiguous()
     y = torch.empty(x.shape[0], matrix.rows)
-    library().einsort_multiply(
+    failed = library().einsort_multiply(
         ctypes.byref(matrix), x.data_ptr(), x.shape[0], None if bias is None else bias.data_ptr(),
         y.data_ptr(), activations, ctypes.byref(threads(torch.get_num_threads())),
     )  # fmt: skip
+    if failed:
+        raise MemoryError(f"no memory to multiply {tuple(x.shape)} inputs.")
     return y
 
 
@@ -69,7 +71,8 @@ def decode_curve(
     matrix = matrix_of(words, scale, unit, columns, eighths, window, rotated)
     out = torch.empty(len(scale), columns)
     pool = threads(torch.get_num_threads())
-    library().einsort_decode(ctypes.byref(matrix), out.data_ptr(), ctypes.byref(pool))
+    if library().einsort_decode(ctypes.byref(matrix), out.data_ptr(), ctypes.byref(pool)):
+        raise MemoryError(f"no memory to decode a matrix of {len(scale)} x {columns}.")
     return out
 
 
