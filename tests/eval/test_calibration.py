@@ -122,6 +122,13 @@ def test_one_episode_of_the_reference_policy(tmp_path):
     statistics = LayerStatistics.load(tmp_path / "c" / STATISTICS)
     assert statistics.sensitivities.keys() == statistics.n_rows.keys()
     assert len(statistics.sensitivities) > 80
+    # Of the last layer of text only keys and values reach the actions.
+    unfelt = statistics.n_rows.keys() - statistics.output_moments.keys()
+    assert {name.split("layers.3.")[1] for name in unfelt} == {
+        "self_attn.q_proj.weight", "self_attn.o_proj.weight", "mlp.gate_proj.weight",
+        "mlp.up_proj.weight", "mlp.down_proj.weight",
+    }  # fmt: skip
+    assert all(statistics.sensitivities[name] == 0 for name in unfelt)
     assert all(value >= 0 for value in statistics.sensitivities.values())
     (tmp_path / "c" / STATISTICS).unlink()
     assert main(settings, Console(quiet=True)) == 0  # its observations are there already
