@@ -16,8 +16,9 @@ import torch
 ROOT = Path(__file__).parents[1]
 SENSITIVE = (
     "tests/codec", "tests/kernels/test_backends.py", "tests/kernels/test_cpu.py",
-    "tests/kernels/test_hadamard.py", "tests/layers", "tests/cache/test_cache.py",
-    "tests/export/test_functions.py", "tests/checkpoint/test_golden.py",
+    "tests/kernels/test_hadamard.py", "tests/kernels/test_native.py", "tests/layers",
+    "tests/cache/test_cache.py", "tests/export/test_functions.py",
+    "tests/checkpoint/test_golden.py",
 )  # fmt: skip
 SLOW = "tests/codec/test_memory.py", "tests/codec/test_theory.py"  # measure memory, and theorems
 # Of torch, MKL, oneDNN and OpenBLAS; compiled kernels and numba take the level's own name.
