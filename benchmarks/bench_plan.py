@@ -36,6 +36,7 @@ from einsort_vla.lerobot import (
     load_policy,
     replaced,
     spread,
+    watch_inputs,
     watch_layers,
 )
 from einsort_vla.plan import (
@@ -113,9 +114,7 @@ def _moments(
     """What each kind of feedback knows."""
     alike, felt = (LayerStatistics(of_file.source_sha256) for _ in range(2))
     names = list(of_file.second_moments)
-    with alike.observing(policy.layers(names)):
-        for k, look in enumerate(looks):
-            policy.chunk(look, k)
+    watch_inputs(policy, alike, names, looks)
     watch_layers(policy, felt, names, looks)
     return dict(zip(FEEDBACKS, (None, alike, felt), strict=True))
 

@@ -9,6 +9,7 @@ from einsort_vla.lerobot.calibration import (
     action_errors,
     measure_sensitivities,
     replaced,
+    watch_inputs,
     watch_layers,
 )
 from einsort_vla.lerobot.loading import load_policy, quiet_lerobot, resolve_folder
@@ -45,5 +46,6 @@ __all__ = [
     "resolve_folder",
     "save_observations",
     "spread",
+    "watch_inputs",
     "watch_layers",
 ]

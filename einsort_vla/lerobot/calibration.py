@@ -35,13 +35,23 @@ def watch_layers(
     its deviation, gets a random sign, and their sum is what gradients are taken of. Where a
     policy's actions have no gradients, as those that are read from tokens, inputs are all alike.
     """
-    layers = policy.layers(names)
     try:
-        statistics.add_all(_felt(policy, layers, observations, on_progress))
+        statistics.add_all(_felt(policy, policy.layers(names), observations, on_progress))
         return
     except (RuntimeError, UsageError) as error:
         log.warning("all inputs count alike, as gradients cannot be had: %s", reason_of(error))
-    with statistics.observing(layers):
+    watch_inputs(policy, statistics, names, observations, on_progress)
+
+
+def watch_inputs(
+    policy: LoadedPolicy,
+    statistics: LayerStatistics,
+    names: Sequence[str],
+    observations: Sequence[Observation],
+    on_progress: Callable[[], None] = lambda: None,
+) -> None:
+    """Add what the named weights' layers see at these observations, all inputs alike."""
+    with statistics.observing(policy.layers(names)):
         for k, observation in enumerate(observations):
             policy.chunk(observation, k)
             on_progress()

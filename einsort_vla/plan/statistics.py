@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial as bound
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from msgspec import Meta
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from einsort_vla.atomic import atomic_file, writing
 from einsort_vla.codec import Hessian
@@ -73,11 +74,8 @@ class LayerStatistics:
         handles = [
             layer.register_forward_pre_hook(bound(hook, name)) for name, layer in layers.items()
         ]
-        try:
+        with _hooked(handles):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @contextmanager
     def observing_effects(self, layers: Mapping[str, nn.Module]) -> Iterator[None]:
@@ -102,11 +100,8 @@ class LayerStatistics:
             return out
 
         handles = [layer.register_forward_hook(bound(hook, name)) for name, layer in layers.items()]
-        try:
+        with _hooked(handles):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
         for name in unreached.n_rows.keys() & self.n_rows.keys():
             del unreached.n_rows[name], unreached.second_moments[name]
         self.add_all(unreached)
@@ -211,6 +206,16 @@ class LayerStatistics:
                 "the calibration was made with other weights than this policy's "
                 f"(SHA-256 {self.source_sha256[:12]}, not {source_sha256[:12]}); calibrate again."
             )
+
+
+@contextmanager
+def _hooked(handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    """Within, hooks stand."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _add(sums: dict[str, Tensor], name: str, moment: Tensor) -> None:

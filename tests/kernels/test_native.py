@@ -42,6 +42,17 @@ def random_parts(spec, shape, seed=0):
     return CompressedTensor(spec, shape, parts), generator
 
 
+def write_files(folder, compressed, x):
+    """What example.c reads, and the names of its three files."""
+    spec, parts = compressed.spec, compressed.parts
+    head = struct.pack("6qf", *compressed.shape, spec.eighths, spec.window, spec.rotated,
+                       parts["words"].numel(), parts["unit"])  # fmt: skip
+    content = parts["words"].numpy().tobytes() + parts["scale"].numpy().tobytes()
+    (folder / "matrix.bin").write_bytes(head + content)
+    (folder / "x.bin").write_bytes(x.numpy().tobytes())
+    return [str(folder / name) for name in ("matrix.bin", "x.bin", "y.bin")]
+
+
 @contextmanager
 def threads(n):
     before = torch.get_num_threads()
@@ -217,13 +228,8 @@ def test_the_example_in_c_has_the_same_bits(machine, tmp_path):
     for spec, shape, n in ((Curve(1.625, 16), (200, 100), 1), (Curve(2.0, 13, True), (131, 96), 7),
                            (Curve(6.0, 6), (9, 33), 2)):  # fmt: skip
         compressed, generator = random_parts(spec, shape)
-        parts, x = compressed.parts, torch.randn(n, shape[1], generator=generator)
-        head = struct.pack("6qf", *shape, spec.eighths, spec.window, spec.rotated,
-                           parts["words"].numel(), parts["unit"])  # fmt: skip
-        content = parts["words"].numpy().tobytes() + parts["scale"].numpy().tobytes()
-        (tmp_path / "matrix.bin").write_bytes(head + content)
-        (tmp_path / "x.bin").write_bytes(x.numpy().tobytes())
-        names = [str(tmp_path / name) for name in ("matrix.bin", "x.bin", "y.bin")]
+        x = torch.randn(n, shape[1], generator=generator)
+        names = write_files(tmp_path, compressed, x)
         told = subprocess.run(
             [*emulator, str(tmp_path / "example"), *names, "16"],
             capture_output=True, text=True, check=True,
@@ -231,6 +237,7 @@ def test_the_example_in_c_has_the_same_bits(machine, tmp_path):
         assert ("NEON" in told.stdout) == (machine == "aarch64")
         found = torch.frombuffer((tmp_path / "y.bin").read_bytes(), dtype=torch.float32)
         assert torch.equal(found.view(n, -1), make_backend(CPU, compressed).linear(x, None))
-    (tmp_path / "matrix.bin").write_bytes(head + content[:-1])
+    matrix = (tmp_path / "matrix.bin").read_bytes()
+    (tmp_path / "matrix.bin").write_bytes(matrix[:-1])
     cut = subprocess.run([*emulator, str(tmp_path / "example"), *names, "16"], capture_output=True)
     assert (cut.returncode, b"cut off" in cut.stderr) == (1, True)

@@ -4,7 +4,6 @@ import platform
 import re
 import runpy
 import shutil
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from einsort_vla.codec import Curve
 from einsort_vla.kernels import make_backend
 from einsort_vla.kernels.native import flags, library
-from tests.kernels.test_native import CPU, random_parts
+from tests.kernels.test_native import CPU, random_parts, write_files
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -40,16 +39,12 @@ def test_a_shipped_library_needs_a_c_library_and_has_the_same_bits(machine, tmp_
     assert max(versions) <= 18
 
     compressed, generator = random_parts(Curve(1.625, rotated=True), (200, 240))
-    parts, x = compressed.parts, torch.randn(5, 240, generator=generator)
-    head = struct.pack("6qf", 200, 240, 13, 13, 1, parts["words"].numel(), parts["unit"])
-    content = parts["words"].numpy().tobytes() + parts["scale"].numpy().tobytes()
-    (tmp_path / "matrix").write_bytes(head + content)
-    (tmp_path / "x").write_bytes(x.numpy().tobytes())
+    x = torch.randn(5, 240, generator=generator)
+    names = write_files(tmp_path, compressed, x)
     example = library.HERE / "example.c"
     subprocess.run([f"{cross}gcc", "-O2", example, made, "-o", tmp_path / "example",
                     f"-Wl,-rpath,{tmp_path}"], check=True)  # fmt: skip
     root = [] if is_here else ["-L", f"/usr/{machine}-linux-gnu"]
-    names = [str(tmp_path / name) for name in ("matrix", "x", "y")]
     subprocess.run([*emulator, *root, str(tmp_path / "example"), *names, "16"], check=True)
-    found = torch.frombuffer((tmp_path / "y").read_bytes(), dtype=torch.float32).view(5, -1)
+    found = torch.frombuffer((tmp_path / "y.bin").read_bytes(), dtype=torch.float32).view(5, -1)
     assert torch.equal(found, make_backend(CPU, compressed).linear(x, None))

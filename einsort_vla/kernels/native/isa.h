@@ -18,6 +18,18 @@ namespace einsort {
 
 #define INLINE static inline __attribute__((always_inline))
 
+#if defined(__AVX512BW__) || defined(__AVX2__)
+
+// Adds four sums, each of which stands in both halves of a register in part.
+INLINE void add_halves(__m256i both, int64_t* totals) {
+  const __m128i four =
+      _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+  __m256i* to = reinterpret_cast<__m256i*>(totals);
+  _mm256_storeu_si256(to, _mm256_add_epi64(_mm256_loadu_si256(to), _mm256_cvtepi32_epi64(four)));
+}
+
+#endif
+
 #if defined(__AVX512BW__)
 
 struct Isa {
@@ -71,10 +83,7 @@ struct Isa {
   INLINE void add_totals(const A* a, int step, int64_t* totals) {
     const __m256i both = _mm256_hadd_epi32(_mm256_hadd_epi32(halves(a[0]), halves(a[step])),
                                            _mm256_hadd_epi32(halves(a[2 * step]), halves(a[3 * step])));
-    const __m128i four =
-        _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
-    __m256i* to = reinterpret_cast<__m256i*>(totals);
-    _mm256_storeu_si256(to, _mm256_add_epi64(_mm256_loadu_si256(to), _mm256_cvtepi32_epi64(four)));
+    add_halves(both, totals);
   }
 };
 
@@ -124,9 +133,7 @@ struct Isa {
   INLINE void add_totals(const A* a, int step, int64_t* totals) {
     const A both = _mm256_hadd_epi32(_mm256_hadd_epi32(a[0], a[step]),
                                      _mm256_hadd_epi32(a[2 * step], a[3 * step]));
-    const __m128i four =
-        _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
-    store(totals, _mm256_add_epi64(load(totals), _mm256_cvtepi32_epi64(four)));
+    add_halves(both, totals);
   }
 };
 

@@ -231,9 +231,8 @@ void hadamard(float* x, int64_t size) {
   }
 }
 
-// What `turn` and its inverse do: (size, m) becomes (m, size), so that neighbours are turned alike.
-void turn_by(const float* x, const float* matrix, bool is_transposed, int64_t n, int64_t m,
-             float* out, float* scratch) {
+// (size, m) becomes (m, size) meanwhile, so that neighbours are turned alike.
+void turn(float* x, const float* cosine, bool is_inverse, int64_t n, int64_t m, float* scratch) {
   const int64_t size = n / m;
   const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(size)));
   for (int64_t k = 0; k < m; ++k) {
@@ -243,27 +242,19 @@ void turn_by(const float* x, const float* matrix, bool is_transposed, int64_t n,
     for (int64_t i = 0; i < size; ++i) own[i] *= scale;
   }
   if (m == 1) {
-    std::copy(scratch, scratch + n, out);
+    std::copy(scratch, scratch + n, x);
     return;
   }
   float* sums = scratch + n;
   for (int64_t to = 0; to < m; ++to) {
     std::fill_n(sums, size, 0.0f);
     for (int64_t k = 0; k < m; ++k) {
-      const float factor = is_transposed ? matrix[to * m + k] : matrix[k * m + to];
+      const float factor = cosine[is_inverse ? to * m + k : k * m + to];
       const float* own = scratch + k * size;
       for (int64_t i = 0; i < size; ++i) sums[i] += own[i] * factor;
     }
-    for (int64_t i = 0; i < size; ++i) out[i * m + to] = sums[i];
+    for (int64_t i = 0; i < size; ++i) x[i * m + to] = sums[i];
   }
-}
-
-void turn(float* x, const float* cosine, int64_t n, int64_t m, float* scratch) {
-  turn_by(x, cosine, false, n, m, x, scratch);
-}
-
-void unturn(float* x, const float* cosine, int64_t n, int64_t m, float* scratch) {
-  turn_by(x, cosine, true, n, m, x, scratch);
 }
 
 float quantize(const float* x, int64_t n, int64_t padded, int limit, int16_t* out) {
@@ -289,7 +280,7 @@ float quantize(const float* x, int64_t n, int64_t padded, int limit, int16_t* ou
 extern const Kernels EINSORT_KERNELS;
 const Kernels EINSORT_KERNELS = {
     Isa::kName, Isa::kLanes, Isa::kSums, decode_band, multiply_band,
-    start_of,     product,     turn,          unturn,      quantize,
+    start_of,     product,     turn,          quantize,
 };
 
 }  // namespace einsort

@@ -39,9 +39,8 @@ struct Kernels {
                   int64_t n, int64_t columns, int64_t* totals);
   // In place: Walsh-Hadamard over the first axis of (n / m, m), the (m, m) cosine over the second;
   // 2 n of scratch.
-  void (*turn)(float* x, const float* cosine, int64_t n, int64_t m, float* scratch);
-  // The inverse.
-  void (*unturn)(float* x, const float* cosine, int64_t n, int64_t m, float* scratch);
+  void (*turn)(float* x, const float* cosine, bool is_inverse, int64_t n, int64_t m,
+               float* scratch);
   // Whole numbers of 16 bits, and what one of them is; NaN if an input is not finite.
   float (*quantize)(const float* x, int64_t n, int64_t padded, int limit, int16_t* out);
 };

@@ -68,16 +68,6 @@ def build(folder: Path) -> Path:
     return build_native("native", (*SOURCES, *HEADERS), folder, OWN)
 
 
-@functools.cache
-def why_unavailable() -> str | None:
-    """What stands against it on this machine, with the fix; None if nothing does."""
-    try:
-        library()
-    except MissingDependency as error:
-        return str(error)
-    return None
-
-
 @functools.lru_cache(maxsize=64)
 def threads(n: int) -> Threads:
     """The pool of OpenMP that torch's own operators use; one thread where it is not GNU's."""

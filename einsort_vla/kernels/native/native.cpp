@@ -235,7 +235,7 @@ struct Product {
         const float* from = x + i * columns;
         if (turned) {
           for (int64_t k = 0; k < columns; ++k) own[k] = from[k] * turned->signs[k];
-          here().turn(own, turned->cosine, columns, turned->m, own + columns);
+          here().turn(own, turned->cosine, false, columns, turned->m, own + columns);
           from = own;
         }
         units[i] = here().quantize(from, columns, padded, limit, inputs + i * stride);
@@ -321,7 +321,7 @@ bool decode_bands(const einsort_matrix& matrix, const Rotation* turned, float* o
     }
     for (int64_t r = 0; turned && r < own; ++r) {
       float* whole = out + (row + r) * columns;
-      here().unturn(whole, turned->cosine, columns, turned->m, turning);
+      here().turn(whole, turned->cosine, true, columns, turned->m, turning);
       for (int64_t i = 0; i < columns; ++i) whole[i] *= turned->signs[i];
     }
   }
