@@ -19,7 +19,7 @@ from einsort_vla.codec.curve.search import Search
 from einsort_vla.codec.curve.values import CURVE_EIGHTHS, POLYNOMIALS, fill, window_values
 
 JUDGED = (8, 12, 16, 20, 24, 32, 40)  # eighths
-ROUNDS = ((16, (16,), 32), (128, (8, 16, 16, 24), 256), (1024, (16, *JUDGED), 2**15))
+ROUNDS = ((16, (16,), 32), (128, (8, 16, 24, 32), 256), (1024, (16, *JUDGED), 2**15))
 """Streams, rates that count, and what share of the polynomials is left: one in so many."""
 
 
@@ -48,11 +48,12 @@ def main(settings: Settings, console: Console) -> int:
 
 def _best(window: int, n: int) -> tuple[int, int]:
     generator = torch.Generator().manual_seed(window)
-    factors = 2 * torch.randperm(2**15, generator=generator)[:n] + 1
-    # One instruction clears older bits and flips: there is a choice only where none are older.
-    flips = torch.randint(2**16, (n,), generator=generator)
     if window < 16:
-        flips.fill_(2**16 - 2**window)
+        factors = 2 * torch.randperm(2**15, generator=generator)[:n] + 1
+        flips = torch.full((n,), 2**16 - 2**window)
+    else:
+        factors = 2 * torch.randint(2**31, (n,), generator=generator) + 1
+        flips = torch.randint(2**16, (n,), generator=generator)
     left = list(zip(factors.tolist(), flips.tolist(), strict=True))
     for seed, (streams, rates, share) in enumerate(ROUNDS):
         judged = []

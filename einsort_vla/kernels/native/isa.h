@@ -55,11 +55,17 @@ struct Isa {
   INLINE V both(V a, V b) { return _mm512_and_si512(a, b); }
   INLINE V differ(V a, V b) { return _mm512_xor_si512(a, b); }
   INLINE V minus(V a, V b) { return _mm512_sub_epi16(a, b); }
-  // The four bytes of each product, added.
+  // The four bytes of each product modulo 2^32, added; a factor may have an upper half.
   INLINE V byte_sums(V a, V factor) {
+    return all_bytes(_mm512_mullo_epi16(a, factor), _mm512_mulhi_epu16(a, factor));
+  }
+  INLINE V byte_sums(V a, V factor, V upper) {
+    const V high = _mm512_add_epi16(_mm512_mulhi_epu16(a, factor), _mm512_mullo_epi16(a, upper));
+    return all_bytes(_mm512_mullo_epi16(a, factor), high);
+  }
+  INLINE V all_bytes(V low, V high) {
     const V ones = _mm512_set1_epi8(1);
-    const V low = _mm512_maddubs_epi16(_mm512_mullo_epi16(a, factor), ones);
-    return _mm512_add_epi16(low, _mm512_maddubs_epi16(_mm512_mulhi_epu16(a, factor), ones));
+    return _mm512_add_epi16(_mm512_maddubs_epi16(low, ones), _mm512_maddubs_epi16(high, ones));
   }
   INLINE A zero() { return _mm512_setzero_si512(); }
   INLINE A add_products(A sum, V a, V b) {
@@ -113,9 +119,15 @@ struct Isa {
   INLINE V differ(V a, V b) { return _mm256_xor_si256(a, b); }
   INLINE V minus(V a, V b) { return _mm256_sub_epi16(a, b); }
   INLINE V byte_sums(V a, V factor) {
+    return all_bytes(_mm256_mullo_epi16(a, factor), _mm256_mulhi_epu16(a, factor));
+  }
+  INLINE V byte_sums(V a, V factor, V upper) {
+    const V high = _mm256_add_epi16(_mm256_mulhi_epu16(a, factor), _mm256_mullo_epi16(a, upper));
+    return all_bytes(_mm256_mullo_epi16(a, factor), high);
+  }
+  INLINE V all_bytes(V low, V high) {
     const V ones = _mm256_set1_epi8(1);
-    const V low = _mm256_maddubs_epi16(_mm256_mullo_epi16(a, factor), ones);
-    return _mm256_add_epi16(low, _mm256_maddubs_epi16(_mm256_mulhi_epu16(a, factor), ones));
+    return _mm256_add_epi16(_mm256_maddubs_epi16(low, ones), _mm256_maddubs_epi16(high, ones));
   }
   INLINE A zero() { return _mm256_setzero_si256(); }
   INLINE A add_products(A sum, V a, V b) {
@@ -174,14 +186,26 @@ struct Isa {
   INLINE V both(V v, V w) { return {vandq_u16(v.a, w.a), vandq_u16(v.b, w.b)}; }
   INLINE V differ(V v, V w) { return {veorq_u16(v.a, w.a), veorq_u16(v.b, w.b)}; }
   INLINE V minus(V v, V w) { return {vsubq_u16(v.a, w.a), vsubq_u16(v.b, w.b)}; }
-  INLINE uint16x8_t byte_sums(uint16x8_t a, uint16x8_t factor) {
-    const uint32x4_t low = vmull_u16(vget_low_u16(a), vget_low_u16(factor));
-    const uint32x4_t high = vmull_high_u16(a, factor);
+  INLINE uint16x8_t all_bytes(uint32x4_t low, uint32x4_t high) {
     return vpaddq_u16(vpaddlq_u8(vreinterpretq_u8_u32(low)),
                       vpaddlq_u8(vreinterpretq_u8_u32(high)));
   }
+  INLINE uint16x8_t byte_sums(uint16x8_t a, uint16x8_t factor) {
+    return all_bytes(vmull_u16(vget_low_u16(a), vget_low_u16(factor)),
+                     vmull_high_u16(a, factor));
+  }
+  INLINE uint16x8_t byte_sums(uint16x8_t a, uint16x8_t factor, uint16x8_t upper) {
+    const uint16x8_t above = vmulq_u16(a, upper);
+    const uint32x4_t low = vmull_u16(vget_low_u16(a), vget_low_u16(factor));
+    const uint32x4_t high = vmull_high_u16(a, factor);
+    return all_bytes(vaddq_u32(low, vshll_n_u16(vget_low_u16(above), 16)),
+                     vaddq_u32(high, vshll_high_n_u16(above, 16)));
+  }
   INLINE V byte_sums(V v, V factor) {
     return {byte_sums(v.a, factor.a), byte_sums(v.b, factor.b)};
+  }
+  INLINE V byte_sums(V v, V factor, V upper) {
+    return {byte_sums(v.a, factor.a, upper.a), byte_sums(v.b, factor.b, upper.b)};
   }
   INLINE A zero() { return {vdupq_n_s32(0), vdupq_n_s32(0)}; }
   INLINE int32x4_t add_products(int32x4_t sum, uint16x8_t a, uint16x8_t b) {
@@ -252,9 +276,10 @@ struct Isa {
   INLINE V minus(V v, V w) {
     return each([=](int i) { return v.of[i] - w.of[i]; });
   }
-  INLINE V byte_sums(V v, V factor) {
+  INLINE V byte_sums(V v, V factor) { return byte_sums(v, factor, set(0)); }
+  INLINE V byte_sums(V v, V factor, V upper) {
     return each([=](int i) {
-      const uint32_t p = static_cast<uint32_t>(v.of[i]) * factor.of[i];
+      const uint32_t p = v.of[i] * (factor.of[i] | static_cast<uint32_t>(upper.of[i]) << 16);
       return (p & 255) + (p >> 8 & 255) + (p >> 16 & 255) + (p >> 24);
     });
   }

@@ -29,7 +29,7 @@ enum Kind { kFlipped, kMasked, kGrid };
 constexpr int least(Kind kind, int eighths) { return kind == kGrid ? 1 << (eighths / 8 - 1) : 127; }
 
 struct Constants {
-  V factor, flip, mask;
+  V factor, upper, flip, mask;  // of the factor the lower half, and the upper one
 };
 
 template <int eighths, Kind kind>
@@ -67,8 +67,10 @@ struct Rows {
       window = kind == kMasked ? Isa::either(older, newer, with.flip) : Isa::either(older, newer);
     }
     if constexpr (kind == kGrid) return Isa::both(window, with.mask);
-    if constexpr (kind == kFlipped) window = Isa::differ(window, with.flip);
-    return Isa::template right<2>(Isa::byte_sums(window, with.factor));
+    if constexpr (kind == kMasked)  // whose factors have 16 bits
+      return Isa::template right<2>(Isa::byte_sums(window, with.factor));
+    window = Isa::differ(window, with.flip);
+    return Isa::template right<2>(Isa::byte_sums(window, with.factor, with.upper));
   }
 };
 
@@ -81,8 +83,8 @@ INLINE void use_rows(int64_t k, const Own& rows, const Constants& with, F& use,
 template <int eighths, Kind kind, class F>
 INLINE void for_each_row(const Band& band, F&& use) {
   using Own = Rows<eighths, kind>;
-  const Constants with = {Isa::set(band.factor), Isa::set(band.flip),
-                          Isa::set((1 << (eighths / 8 & 15)) - 1)};
+  const Constants with = {Isa::set(band.factor & 0xFFFF), Isa::set(band.factor >> 16),
+                          Isa::set(band.flip), Isa::set((1 << (eighths / 8 & 15)) - 1)};
   const uint16_t* words[kMostWords];
   std::copy(band.words, band.words + kMostWords, words);
   const char* ahead = band.ahead;

@@ -19,7 +19,7 @@ struct Band {
   const char* ahead;  // what is fetched into the cache meanwhile, so many lines a block
   int lines;
   int phase;        // bits of the second word that belong to rows before
-  int factor, flip; // of the polynomial
+  uint32_t factor, flip;  // of the polynomial
   bool is_masked;   // whether `flip` sets bits beyond the window (else it flips)
 };
 

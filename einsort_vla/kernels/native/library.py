@@ -16,7 +16,7 @@ from einsort_vla.private import cache_folder
 
 HERE = Path(__file__).parent
 SOURCES = tuple(HERE / name for name in ("kernels.cpp", "native.cpp", "choose.cpp"))
-HEADERS = tuple(HERE / name for name in ("einsort.h", "kernels.h", "isa.h"))
+HEADERS = tuple(HERE / name for name in ("einsort.h", "kernels.h", "isa.h", "polynomials.h"))
 ABI = 1
 _POINTER, _INT64, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 

@@ -11,6 +11,7 @@
 
 #include "einsort.h"
 #include "kernels.h"
+#include "polynomials.h"
 
 namespace einsort {
 namespace {
@@ -21,20 +22,6 @@ constexpr int64_t kColumnsAtOnce = 512; // of a decoded band; their sums stay be
 constexpr int64_t kPadding = 32;        // between rows, so that they lie in other sets of the cache
 constexpr int64_t kWeightsAThread = 1 << 15;  // less is not worth one
 enum { kDone = 0, kUnfit = 1, kNoMemory = 2 };
-
-struct Polynomial {
-  int window, factor, flip;
-};
-constexpr Polynomial kPolynomials[] = {
-    {10, 34223, 0xFC00}, {12, 34759, 0xF000}, {13, 34481, 0xE000},
-    {14, 38317, 0xC000}, {16, 60341, 56759},
-};
-
-const Polynomial* polynomial(int window) {
-  for (const Polynomial& own : kPolynomials)
-    if (own.window == window) return &own;
-  return nullptr;
-}
 
 // 2^(-k / 8) times 2^24.
 constexpr int kMantissas[] = {16777216, 15384775, 14107901, 12937002,
