@@ -23,7 +23,7 @@ from einsort_vla.reading import as_record, parse_json
 from einsort_vla.tensors import DTYPES, TensorFile, has_nan, is_finite, open_tensors
 
 FORMAT = "einsort"
-FORMAT_VERSION = "8"
+FORMAT_VERSION = "9"
 
 
 class _Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -92,7 +92,7 @@ def _rewrite(file, change_tensors=None, change_metadata=None):
         (lambda t: t.update({"model.first.weight_words": torch.zeros(3, dtype=torch.int16)}), {},
          "the plan says"),
         (lambda t: t["model.first.weight_unit"].fill_(torch.nan), {}, "holds NaN or infinity"),
-        (None, {"format_version": "99"}, "format_version 99; this library reads 8"),
+        (None, {"format_version": "99"}, "format_version 99; this library reads 9"),
         (None, {"format": "other"}, "not an EinSort checkpoint"),
         (None, {"tables_sha256": "0"}, "other look-up tables"),
         (None, {"plan": "{"}, "damaged"),

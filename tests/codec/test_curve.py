@@ -51,7 +51,7 @@ def test_matrices_of_rank_one_keep_their_rows(left):
 def value_of(window, length):
     """What docs/format.md says, in Python's own numbers."""
     factor, flip = POLYNOMIALS[length]
-    product = (window ^ flip) * factor
+    product = (window ^ flip) * factor % 2**32
     return (sum(product.to_bytes(4, "little")) - 508) // 4
 
 

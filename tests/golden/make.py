@@ -6,20 +6,18 @@ import torch
 from safetensors.torch import save_file
 
 from einsort_vla.checkpoint import Checkpoint, write
-from einsort_vla.codec import Codec, Curve, Dense, Leader, Lossless, Network, Scalar, decode, encode
+from einsort_vla.codec import Codec, Curve, Dense, Lossless, Network, Scalar, decode, encode
 from einsort_vla.plan import Plan, planned
 
 HERE = Path(__file__).parent
 SPECS = {
-    "a.weight": Leader(d=2, b=2, s=6),
-    "b.weight": Leader(d=4, b=1, s=7),
-    "c.weight": Leader(d=1, b=7, s=0),
+    "a.weight": Curve(2.0),
+    "b.weight": Curve(1.0, 14),
     "d.weight": Scalar(3),
     "e.weight": Dense("float32"),
     "f.weight": Scalar(2, group=4, grid="asymmetric"),
     "g.weight": Scalar(4, group=2, grid="nf4"),
     "h.weight": Network(2, slices=3),
-    "j.weight": Leader(d=2, b=1, s=7, rotated=True, refined=True),
     "l.weight": Curve(1.375),
     "m.weight": Curve(2.0, 10),
     "n.weight": Curve(4.5, 16, rotated=True),
@@ -39,9 +37,9 @@ def main() -> None:
     tensors = {n: planned(spec, tuple(weights[n].shape), 0.0) for n, spec in specs.items()}
     plan = Plan(Codec("curve"), 0.5, tensors)
     bias = torch.arange(19, dtype=torch.bfloat16)
-    write(HERE / "format8.safetensors", Checkpoint(plan, coded, {"a.bias": bias}))
+    write(HERE / "format9.safetensors", Checkpoint(plan, coded, {"a.bias": bias}))
     decoded = {name: decode(matrix) for name, matrix in coded.items()}
-    save_file(decoded, HERE / "format8_decoded.safetensors")
+    save_file(decoded, HERE / "format9_decoded.safetensors")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def search_native(
-    targets: Tensor, values: Tensor, zoom: int, eighths: int, seam: int
+    targets: Tensor, values: Tensor, zoom: int, eighths: int, beyond: int
 ) -> tuple[Tensor, Tensor] | None:
     """What `Search.find` returns; None without a compiler.
 
@@ -28,7 +28,7 @@ def search_native(
         values: (2^window,) int32.
         zoom: bits; see `Search`.
         eighths: of a bit a weight.
-        seam: rows on each side of the seam.
+        beyond: rows beyond the seam; see `Search`.
     """
     if (native := _library()) is None:
         return None
@@ -38,7 +38,7 @@ def search_native(
     found = torch.empty(n, rows, dtype=torch.int8)
     native.einsort_search_curve(
         targets.data_ptr(), n, rows, curve.data_ptr(), len(curve).bit_length() - 1, zoom, eighths,
-        layout.SEGMENT, seam, words.data_ptr(), found.data_ptr(), torch.get_num_threads(),
+        layout.SEGMENT, beyond, words.data_ptr(), found.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return words, found
 

@@ -274,7 +274,7 @@ void write(const std::vector<int>& path, int before, int64_t rows, int eighths, 
 // See native.py.
 extern "C" void einsort_search_curve(const int16_t* targets, int64_t n, int64_t rows,
                                      const int8_t* curve, int window, int zoom, int eighths,
-                                     int64_t segment, int64_t seam, int32_t* words,
+                                     int64_t segment, int64_t beyond, int32_t* words,
                                      int8_t* values, int n_threads) {
   const int64_t n_segments = (rows + segment - 1) / segment;
   const int64_t words_a_segment = words_of(segment, eighths);
@@ -282,27 +282,31 @@ extern "C" void einsort_search_curve(const int16_t* targets, int64_t n, int64_t 
                                  words_of(rows - (n_segments - 1) * segment, eighths);
 #pragma omp parallel num_threads(n_threads) if (n * n_segments > 1 && n_threads > 1)
   {
-    Searcher searcher(curve, window, zoom, std::max(std::min(rows, segment), 2 * seam + kWord));
-    std::vector<Target> steps, around;
+    Searcher searcher(curve, window, zoom, std::min(rows, segment) + beyond + kWord);
+    std::vector<Target> steps, lap;
+    std::vector<int> path;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t k = 0; k < n * n_segments; ++k) {
       const int64_t column = k / n_segments, first = k % n_segments * segment;
       const int64_t own_rows = std::min(segment, rows - first), n_words = words_of(own_rows, eighths);
-      const int64_t near = std::min(seam, own_rows);
+      const int64_t near = std::min(beyond, own_rows);
       const int left = kWord * n_words - own_rows * eighths / kPeriod;
       steps.clear();
       for (int64_t row = 0; row < own_rows; ++row)
         steps.push_back({targets[column * rows + first + row], new_bits(row, eighths)});
-      around.clear();
-      if (left < window) {
-        around.assign(steps.end() - near, steps.end());
-        for (int free = left; free > 0; free -= kMostNew)
-          around.push_back({kNoTarget, static_cast<int8_t>(std::min(free, kMostNew))});
-      }
-      const size_t n_before = around.size();
-      around.insert(around.end(), steps.begin(), steps.begin() + near);
-      const int before = searcher.find(around)[n_before];
-      const auto& path = searcher.find(steps, before, left);
+      lap = steps;
+      for (int free = left; free > 0; free -= kMostNew)
+        lap.push_back({kNoTarget, static_cast<int8_t>(std::min(free, kMostNew))});
+      const size_t n_lap = lap.size();
+      lap.insert(lap.end(), steps.begin(), steps.begin() + near);
+      path = searcher.find(lap);
+      const int before = path[n_lap];
+      // Where it passes the same window in both laps, what lies between is the best ring.
+      const int64_t half = near / 2;
+      if (path[half] == path[n_lap + half])
+        std::copy_n(path.begin() + n_lap, half, path.begin());
+      else
+        path = searcher.find(steps, before, left);
       write(path, before, own_rows, eighths, window, curve, n_words,
             words + column * words_a_column + k % n_segments * words_a_segment,
             values + column * rows + first);

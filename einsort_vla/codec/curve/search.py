@@ -1,7 +1,9 @@
 """The streams of least squared error: a Viterbi search over all windows (Viterbi 1967).
 
-Streams bite their tail: what comes before the first row is the stream's own end. Which end that
-should be is found by a first search around the seam (Shao, Lin and Fossorier 2003).
+Streams bite their tail: what comes before the first row is the stream's own end. A first search
+goes around once, and on beyond the seam (Shao, Lin and Fossorier 2003). Often it passes the same
+window in both laps, and the way between is a ring. Else a second one begins and ends with the
+window that the first had at the seam.
 
 Costs are whole numbers of 15 bits that saturate, so that the plain search here, which is the
 definition and runs on any device, and the compiled one find the same streams on every processor.
@@ -20,7 +22,7 @@ MOST = 2**15 - 1  # of a cost, or of a distance; all that is beyond is alike
 NO_TARGET = MOST  # beyond all values
 MOST_NEW = 5  # bits that a step may add
 FINER = 8  # bits of targets below the units of values
-SEAM = 12  # windows on each side of the seam, after which a path no longer knows its start
+BEYOND = 12  # windows beyond the seam; halfway, a path knows neither its start nor its end
 AT_ONCE = 2**22  # states of the plain search
 
 
@@ -60,7 +62,7 @@ class Search:
         fine = (targets * 2**FINER).round_().clamp_(low, high).to(torch.int16)
         can_compile = self.is_compiled and targets.device.type == "cpu"
         if can_compile and (
-            found := search_native(fine, values, self.zoom, self.eighths, self._seam)
+            found := search_native(fine, values, self.zoom, self.eighths, self._beyond)
         ):
             return found
         streams, seen = [], []
@@ -80,24 +82,27 @@ class Search:
         return torch.cat([layout.pack(own[:, k], before, self.eighths) for k in rows], 1), values
 
     def _plain(self, targets: Tensor, values: Tensor) -> Tensor:
-        rows, q = targets.shape[1], min(targets.shape[1], self._seam)
+        rows, near = targets.shape[1], min(targets.shape[1], self._beyond)
         bits = new_bits(self.eighths, rows)
         left = layout.WORD * layout.n_words(rows, self.eighths) - sum(bits)
-        around, own, n_before = targets[:, :q], bits[:q], 0
-        if left < self.window:  # else the end of the stream has no part in its beginning
-            free = free_bits(left)
-            nothing = targets.new_full((len(targets), len(free)), NO_TARGET)
-            around = torch.cat([targets[:, rows - q :], nothing, around], 1)
-            own, n_before = [*bits[rows - q :], *free, *own], q + len(free)
-        before = viterbi(around, values, self.zoom, own)[:, n_before]
-        path = viterbi(targets, values, self.zoom, bits, before, left)
+        free, half = free_bits(left), near // 2
+        nothing = targets.new_full((len(targets), len(free)), NO_TARGET)
+        laps = torch.cat([targets, nothing, targets[:, :near]], 1)
+        path = viterbi(laps, values, self.zoom, [*bits, *free, *bits[:near]])
+        seam = rows + len(free)
+        before, is_open = path[:, seam], path[:, half] != path[:, seam + half]
+        path = torch.cat([path[:, seam : seam + half], path[:, half : rows + 1]], 1)
+        if is_open.any():
+            path[is_open] = viterbi(
+                targets[is_open], values, self.zoom, bits, before[is_open], left
+            )
         widths = torch.tensor(bits, device=targets.device)
         return layout.pack((path[:, 1:] & (1 << widths) - 1).int(), before, self.eighths)
 
     @property
-    def _seam(self) -> int:
-        """Rows on each side of the seam."""
-        return SEAM * -(-8 * self.window // self.eighths)
+    def _beyond(self) -> int:
+        """Rows beyond the seam."""
+        return BEYOND * -(-8 * self.window // self.eighths)
 
 
 def free_bits(left: int) -> list[int]:

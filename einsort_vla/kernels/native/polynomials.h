@@ -14,7 +14,7 @@ struct Polynomial {
 
 constexpr Polynomial kPolynomials[] = {
     {10, 34223, 0xFC00}, {12, 34759, 0xF000}, {13, 34481, 0xE000},
-    {14, 38317, 0xC000}, {16, 60341, 56759},
+    {14, 38317, 0xC000}, {16, 2038493529, 0xC39B},
 };
 
 inline const Polynomial* polynomial(int window) {
