@@ -14,7 +14,6 @@ _MODULES = {
     "decoded": "at load",
     "cpu": "compiled code, from the streams",
     "cuda": "the same on a GPU",
-    "triton": "the same in Triton",
     "reference": "decoded anew at each call",
     "factored": "one factor after the other",
 }

@@ -1,5 +1,5 @@
 // What TensorRT does with the plugin, without TensorRT: prints a line "name: value" for each step.
-// Usage: plugin_harness LIBRARY [file of a case, as tests/kernels/emulation/run.cpp reads it].
+// Usage: plugin_harness LIBRARY [file with x, words and scale].
 
 #include <NvInferRuntime.h>
 #include <dlfcn.h>
@@ -80,31 +80,37 @@ DynamicPluginTensorDesc tensor(DataType type, const std::vector<int64_t>& shape,
   return made;
 }
 
-IPluginV3* create(IPluginCreatorV3One& creator, const std::vector<std::string>& names,
-                  const std::vector<int32_t>& values, TensorRTPhase phase,
-                  PluginFieldType type = PluginFieldType::kINT32) {
+struct Fields {
+  int32_t out_features, in_features, eighths, window;
+  float unit;
+};
+const std::vector<std::string> kNames = {"out_features", "in_features", "eighths", "window",
+                                         "unit"};
+
+// `values` are the fields of those names, one after the other.
+IPluginV3* create(IPluginCreatorV3One& creator, const Fields& values, TensorRTPhase phase,
+                  size_t count = kNames.size(), PluginFieldType real = PluginFieldType::kFLOAT32) {
   std::vector<PluginField> fields;
-  for (size_t i = 0; i < names.size(); ++i)
-    fields.emplace_back(names[i].c_str(), &values[i], type, 1);
+  const auto* data = reinterpret_cast<const char*>(&values);
+  for (size_t i = 0; i < count; ++i)
+    fields.emplace_back(kNames[i].c_str(), data + 4 * i, i < 4 ? PluginFieldType::kINT32 : real, 1);
   const PluginFieldCollection given{int32_t(fields.size()), fields.data()};
   return creator.createPlugin("layer", &given, phase);
 }
-
-const std::vector<std::string> kNames = {"out_features", "in_features", "d", "b", "s"};
 
 template <typename T>
 T& capability(IPluginV3& plugin, PluginCapabilityType type) {
   return *static_cast<T*>(plugin.getCapabilityInterface(type));
 }
 
-Shapes shapes(const std::vector<int32_t>& f, std::vector<int64_t> x) {
-  const int64_t n = f[0], k = f[1], d = f[2], b = f[3], s = f[4];
-  return {x, {(n * k + 31) / 32 + 1}, {(k * ((n + d - 1) / d) * b + 31) / 32 + 1},
-          {int64_t(1) << (s + b), d}, {n}};
+// Of less than a segment of 128 outputs.
+Shapes shapes(const Fields& f, std::vector<int64_t> x) {
+  const int64_t words = int64_t(f.in_features) * ((f.out_features * f.eighths / 8 + 15) / 16);
+  return {x, {(words + 1) / 2}, {f.out_features}};
 }
 
-constexpr DataType kTypes[] = {DataType::kFLOAT, DataType::kINT32, DataType::kINT32,
-                               DataType::kFLOAT, DataType::kHALF};
+constexpr int kInputs = 3;
+constexpr DataType kTypes[] = {DataType::kFLOAT, DataType::kINT32, DataType::kINT8};
 
 void infer(IPluginV3& plugin, const char* label, const Shapes& given) {
   auto& build = capability<IPluginV3OneBuild>(plugin, PluginCapabilityType::kBUILD);
@@ -132,70 +138,70 @@ void formats(IPluginV3OneBuild& build, const Shapes& given) {
       {"x bfloat", 0, DataType::kBF16, TensorFormat::kLINEAR},
       {"x int8", 0, DataType::kINT8, TensorFormat::kLINEAR},
       {"x chw32", 0, DataType::kHALF, TensorFormat::kCHW32},
-      {"signs int8", 1, DataType::kINT8, TensorFormat::kLINEAR},
-      {"table half", 3, DataType::kHALF, TensorFormat::kLINEAR},
-      {"scale float", 4, DataType::kFLOAT, TensorFormat::kLINEAR},
-      {"y float", 5, DataType::kFLOAT, TensorFormat::kLINEAR},
-      {"y half", 5, DataType::kHALF, TensorFormat::kLINEAR},
+      {"words int8", 1, DataType::kINT8, TensorFormat::kLINEAR},
+      {"scale float", 2, DataType::kFLOAT, TensorFormat::kLINEAR},
+      {"y float", 3, DataType::kFLOAT, TensorFormat::kLINEAR},
+      {"y half", 3, DataType::kHALF, TensorFormat::kLINEAR},
   };
   for (const auto& one : tries) {
     std::vector<DynamicPluginTensorDesc> all;
-    for (int i = 0; i < 5; ++i) all.push_back(tensor(kTypes[i], given[i]));
+    for (int i = 0; i < kInputs; ++i) all.push_back(tensor(kTypes[i], given[i]));
     all.push_back(tensor(DataType::kFLOAT, {1}));
     all[one.position].desc.type = one.type;
     all[one.position].desc.format = one.format;
     std::printf("format %s: %d\n", one.label,
-                build.supportsFormatCombination(one.position, all.data(), 5, 1));
+                build.supportsFormatCombination(one.position, all.data(), kInputs, 1));
   }
   std::vector<DynamicPluginTensorDesc> all;
-  for (int i = 0; i < 5; ++i) all.push_back(tensor(kTypes[i], given[i]));
+  for (int i = 0; i < kInputs; ++i) all.push_back(tensor(kTypes[i], given[i]));
   all.push_back(all[0]);
   bool usual = true;
-  for (int i = 0; i < 6; ++i) usual &= build.supportsFormatCombination(i, all.data(), 5, 1);
+  for (int i = 0; i <= kInputs; ++i) usual &= build.supportsFormatCombination(i, all.data(), kInputs, 1);
   std::printf("format usual: %d\n", usual);
 }
 
 void bad_fields(IPluginCreatorV3One& creator) {
-  const std::vector<std::vector<int32_t>> bad = {
-      {0, 33, 2, 2, 6}, {67, 33, 3, 2, 6}, {67, 33, 2, 0, 8}, {67, 33, 1, 14, 1}, {67, 33, 4, 4, 10},
-  };
-  for (const auto& fields : bad)
-    std::printf("bad: %d\n", create(creator, kNames, fields, TensorRTPhase::kBUILD) != nullptr);
-  std::vector<std::string> names(kNames.begin(), kNames.end() - 1);
-  std::printf("bad: %d\n", create(creator, names, {67, 33, 2, 2}, TensorRTPhase::kBUILD) != nullptr);
-  std::printf("bad: %d\n", create(creator, kNames, {67, 33, 2, 2, 6}, TensorRTPhase::kBUILD,
-                                  PluginFieldType::kFLOAT32) != nullptr);
+  const Fields bad[] = {{0, 33, 17, 13, 1},      {67, 33, 7, 13, 1},  {67, 33, 41, 13, 1},
+                        {67, 33, 17, 11, 1},     {67, 33, 48, 13, 1}, {67, 33, 56, 6, 1},
+                        {67, 33, 17, 13, -1},    {67, 33, 17, 13, 1 / 0.0f},
+                        {1 << 30, 1, 17, 13, 1}, {1 << 20, 1 << 20, 17, 13, 1}};
+  for (const Fields& fields : bad)
+    std::printf("bad: %d\n", create(creator, fields, TensorRTPhase::kBUILD) != nullptr);
+  const Fields good = {67, 33, 17, 13, 1};
+  std::printf("bad: %d\n", create(creator, good, TensorRTPhase::kBUILD, 4) != nullptr);
+  std::printf("bad: %d\n", create(creator, good, TensorRTPhase::kBUILD, kNames.size(),
+                                  PluginFieldType::kINT32) != nullptr);
 }
 
 // Builds, stores and makes again a layer, as an engine does; then, with a case, runs it.
-int use(IPluginCreatorV3One& creator, const std::vector<int32_t>& fields, DataType type,
+int use(IPluginCreatorV3One& creator, const Fields& fields, DataType type,
         const std::vector<int64_t>& x, std::FILE* file) {
-  IPluginV3* built = create(creator, kNames, fields, TensorRTPhase::kBUILD);
+  IPluginV3* built = create(creator, fields, TensorRTPhase::kBUILD);
   auto& build = capability<IPluginV3OneBuild>(*built, PluginCapabilityType::kBUILD);
   auto& core = capability<IPluginV3OneCore>(*built, PluginCapabilityType::kCORE);
   std::printf("core: %s %s %s\n", core.getPluginName(), core.getPluginVersion(),
               core.getPluginNamespace());
-  const Shapes given = shapes(fields, {-1, -1, fields[1]});
+  const Shapes given = shapes(fields, {-1, -1, fields.in_features});
   infer(*built, "shapes", given);
-  infer(*built, "shapes rank 1", shapes(fields, {fields[1]}));
+  infer(*built, "shapes rank 1", shapes(fields, {fields.in_features}));
   Shapes wrong = given;
   wrong[0].back() += 1, infer(*built, "wrong x", wrong);
-  wrong = given, wrong[1][0] -= 1, infer(*built, "wrong signs", wrong);
-  wrong = given, wrong[3].pop_back(), infer(*built, "wrong table", wrong);
+  wrong = given, wrong[1][0] -= 1, infer(*built, "wrong words", wrong);
+  wrong = given, wrong[2].push_back(1), infer(*built, "wrong scale", wrong);
   infer(*built, "wrong count", Shapes(given.begin(), given.end() - 1));
-  DataType types[5], output;
+  DataType types[kInputs], output;
   std::memcpy(types, kTypes, sizeof types);
   for (const DataType one : {DataType::kFLOAT, DataType::kHALF, DataType::kBF16}) {
     types[0] = one;
-    build.getOutputDataTypes(&output, 1, types, 5);
+    build.getOutputDataTypes(&output, 1, types, kInputs);
     std::printf("type: %d\n", output == one);
   }
   formats(build, given);
   std::vector<DynamicPluginTensorDesc> inputs;
-  for (int i = 0; i < 5; ++i) inputs.push_back(tensor(i ? kTypes[i] : type, given[i], 64));
-  const DynamicPluginTensorDesc y = tensor(type, {-1, -1, fields[0]}, 64);
-  std::printf("configure: %d\n", build.configurePlugin(inputs.data(), 5, &y, 1));
-  std::vector<char> workspace(build.getWorkspaceSize(inputs.data(), 5, &y, 1));
+  for (int i = 0; i < kInputs; ++i) inputs.push_back(tensor(i ? kTypes[i] : type, given[i], 64));
+  const DynamicPluginTensorDesc y = tensor(type, {-1, -1, fields.out_features}, 64);
+  std::printf("configure: %d\n", build.configurePlugin(inputs.data(), kInputs, &y, 1));
+  std::vector<char> workspace(build.getWorkspaceSize(inputs.data(), kInputs, &y, 1));
   std::printf("workspace: %zu\n", workspace.size());
 
   auto& stored = capability<IPluginV3OneRuntime>(*built, PluginCapabilityType::kRUNTIME);
@@ -208,35 +214,37 @@ int use(IPluginCreatorV3One& creator, const std::vector<int32_t>& fields, DataTy
   auto& runtime = capability<IPluginV3OneRuntime>(*copy, PluginCapabilityType::kRUNTIME);
   const PluginFieldCollection* again = runtime.getFieldsToSerialize();
   for (int i = 0; i < again->nbFields; ++i)
-    std::printf("field %s: %d\n", again->fields[i].name,
-                *static_cast<const int32_t*>(again->fields[i].data));
+    std::printf("field %s: %g\n", again->fields[i].name,
+                again->fields[i].type == PluginFieldType::kINT32
+                    ? *static_cast<const int32_t*>(again->fields[i].data)
+                    : *static_cast<const float*>(again->fields[i].data));
 
-  PluginTensorDesc now[5], out = tensor(type, {x[0], x[1], fields[0]}).desc;
+  PluginTensorDesc now[kInputs], out = tensor(type, {x[0], x[1], fields.out_features}).desc;
   const Shapes real = shapes(fields, x);
-  for (int i = 0; i < 5; ++i) now[i] = tensor(i ? kTypes[i] : type, real[i]).desc;
-  std::printf("shape change: %d\n", runtime.onShapeChange(now, 5, &out, 1));
-  PluginTensorDesc none[5];
+  for (int i = 0; i < kInputs; ++i) now[i] = tensor(i ? kTypes[i] : type, real[i]).desc;
+  std::printf("shape change: %d\n", runtime.onShapeChange(now, kInputs, &out, 1));
+  PluginTensorDesc none[kInputs];
   std::memcpy(static_cast<void*>(none), now, sizeof now);
   none[0].dims.d[0] = 0;
   std::printf("no rows: %d\n",
-              runtime.enqueue(none, &out, std::vector<void*>(5).data(), std::vector<void*>(1).data(),
+              runtime.enqueue(none, &out, std::vector<void*>(kInputs).data(), std::vector<void*>(1).data(),
                               nullptr, nullptr));
   if (!file) {
-    void* pointers[5] = {};
+    void* pointers[kInputs] = {};
     std::printf("no driver: %d\n", runtime.enqueue(now, &out, pointers, pointers, nullptr, nullptr));
     delete copy;
     return 0;
   }
-  std::vector<std::vector<char>> data(5);
-  const void* in[5];
-  for (int i = 0; i < 5; ++i) {
-    int64_t bytes = now[i].type == DataType::kHALF || now[i].type == DataType::kBF16 ? 2 : 4;
+  std::vector<std::vector<char>> data(kInputs);
+  const void* in[kInputs];
+  for (int i = 0; i < kInputs; ++i) {
+    int64_t bytes = now[i].type == DataType::kINT8 ? 1 : now[i].type == DataType::kHALF ? 2 : 4;
     for (const int64_t dim : real[i]) bytes *= dim;
     data[i].resize(bytes);
     if (std::fread(data[i].data(), 1, bytes, file) != size_t(bytes)) return 2;
     in[i] = data[i].data();
   }
-  std::vector<char> result(x[0] * x[1] * fields[0] * (type == DataType::kFLOAT ? 4 : 2));
+  std::vector<char> result(x[0] * x[1] * fields.out_features * (type == DataType::kFLOAT ? 4 : 2));
   void* outputs[] = {result.data()};
   if (runtime.enqueue(now, &out, in, outputs, workspace.data(), nullptr)) return 3;
   std::printf("y:");
@@ -267,5 +275,5 @@ int main(int n, char** arguments) {
     std::printf("wants: %s\n", creator.getFieldNames()->fields[i].name);
   bad_fields(creator);
   std::FILE* file = n > 2 ? std::fopen(arguments[2], "rb") : nullptr;
-  return use(creator, {67, 33, 2, 2, 6}, DataType::kHALF, {3, 7, 33}, file);
+  return use(creator, {67, 33, 17, 13, 0.75f}, DataType::kHALF, {3, 7, 33}, file);
 }

@@ -1,4 +1,4 @@
-"""Builds a TensorRT-RTX engine of one MatmulLeader node; run as a process of its own.
+"""Builds a TensorRT-RTX engine of one MatmulCurve node; run as a process of its own.
 
 Usage: rtx_engine.py PLUGIN FOLDER TYPE. Prints JSON. A bad plugin would end the whole process.
 """
@@ -14,7 +14,7 @@ import tensorrt_rtx as trt
 import tensorrt_rtx_libs
 from onnx import TensorProto, helper, numpy_helper
 
-N, K, D, B, S = 2048, 2048, 2, 2, 6
+N, K, EIGHTHS, WINDOW = 2048, 2048, 16, 13
 
 
 def load_shim(folder: Path) -> None:
@@ -29,16 +29,14 @@ def load_shim(folder: Path) -> None:
 def model(kind: int) -> tuple[bytes, int]:
     """The ONNX file, and the bytes of its packed weights."""
     rng = np.random.default_rng(0)
-    word = np.iinfo(np.int32)
+    word, byte = np.iinfo(np.int32), np.iinfo(np.int8)
     packed = {
-        name: rng.integers(word.min, word.max, n_bits // 32 + 1, dtype=np.int32)
-        for name, n_bits in (("signs", N * K), ("indices", N // D * K * B))
+        "words": rng.integers(word.min, word.max, N * K * EIGHTHS // 256, dtype=np.int32),
+        "scale": rng.integers(byte.min, byte.max, N, dtype=np.int8),
     }
-    packed["table"] = rng.random((2 ** (S + B), D), dtype=np.float32)
-    packed["scale"] = np.ones(N, np.float16)
     node = helper.make_node(
-        "MatmulLeader", ["x", *packed], ["y"], domain="einsort", out_features=N, in_features=K,
-        d=D, b=B, s=S, plugin_namespace="einsort", plugin_version="1",
+        "MatmulCurve", ["x", *packed], ["y"], domain="einsort", out_features=N, in_features=K,
+        eighths=EIGHTHS, window=WINDOW, unit=0.75, plugin_namespace="einsort", plugin_version="1",
     )  # fmt: skip
     graph = helper.make_graph(
         [node],

@@ -7,7 +7,7 @@ from pathlib import Path
 from einsort_vla.compiling import compiler_for
 from einsort_vla.errors import MissingDependency
 from einsort_vla.export.targets import Machine
-from einsort_vla.kernels.cuda.build import LAUNCHER, link, write_cubins
+from einsort_vla.kernels.cuda.build import LAUNCHER, POLYNOMIALS, link, write_cubins
 
 FOLDER = Path(__file__).parent
 LIBRARY = "libeinsort_plugin.so"
@@ -48,15 +48,15 @@ def write_source(folder: Path, library: str, cubins: Mapping[int, bytes]) -> Non
     """
     folder.mkdir(parents=True)
     kernels = LAUNCHER.parent
-    for source in sorted([FOLDER / "plugin.cpp", *(FOLDER / "include").glob("*.h"),
-                          *kernels.glob("*.cu*"), *kernels.glob("launch.*")]):  # fmt: skip
+    sources = [FOLDER / "plugin.cpp", *(FOLDER / "include").glob("*.h"), POLYNOMIALS]
+    for source in sorted([*sources, *kernels.glob("*.cu*"), *kernels.glob("launch.*")]):
         (folder / source.name).write_bytes(source.read_bytes())
     write_cubins(folder / "cubins.S", cubins)
     (folder / "build.sh").write_text(_SCRIPT.format(library=library), encoding="utf-8")
 
 
 # TensorRT's own headers lie in the compiler's path on a Jetson. The kernels are compiled already:
-# cubins.bin, from leader.cu.
+# cubins.bin, from curve.cu.
 _SCRIPT = """#!/bin/sh
 # Compiles the plugin against the TensorRT that is installed here, and lists its fingerprint.
 set -e

@@ -1,13 +1,14 @@
-// `MatmulLeader`, a TensorRT plugin (IPluginV3): y = x W^T with W in the `leader` form.
+// `MatmulCurve`, a TensorRT plugin (IPluginV3): y = x W^T with W in the `curve` form.
 //
-// Inputs: x (..., in_features) float32, float16 or bfloat16; signs and indices, (n_words,) int32;
-// table (2^(s+b), d) float32; scale (out_features,) float16. Output: x's shape with the last
-// dimension replaced. It needs TensorRT's headers only; the logger comes from whoever loads it.
-// Nothing here throws: memory is fixed, or asked for by nothrow.
+// Inputs: x (..., in_features) float32, float16 or bfloat16; words (ceil(n_words / 2),) int32, two
+// words of 16 bits in each, the first one below; scale (out_features,) int8, the steps' bits.
+// Output: x's shape with the last dimension replaced. It needs TensorRT's headers only; the logger
+// comes from whoever loads it. Nothing here throws: memory is fixed, or asked for by nothrow.
 
 #include <NvInferRuntime.h>
 
 #include <cstdarg>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <new>
@@ -18,11 +19,30 @@ namespace {
 
 using namespace nvinfer1;
 
-constexpr char kName[] = "MatmulLeader", kVersion[] = "1", kNamespace[] = "einsort";
-enum Input { kX, kSigns, kIndices, kTable, kScale, kInputs };
-constexpr const char* kInputNames[kInputs] = {"x", "signs", "indices", "table", "scale"};
+constexpr char kName[] = "MatmulCurve", kVersion[] = "1", kNamespace[] = "einsort";
+enum Input { kX, kWords, kScale, kInputs };
+constexpr const char* kInputNames[kInputs] = {"x", "words", "scale"};
+
+// What a layer is made of, as it is stored.
+struct Fields {
+  int32_t out_features, in_features, eighths, window;
+  float unit;
+};
+
+struct Field {
+  const char* name;
+  PluginFieldType type;
+  size_t offset;
+};
 constexpr int kFields = 5;
-constexpr const char* kFieldNames[kFields] = {"out_features", "in_features", "d", "b", "s"};
+constexpr Field kFieldList[kFields] = {
+    {"out_features", PluginFieldType::kINT32, offsetof(Fields, out_features)},
+    {"in_features", PluginFieldType::kINT32, offsetof(Fields, in_features)},
+    {"eighths", PluginFieldType::kINT32, offsetof(Fields, eighths)},
+    {"window", PluginFieldType::kINT32, offsetof(Fields, window)},
+    {"unit", PluginFieldType::kFLOAT32, offsetof(Fields, unit)},
+};
+constexpr size_t kFieldBytes = 4;
 
 ILoggerFinder* g_finder = nullptr;
 
@@ -44,30 +64,20 @@ __attribute__((format(printf, 1, 2))) int refuse(const char* format, ...) {
 }
 
 struct Layer {
-  int32_t fields[kFields] = {0, 0, 0, 0, -1};  // of kFieldNames
+  Fields fields{};
+  int64_t words = 0;  // of 16 bits
 
-  int64_t n() const { return fields[0]; }
-  int64_t k() const { return fields[1]; }
-  int d() const { return fields[2]; }
-  int b() const { return fields[3]; }
-  int s() const { return fields[4]; }
+  int64_t n() const { return fields.out_features; }
+  int64_t k() const { return fields.in_features; }
 
-  // Of each input but x; the second is 0 where there is one dimension only.
-  void shape(int input, int64_t (&dims)[2]) const {
-    const int64_t slices = (n() + d() - 1) / d();
-    dims[0] = input == kSigns     ? (n() * k() + 31) / 32 + 1
-              : input == kIndices ? (k() * slices * b() + 31) / 32 + 1
-              : input == kTable   ? int64_t(1) << (s() + b())
-                                  : n();
-    dims[1] = input == kTable ? d() : 0;
+  EinsortMatrix matrix(const void* words, const void* scale) const {
+    return {words, scale, n(), k(), fields.unit, fields.eighths, fields.window};
   }
 
-  int check() const {
-    if (n() < 1 || k() < 1)
-      return refuse("out_features=%d in_features=%d; both must be at least 1.", fields[0],
-                    fields[1]);
-    if (einsort_check_window(d(), b(), s())) return refuse("%s", einsort_last_error());
-    return 0;
+  int check() {
+    const EinsortMatrix own = matrix(nullptr, nullptr);
+    words = einsort_count_words(&own);
+    return words < 0 ? refuse("%s", einsort_last_error()) : 0;
   }
 
   // dims: of one input; -1 where a dimension is not known yet.
@@ -79,20 +89,14 @@ struct Layer {
         return refuse("x has %lld features; in_features is %lld.", (long long)last, (long long)k());
       return 0;
     }
-    int64_t expected[2];
-    shape(input, expected);
-    const int expected_rank = expected[1] ? 2 : 1;
-    if (rank != expected_rank)
-      return refuse("%s has %d dimensions; it must have %d.", kInputNames[input], rank,
-                    expected_rank);
-    for (int i = 0; i < rank; ++i) {
-      if (dims[i] != -1 && dims[i] != expected[i])
-        return refuse(
-            "dimension %d of %s is %lld; with out_features=%d in_features=%d d=%d b=%d s=%d it "
-            "must be %lld. Streams have a word of zeros after their last.",
-            i, kInputNames[input], (long long)dims[i], fields[0], fields[1], d(), b(), s(),
-            (long long)expected[i]);
-    }
+    const int64_t expected = input == kWords ? (words + 1) / 2 : n();
+    if (rank != 1)
+      return refuse("%s has %d dimensions; it must have 1.", kInputNames[input], rank);
+    if (dims[0] != -1 && dims[0] != expected)
+      return refuse(
+          "%s has %lld elements; with out_features=%d in_features=%d eighths=%d there must be %lld.",
+          kInputNames[input], (long long)dims[0], fields.out_features, fields.in_features,
+          fields.eighths, (long long)expected);
     return 0;
   }
 
@@ -100,6 +104,8 @@ struct Layer {
     return check_dims(input, dims.d, dims.nbDims);
   }
 };
+
+unsigned char* bytes(Fields& fields) { return reinterpret_cast<unsigned char*>(&fields); }
 
 int64_t rows(const Dims& x) {
   int64_t product = 1;
@@ -117,12 +123,12 @@ int launcher_type(DataType type) {
                                    : kEinsortBFloat16;
 }
 
-class MatmulLeader final : public IPluginV3,
+class MatmulCurve final : public IPluginV3,
                            public IPluginV3OneCore,
                            public IPluginV3OneBuild,
                            public IPluginV3OneRuntime {
  public:
-  explicit MatmulLeader(const Layer& layer) : layer_(layer) {}
+  explicit MatmulCurve(const Layer& layer) : layer_(layer) {}
 
   IPluginCapability* getCapabilityInterface(PluginCapabilityType type) noexcept override {
     switch (type) {
@@ -132,7 +138,7 @@ class MatmulLeader final : public IPluginV3,
     }
     return nullptr;
   }
-  IPluginV3* clone() noexcept override { return new (std::nothrow) MatmulLeader(layer_); }
+  IPluginV3* clone() noexcept override { return new (std::nothrow) MatmulCurve(layer_); }
 
   const char* getPluginName() const noexcept override { return kName; }
   const char* getPluginVersion() const noexcept override { return kVersion; }
@@ -171,10 +177,8 @@ class MatmulLeader final : public IPluginV3,
     if (tensor.format != TensorFormat::kLINEAR) return false;
     switch (pos) {
       case kX: return is_activation(tensor.type);
-      case kSigns:
-      case kIndices: return tensor.type == DataType::kINT32;
-      case kTable: return tensor.type == DataType::kFLOAT;
-      case kScale: return tensor.type == DataType::kHALF;
+      case kWords: return tensor.type == DataType::kINT32;
+      case kScale: return tensor.type == DataType::kINT8;
       default: return tensor.type == tensors[kX].desc.type;
     }
   }
@@ -189,7 +193,8 @@ class MatmulLeader final : public IPluginV3,
 
   size_t getWorkspaceSize(const DynamicPluginTensorDesc* inputs, int32_t,
                           const DynamicPluginTensorDesc*, int32_t) const noexcept override {
-    const int64_t bytes = einsort_workspace_bytes(rows(inputs[kX].max), layer_.k(), layer_.n(),
+    const EinsortMatrix matrix = layer_.matrix(nullptr, nullptr);
+    const int64_t bytes = einsort_workspace_bytes(&matrix, rows(inputs[kX].max),
                                                   launcher_type(inputs[kX].desc.type));
     if (bytes < 0) refuse("%s", einsort_last_error());
     return bytes < 0 ? 0 : size_t(bytes);
@@ -206,10 +211,10 @@ class MatmulLeader final : public IPluginV3,
   int32_t enqueue(const PluginTensorDesc* inputs, const PluginTensorDesc*,
                   const void* const* in, void* const* out, void* workspace,
                   cudaStream_t stream) noexcept override {
-    const int failed = einsort_matmul_leader(
-        in[kX], in[kSigns], in[kIndices], in[kTable], in[kScale], out[0], rows(inputs[kX].dims),
-        layer_.k(), layer_.n(), layer_.d(), layer_.b(), layer_.s(), launcher_type(inputs[kX].type),
-        workspace, stream);
+    const EinsortMatrix matrix = layer_.matrix(in[kWords], in[kScale]);
+    const int failed =
+        einsort_matmul_curve(&matrix, in[kX], out[0], rows(inputs[kX].dims),
+                             launcher_type(inputs[kX].type), workspace, stream);
     return failed ? refuse("%s", einsort_last_error()) : 0;
   }
 
@@ -217,7 +222,8 @@ class MatmulLeader final : public IPluginV3,
 
   const PluginFieldCollection* getFieldsToSerialize() noexcept override {
     for (int i = 0; i < kFields; ++i)
-      stored_[i] = PluginField(kFieldNames[i], &layer_.fields[i], PluginFieldType::kINT32, 1);
+      stored_[i] = PluginField(kFieldList[i].name, bytes(layer_.fields) + kFieldList[i].offset,
+                               kFieldList[i].type, 1);
     collection_ = {kFields, stored_};
     return &collection_;
   }
@@ -225,7 +231,7 @@ class MatmulLeader final : public IPluginV3,
  private:
   static int check_counts(int n_inputs, int n_outputs) {
     if (n_inputs == kInputs && n_outputs == 1) return 0;
-    return refuse("%d inputs and %d outputs; it has %d (x, signs, indices, table, scale) and 1.",
+    return refuse("%d inputs and %d outputs; it has %d (x, words, scale) and 1.",
                   n_inputs, n_outputs, kInputs);
   }
 
@@ -238,16 +244,16 @@ class Creator final : public IPluginCreatorV3One {
  public:
   Creator() {
     for (int i = 0; i < kFields; ++i)
-      names_[i] = PluginField(kFieldNames[i], nullptr, PluginFieldType::kINT32, 1);
+      names_[i] = PluginField(kFieldList[i].name, nullptr, kFieldList[i].type, 1);
   }
 
   IPluginV3* createPlugin(const char*, const PluginFieldCollection* given,
                           TensorRTPhase) noexcept override {
     Layer layer;
     for (int i = 0; i < kFields; ++i)
-      if (read(*given, kFieldNames[i], layer.fields[i])) return nullptr;
+      if (read(*given, kFieldList[i], bytes(layer.fields) + kFieldList[i].offset)) return nullptr;
     if (layer.check()) return nullptr;
-    IPluginV3* plugin = new (std::nothrow) MatmulLeader(layer);
+    IPluginV3* plugin = new (std::nothrow) MatmulCurve(layer);
     if (!plugin) refuse("no memory is left.");
     return plugin;
   }
@@ -258,18 +264,20 @@ class Creator final : public IPluginCreatorV3One {
 
  private:
   // Other fields are let be: parsers hand over all attributes of the node.
-  static int read(const PluginFieldCollection& given, const char* name, int32_t& value) {
+  static int read(const PluginFieldCollection& given, const Field& wanted, unsigned char* value) {
     for (int i = 0; i < given.nbFields; ++i) {
       const PluginField& field = given.fields[i];
-      if (!field.name || std::strcmp(field.name, name)) continue;
-      if (field.type != PluginFieldType::kINT32 || field.length != 1 || !field.data)
-        return refuse("field %s has type %d and length %d; it must be one INT32.", name,
-                      int(field.type), field.length);
-      std::memcpy(&value, field.data, sizeof value);
+      if (!field.name || std::strcmp(field.name, wanted.name)) continue;
+      if (field.type != wanted.type || field.length != 1 || !field.data)
+        return refuse("field %s has type %d and length %d; it must be one %s.", wanted.name,
+                      int(field.type), field.length,
+                      wanted.type == PluginFieldType::kINT32 ? "INT32" : "FLOAT32");
+      std::memcpy(value, field.data, kFieldBytes);
       return 0;
     }
-    return refuse("field %s is missing; there must be out_features, in_features, d, b and s.",
-                  name);
+    return refuse(
+        "field %s is missing; there must be out_features, in_features, eighths, window and unit.",
+        wanted.name);
   }
 
   PluginField names_[kFields];

@@ -1,263 +1,196 @@
-// Decodes strips of the `leader` form: the weights of one input and R neighbouring outputs.
-// docs/format.md, "Decoding leader", has every bit.
+// Decodes the `curve` form into fragments of the tensor cores: docs/format.md, "Decoding curve".
+//
+// A warp has the 128 outputs of a segment and 16 inputs at once. Lane 4 g + t has outputs 16 g to
+// 16 g + 15 of inputs 4 t to 4 t + 3: neighbouring lanes read neighbouring words, and what a lane
+// decodes is its part of the left factor of mma.m16n8k16, so that it stays in registers. Slots 2 t,
+// 2 t + 1, 2 t + 8 and 2 t + 9 of a product's 16 stand for the inputs 4 t to 4 t + 3.
 
 #pragma once
 
 struct Matrix {
-  const uint32_t *signs, *indices;  // words in the file's byte order, a word of zeros at the end
-  const float* table;               // (2^(s+b), d)
-  int n, k;                         // out_features, in_features
-  int b, s;
-  int log_copies;                   // of each row of the table in shared memory
+  const uint16_t* words;
+  const unsigned char* scale;  // steps of each output
+  float unit;                  // that they are counted from
+  int n, k;                    // out_features, in_features
+  uint32_t factor, flip, mask;  // of a window's value; the mask has its bits
 };
 
-// A number of 16 bits: an activation, or a scale. Kernels for them are told which type it is.
-enum class Type16 { kHalf = 1, kBFloat16 = 2 };  // as EinsortType of launch.h
+// Types of weights and activations. Values are exact in all of them.
+enum class Type { kFloat, kHalf, kBFloat16 };  // as EinsortType of launch.h
 
-struct Bits16 {
-  uint16_t at;
+template <int N>
+struct alignas(N * 4) Vector {
+  uint32_t at[N];
 };
 
-DEVICE Bits16 round_to(Type16 type, float value) {
-  return {type == Type16::kHalf ? float_to_half(value) : float_to_bfloat(value)};
+constexpr int kSegment = 128, kTileColumns = 32, kWordBits = 16;
+constexpr int kInputs = 16, kPieces = kSegment / 16;  // of a fragment; pairs of outputs of a lane
+constexpr int kMostCurve = 40;                        // eighths; above it a window is its value
+
+DEVICE constexpr int words_of(int rows, int eighths) {
+  return (rows * eighths / 8 + kWordBits - 1) / kWordBits;
 }
 
-DEVICE void store(float* place, Type16, float value) { *place = value; }
-DEVICE void store(Bits16* place, Type16 type, float value) { *place = round_to(type, value); }
-
-// sum += a b by tensor cores; see ptx.cuh.
-template <Type16 type>
-DEVICE void multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  if (type == Type16::kHalf) {
-    multiply_half(sum, a, b0, b1);
-  } else {
-    multiply_bfloat(sum, a, b0, b1);
-  }
+// The factor of an output: a step of an eighth of an octave, whose mantissa has 24 bits.
+DEVICE float row_scale(const Matrix& matrix, int output) {
+  constexpr float kMantissas[] = {16777216, 15384775, 14107901, 12937002,
+                                  11863283, 10878679, 9975792,  9147842};
+  const int step = matrix.scale[output], down = 127 - (step & 127);
+  if (down == 127) return 0;
+  const float power = bits_to_float(uint32_t(127 - 24 - down / 8) << 23);
+  const float scale = kMantissas[down % 8] * power * matrix.unit;
+  return step & 128 ? -scale : scale;
 }
 
-template <typename T, int N>
-struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Row {
-  T at[N];
-};
-
-DEVICE constexpr int log2_of(int n) { return n == 1 ? 0 : 1 + log2_of(n / 2); }
-
-// What a row of the table becomes: the magnitudes of a slice as float32, or in pairs of 16 bits,
-// the one of the lower output below. With d = 1 a pair has one magnitude twice.
-template <typename T, int D>
-struct Magnitudes {
-  using Entry = float;
-  static constexpr int kEntries = D;
-  DEVICE static float entry(Type16, const float* row, int i) { return row[i]; }
-};
-
-template <int D>
-struct Magnitudes<Bits16, D> {
-  using Entry = uint32_t;
-  static constexpr int kEntries = (D + 1) / 2;
-  DEVICE static uint32_t entry(Type16 type, const float* row, int i) {
-    const Bits16 low = round_to(type, row[i * 2 % D]), high = round_to(type, row[(i * 2 + 1) % D]);
-    return low.at | uint32_t(high.at) << 16;
-  }
-};
-
-template <typename T, int D>
-using Entries = Row<typename Magnitudes<T, D>::Entry, Magnitudes<T, D>::kEntries>;
-
-// Copies of the table's rows, a row every 2^log_stride bytes.
-template <typename T, int D>
-DEVICE void fill_table(const Matrix& matrix, Type16 type, void* memory, int copies, int log_stride,
-                       int threads) {
-  const int n = 1 << (matrix.s + matrix.b);
-#pragma unroll 1
-  for (int i = threadIdx.x; i < n; i += threads) {
-    Entries<T, D> row;
-#pragma unroll
-    for (int e = 0; e < Magnitudes<T, D>::kEntries; ++e)
-      row.at[e] = Magnitudes<T, D>::entry(type, matrix.table + i * D, e);
-    auto* to = reinterpret_cast<Entries<T, D>*>(static_cast<unsigned char*>(memory) +
-                                                (i << log_stride));
-    // Neighbouring threads begin at different copies, in different banks.
-#pragma unroll 4
-    for (int c = 0; c < copies; ++c) to[(c + i) & (copies - 1)] = row;
-  }
-}
-
-// The table in shared memory: copies of each row side by side, one for each bank where they fit, so
-// that lanes that look up different rows seldom wait for each other.
-template <typename T, int D>
-struct Table {
-  const unsigned char* rows;
-  int shift;              // log2 of the bytes of all copies of a row
-  uint32_t mask, copy;    // of a row's place, in bytes
-  int rotation, b;
-
-  // Fills `memory`; the threads have to wait for each other before they read.
-  DEVICE Table(const Matrix& matrix, Type16 type, void* memory, int threads)
-      : rows(static_cast<const unsigned char*>(memory)),
-        shift(matrix.log_copies + log2_of(sizeof(Entries<T, D>))),
-        mask(((1u << (matrix.s + matrix.b)) - 1) << shift),
-        copy((threadIdx.x & ((1 << matrix.log_copies) - 1)) * sizeof(Entries<T, D>)),
-        rotation(matrix.s + matrix.b + shift),
-        b(matrix.b) {
-    fill_table<T, D>(matrix, type, memory, 1 << matrix.log_copies, shift, threads);
-  }
-
-  // The rows of N windows, of which the first is on top of `word`, by use(i, row).
-  template <int N, typename Use>
-  DEVICE void look_up(uint32_t word, Use use) const {
-    word = funnel(word, word, rotation);
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      use(i, *reinterpret_cast<const Entries<T, D>*>(rows + ((word & mask) | copy)));
-      word = funnel(word, word, b);
-    }
-  }
-};
-
-// What a block has to read, brought to the L2 cache.
-template <int D>
-DEVICE void prefetch_streams(const Matrix& matrix, int first, int outputs, int begin, int end,
-                             int threads) {
-  const int64_t length = (matrix.n + D - 1) / D * matrix.b, last = (matrix.k * length - 1) >> 5;
-#pragma unroll 1
-  for (int input = begin + threadIdx.x; input < end; input += threads) {
-    prefetch(matrix.signs + ((int64_t(input) * matrix.n + first) >> 5));
-#pragma unroll 1
-    for (int bit = 0; bit < outputs / D * matrix.b; bit += 1024) {
-      const int64_t word = (input * length + first / D * matrix.b + bit) >> 5;
-      prefetch(matrix.indices + (word < last ? word : last));
-    }
-  }
-}
-
-struct Words {
-  uint32_t first, second;
-
-  // Words `at` and `at` + 1; the last ones in place of any that are beyond.
-  DEVICE void load(const uint32_t* words, uint32_t at, uint32_t last) {
-    const uint32_t* own = words + (at < last ? at : last);
-    first = load_word(own);
-    second = load_word(own + 1);
-  }
-  // The 32 bits from bit `offset` mod 32 of the first word on, the first bit on top.
-  DEVICE uint32_t from(int offset) const {
-    return funnel(swap_bytes(first), swap_bytes(second), offset);
-  }
-};
-
-// R outputs, the same of every input, in groups of G slices whose windows lie in 32 bits together.
-template <int D, int Slices, int R>
-struct Outputs {
-  static constexpr int kMost = R / D;
-  static constexpr int G = Slices < kMost ? Slices : kMost;
-  static constexpr int kGroups = kMost / G;
+// Values of the codes with E eighths of a bit, as pairs of 16 bits.
+template <int E, Type type>
+struct Decoder {
+  static constexpr bool kIsGrid = E > kMostCurve;
+  // Words that a lane's own bits, 2 E, begin somewhere in, and those that they fill from there on.
+  static constexpr int kWords = E % 8 ? (2 * E + 14 + kWordBits - 1) / kWordBits : E / 8;
+  static constexpr int kFilled = (2 * E + kWordBits - 1) / kWordBits;
 
   const Matrix& matrix;
-  int first;                       // output, a multiple of R
-  int length;                      // bits of a column of the index stream
-  int first_bit;                   // of the first window in its column; negative: in its tail
-  uint32_t last_sign, last_index;  // words, but for the one of zeros
-  bool wraps;
+  const uint32_t mask, flip;  // in registers, so that one instruction takes both
+  const uint16_t* words;   // of the segment
+  uint32_t at[kWords + 1];  // the word before the lane's own, and those; without any beyond the end
+  uint32_t n_words;         // of a column
+  int phase;                // bits of the lane's first word that are others'
 
-  // Outputs from matrix.n on are of any value.
-  DEVICE Outputs(const Matrix& matrix, int first)
-      : matrix(matrix),
-        first(first),
-        length((matrix.n + D - 1) / D * matrix.b),
-        first_bit(first / D * matrix.b - matrix.s),
-        last_sign(uint32_t((int64_t(matrix.k) * matrix.n - 1) >> 5)),
-        last_index(uint32_t((int64_t(matrix.k) * length - 1) >> 5)),
-        wraps(first_bit < 0 && length >= matrix.s) {}
+  struct Words {
+    Vector<2> at[kWords + 1];  // of four inputs, the first one below
+  };
 
-  // Of a group's first window; negative where it begins in the column's tail.
-  DEVICE int bit(int group) const { return first_bit + group * G * matrix.b; }
-};
-
-// The weights of one input and R outputs. Loading and decoding are apart, so that the next strip is
-// on its way while one is decoded.
-template <int D, int Slices, int R>
-struct Strip {
-  using Own = Outputs<D, Slices, R>;
-  Words signs, indices[Own::kGroups], tail;
-  int sign_offset, index_offset;
-
-  // An input from matrix.k on is of any value.
-  DEVICE void load(const Own& own, int input) {
-    const Matrix& matrix = own.matrix;
-    const int64_t sign = int64_t(input) * matrix.n + own.first;
-    signs.load(matrix.signs, uint32_t(sign >> 5), own.last_sign);
-    sign_offset = int(sign);
-    const int64_t column = int64_t(input) * own.length;
-    const uint32_t word = uint32_t(column >> 5);
-    index_offset = int(column & 31);
-    const auto load_from = [&](Words& words, int bit) {
-      words.load(matrix.indices, word + ((index_offset + bit) >> 5), own.last_index);
-    };
+  DEVICE Decoder(const Matrix& matrix, int segment)
+      : matrix(matrix), mask(in_register(matrix.mask)), flip(in_register(matrix.flip)) {
+    const int first = segment * kSegment, group = threadIdx.x % 32 / 4;
+    n_words = words_of(matrix.n - first < kSegment ? matrix.n - first : kSegment, E);
+    words = matrix.words + int64_t(matrix.k) * segment * words_of(kSegment, E);
+    phase = E % 8 ? 2 * (group * E % 8) : 0;
 #pragma unroll
-    for (int group = 0; group < Own::kGroups; ++group)
-      load_from(indices[group], own.bit(group) < 0 ? 0 : own.bit(group));
-    if (own.wraps) load_from(tail, own.length - matrix.s);
-  }
-
-  // Calls use(i, row) for slice i of the strip, its row of magnitudes in the table.
-  template <typename T, typename Use>
-  DEVICE void decode(const Own& own, const Table<T, D>& table, Use&& use) const {
-#pragma unroll
-    for (int group = 0; group < Own::kGroups; ++group) {
-      const int bit = own.bit(group);
-      uint32_t word = indices[group].from(index_offset + (bit < 0 ? 0 : bit));
-      if (bit < 0) word = (word >> -bit) | last_bits(own, -bit);
-      table.template look_up<Own::G>(
-          word, [&](int i, const Entries<T, D>& row) { use(group * Own::G + i, row); });
+    for (int i = 0; i <= kWords; ++i) {
+      const int word = group * E / 8 + i - 1;
+      at[i] = word < 0 || word >= int(n_words) ? n_words - 1 : word;  // a stream is a ring
     }
   }
 
-  // The sign of output i of the strip is bit 31 - i.
-  DEVICE uint32_t sign_bits() const { return signs.from(sign_offset); }
+  // Words of 16 inputs from `first` on; of any value from matrix.k on.
+  DEVICE void load(Words& to, uint32_t first) const {
+    const uint32_t k = matrix.k, inside = first < k ? first : 0;
+    const uint32_t tile = inside / kTileColumns * kTileColumns;
+    const uint32_t width = k - tile < kTileColumns ? k - tile : kTileColumns;
+    const uint32_t column = inside % kTileColumns + threadIdx.x % 4 * 4;
+    const uint16_t* own = words + size_t(tile) * n_words + (column < width ? column : 0);
+    if (k % 4 == 0) {
+#pragma unroll
+      for (int i = 0; i <= kWords; ++i)
+        to.at[i] = *reinterpret_cast<const Vector<2>*>(own + at[i] * width);
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i <= kWords; ++i) {
+      const uint16_t* row = own + at[i] * width;
+      uint32_t four[4];
+#pragma unroll
+      for (int c = 0; c < 4; ++c) four[c] = column + c < width ? row[c] : 0;
+      to.at[i] = {four[0] | four[1] << 16, four[2] | four[3] << 16};
+    }
+  }
+
+  struct Bits {
+    uint32_t at[4][kFilled];  // of each input, 32 bits that end with word j of the lane's own
+  };
+
+  DEVICE Bits align(const Words& from) const {
+    Bits bits;
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      uint32_t pairs[kFilled + 2];
+#pragma unroll
+      for (int j = 0; j < kFilled + 2; ++j) {
+        const uint32_t before = from.at[j < kWords ? j : kWords].at[c / 2];
+        const uint32_t own = from.at[j + 1 < kWords ? j + 1 : kWords].at[c / 2];
+        pairs[j] = c % 2 ? upper_halves(own, before) : lower_halves(own, before);
+      }
+#pragma unroll
+      for (int j = 0; j < kFilled; ++j)
+        bits.at[c][j] = E % 8 ? funnel(pairs[j], pairs[j + 2], phase) : pairs[j];
+    }
+    return bits;
+  }
+
+  // Calls use(i, a) with the fragments of outputs 2 i (a[0], a[2]) and 2 i + 1 of each lane's 16.
+  template <typename Use>
+  DEVICE void decode(const Bits& bits, Use use) const {
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
+      uint32_t a[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int end = (2 * i + e % 2 + 1) * E / 8, word = (end - 1) / kWordBits;
+        const int after = (word + 1) * kWordBits - end;
+        a[e] = pair(bits.at[e / 2 * 2][word] >> after, bits.at[e / 2 * 2 + 1][word] >> after);
+      }
+      use(i, a);
+    }
+  }
 
  private:
-  // The column's last `missing` bits, on top; zeros if it has fewer than s.
-  DEVICE uint32_t last_bits(const Own& own, int missing) const {
-    const int s = own.matrix.s;
-    if (!own.wraps) return 0;
-    return (tail.from(index_offset + own.length - s) << (s - missing)) & ~(0xffffffffu >> missing);
+  // Two values, as bytes above the lowest one, and the top bytes of a number that they are added to.
+  DEVICE uint32_t pair(uint32_t low, uint32_t high) const {
+    constexpr uint32_t top = type == Type::kHalf ? 0x64 : 0x43;
+    const uint32_t both = odd_bytes(count(low, top << 24), count(high, top << 24));
+    return type == Type::kHalf ? center_halves(both) : center_bfloats(both);
+  }
+
+  // 128 more than the value.
+  DEVICE uint32_t count(uint32_t bits, uint32_t base) const {
+    if (kIsGrid) return (bits & mask) * 256 + (base + (128 - (1 << (E / 8 - 1))) * 256);
+    return add_bytes(((bits & mask) ^ flip) * matrix.factor, base + 256);
   }
 };
 
-// Signs of pairs of 16 bits.
-struct PairSigns {
-  uint32_t upper, lower;
+// x as products take it: rows of 16 bits, of `stride` inputs, a multiple of 16 with zeros from k on.
+struct Inputs {
+  const uint16_t* x;
+  int64_t rows;
+  int stride;
 
-  // `signs` has that of output i as bit 31 - i.
-  DEVICE explicit PairSigns(uint32_t signs)
-      : upper(upper_halves(signs, signs << 1)), lower(lower_halves(signs, signs << 1)) {}
-  // Of outputs 2 i and 2 i + 1.
-  DEVICE uint32_t flip(int i, uint32_t pair) const {
-    return pair ^ ((i < 8 ? upper : lower) << (2 * (i % 8)) & 0x80008000u);
+  // The part of a lane in a right factor of 8 rows from `first` on; any row in place of those beyond.
+  DEVICE const unsigned char* row(int64_t first) const {
+    const int64_t own = first + threadIdx.x % 32 / 4;
+    const uint16_t* at = x + (own < rows ? own : rows - 1) * stride + threadIdx.x % 4 * 4;
+    return reinterpret_cast<const unsigned char*>(at);
+  }
+  DEVICE Vector<2> load(const unsigned char* row, int input) const {
+    if (input >= stride) return {};
+    return *reinterpret_cast<const Vector<2>*>(row + uint32_t(2 * input));
   }
 };
 
-// Takes slices one after the other, gives use(i, pair): outputs 2 i and 2 i + 1 with their signs,
-// the former in the lower half.
-template <int D, typename Use>
-struct Pairs {
-  const PairSigns signs;
-  Use use;
-  uint32_t held = 0;
+DEVICE uint16_t round_to(Type type, float value) {
+  return type == Type::kHalf ? float_to_half(value) : float_to_bfloat(value);
+}
 
-  DEVICE Pairs(uint32_t signs, Use use) : signs(signs), use(use) {}
+DEVICE void store(void* to, int64_t at, Type type, float value) {
+  if (type == Type::kFloat) {
+    static_cast<float*>(to)[at] = value;
+  } else {
+    static_cast<uint16_t*>(to)[at] = round_to(type, value);
+  }
+}
 
-  DEVICE void operator()(int slice, const Entries<Bits16, D>& magnitudes) {
-    if constexpr (D == 1) {
-      if (slice % 2) use(slice / 2, signs.flip(slice / 2, lower_halves(held, magnitudes.at[0])));
-      held = magnitudes.at[0];
-    } else {
+// Four neighbours, at a multiple of four.
+DEVICE void store_four(void* to, int64_t at, Type type, const float (&values)[4]) {
+  if (type == Type::kFloat) {
+    reinterpret_cast<Vector<4>*>(static_cast<float*>(to) + at)[0] = {
+        float_to_bits(values[0]), float_to_bits(values[1]), float_to_bits(values[2]),
+        float_to_bits(values[3])};
+  } else {
+    uint16_t four[4];
 #pragma unroll
-      for (int e = 0; e < D / 2; ++e) {
-        const int i = slice * (D / 2) + e;
-        use(i, signs.flip(i, magnitudes.at[e]));
-      }
-    }
+    for (int i = 0; i < 4; ++i) four[i] = round_to(type, values[i]);
+    reinterpret_cast<Vector<2>*>(static_cast<uint16_t*>(to) + at)[0] = {
+        four[0] | uint32_t(four[1]) << 16, four[2] | uint32_t(four[3]) << 16};
   }
-};
+}

@@ -4,9 +4,12 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdarg>
 #include <cstdio>
-#include <cstring>
+#include <iterator>
+
+#include "polynomials.h"
 
 // Cubins one after the other, made by build.py: int64 count, then of each 3 int64 (SM, where it
 // begins from here on, bytes).
@@ -196,203 +199,190 @@ int launch(const char* name, int64_t x, int64_t y, int64_t z, int threads, int s
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The numbers below mirror matvec.cuh, reader.cuh, matmul.cuh, dense.cuh and leader.cu.
-constexpr int64_t kMatvecRows = 16;
-constexpr int64_t kStretch = 256, kChunk = 256, kMatvecThreads = 256;
-constexpr int64_t kTileM = 64, kTileN = 128, kTileK = 32, kMatmulThreads = 128;
-constexpr int64_t kDenseThreads = 256, kDenseOutputs = 256;
-constexpr int64_t kReduceThreads = 128;
-constexpr int64_t kMostRowsOfGrid = 65535;
-// Shared memory for copies of the table: a block's share where three or more are to fit.
-constexpr int kTableBytes = 32 * 1024, kMatmulTableBytes = 16 * 1024;
-constexpr int kAlignedWindow = 8, kAlignedTableBytes = 64 * 1024;  // of reader.cuh
-constexpr int kBankBytes = 128;  // of all banks: more copies would not help
+// The numbers below mirror decode.cuh, matvec.cuh, matmul.cuh and curve.cu.
+constexpr int64_t kSegment = 128, kInputs = 16, kWarps = 8, kTurn = kWarps * kInputs;
+constexpr int64_t kThreads = 32 * kWarps, kMatvecRows = 16, kTileRows = 64, kTerms = 3;
+constexpr int kLeastEighths = 8, kMostEighths = 40, kGrids[] = {6, 7, 8};
+constexpr int kShelfBytes = 4 * (kSegment + 4);
+constexpr int kMatvecBytes = kWarps * 8 * kShelfBytes, kFragmentBytes = kWarps * 8 * 32 * 16;
+constexpr int kMatmulBytes = kFragmentBytes + kWarps * kTileRows / 8 * 32 * 8;
+constexpr int kDecodeBytes = kFragmentBytes + kSegment * 4;
+static_assert(kMatmulBytes >= kTileRows * kShelfBytes, "sums take the place of fragments");
+constexpr int64_t kMostOfGrid = 65535;
 
-// How K is cut: blocks for all of a large GPU, but no part so short that filling the table or
-// adding up the parts would take as long as the product. Of the shape only, so that engines built
-// elsewhere reserve the right workspace.
-constexpr int64_t kMatvecBlocks = 256, kMatvecLeastInputs = 64;
-constexpr int64_t kMatmulBlocks = 128, kMatmulLeastInputs = 256;
-constexpr int64_t kDenseBlocks = 384, kDenseLeastInputs = 32, kDenseStep = 8;
+// How K is cut: blocks for all of a large GPU, but no part so short that adding up the parts would
+// take as long as the product. Of the shape only, so that engines built elsewhere reserve the right
+// workspace.
+constexpr int64_t kMatvecBlocks = 256, kMatvecLeast = 1;  // turns of inputs of a part
+constexpr int64_t kMatmulBlocks = 128, kMatmulLeast = 4;
 
 struct Cut {
   int64_t per_split, splits;
 };
 
-Cut cut(int64_t k, int64_t tiles, int64_t blocks, int64_t least, int64_t multiple) {
-  const int64_t most = std::max<int64_t>(1, k / least);
-  const int64_t wanted = std::min(most, ceil_div(blocks, tiles));
-  const int64_t per_split = ceil_div(ceil_div(k, wanted), multiple) * multiple;
+Cut cut(int64_t k, int64_t tiles, int64_t blocks, int64_t least) {
+  const int64_t turns = ceil_div(k, kTurn), most = std::max<int64_t>(1, turns / least);
+  const int64_t per_split = ceil_div(turns, std::min(most, ceil_div(blocks, tiles))) * kTurn;
   return {per_split, ceil_div(k, per_split)};
 }
 
-Cut cut_matvec(int64_t k, int64_t n) {
-  return cut(k, ceil_div(n, kStretch), kMatvecBlocks, kMatvecLeastInputs, kTileK);
-}
+int64_t words_of(int64_t rows, int eighths) { return ceil_div(rows * eighths / 8, 16); }
 
-Cut cut_matmul(int64_t m, int64_t k, int64_t n) {
-  const int64_t tiles = ceil_div(m, kTileM) * ceil_div(n, kTileN);
-  const Cut found = cut(k, tiles, kMatmulBlocks, kMatmulLeastInputs, kTileK);
-  return m <= kMostRowsOfGrid ? found : Cut{k, 1};
-}
-
-// The slices whose windows lie in 32 bits together, of the kernels there are; 0 if none can.
-int slices_at_once(int d, int b, int s) {
-  const int most = d == 1 ? 4 : d == 8 ? 4 : 8, least = d == 1 ? 2 : 4;
-  for (int slices = most; slices >= least; slices /= 2)
-    if ((d != 4 || slices == most) && (slices - 1) * b + s + b <= 32) return slices;
+int check(const EinsortMatrix& w) {
+  constexpr int64_t kMost = int64_t(1) << 27, kMostWeights = int64_t(1) << 32;
+  if (w.k < 1 || w.n < 1 || w.k > kMost || w.n > kMostOfGrid * kSegment || w.n * w.k > kMostWeights)
+    return fail(
+        "out_features=%lld in_features=%lld; both must be at least 1, the first at most %lld, the "
+        "other at most 2^27, and their product at most 2^32.",
+        (long long)w.n, (long long)w.k, (long long)(kMostOfGrid * kSegment));
+  const bool is_curve = w.eighths >= kLeastEighths && w.eighths <= kMostEighths;
+  const bool is_grid = std::count(std::begin(kGrids), std::end(kGrids), w.window) &&
+                       w.eighths == 8 * w.window;
+  if (!is_grid && !(is_curve && einsort::polynomial(w.window)))
+    return fail(
+        "eighths=%d window=%d; there are codes of 8 to 40 eighths with windows of 10, 12, 13, 14 "
+        "and 16 bits, and of 48, 56 and 64 with 6, 7 and 8.",
+        w.eighths, w.window);
+  if (!std::isfinite(w.unit) || w.unit < 0)
+    return fail("unit=%g; it must be a number, and not below 0.", w.unit);
   return 0;
 }
 
-int check_size(int64_t m, int64_t k, int64_t n, int dtype) {
-  constexpr int64_t kMost = int64_t(1) << 27, kMostWeights = int64_t(1) << 32;
-  if (m < 0 || k < 1 || n < 1 || m > kMost || k > kMost || n > kMost || k * n > kMostWeights)
-    return fail(
-        "m=%lld k=%lld n=%lld: m must be at least 0, k and n at least 1, none above 2^27, and k n "
-        "not above 2^32.",
-        (long long)m, (long long)k, (long long)n);
+int check(const EinsortMatrix& w, int64_t m, int dtype) {
+  if (check(w)) return -1;
+  if (m < 0 || m > int64_t(1) << 27)
+    return fail("%lld rows of x; there must be 0 to 2^27.", (long long)m);
   if (dtype < kEinsortFloat || dtype > kEinsortBFloat16)
     return fail("type %d; 0 is float32, 1 float16, 2 bfloat16.", dtype);
   return 0;
 }
 
-// As struct Matrix of decode.cuh.
+// As structs Matrix and Inputs of decode.cuh.
 struct Matrix {
-  const void *signs, *indices, *table;
-  int n, k, b, s, log_copies;
+  const void *words, *scale;
+  float unit;
+  int n, k;
+  uint32_t factor, flip, mask;
+
+  explicit Matrix(const EinsortMatrix& w)
+      : words(w.words), scale(w.scale), unit(w.unit), n(int(w.n)), k(int(w.k)), factor(0), flip(0),
+        mask((1u << w.window) - 1) {
+    const einsort::Polynomial* own = einsort::polynomial(w.window);
+    if (own) factor = own->factor, flip = own->flip;
+  }
 };
 
-int log2_of(int64_t value) { return value <= 1 ? 0 : 1 + log2_of(value / 2); }
-
-// Sets the copies of the table; returns the bytes of all. A row of 16 bits is at least a pair.
-int fit_table(Matrix& matrix, int d, int element_bytes, int budget) {
-  const int windows = 1 << (matrix.s + matrix.b), row = std::max(d * element_bytes, 4);
-  matrix.log_copies = log2_of(std::min(std::max(budget / (windows * row), 1), kBankBytes / row));
-  return (windows * row) << matrix.log_copies;
-}
-
-struct Product {
-  Matrix matrix;
-  const void *x, *scale;
-  void *y, *workspace, *stream;
-  int64_t m;
-  int d, slices, dtype;
+struct Inputs {
+  const void* x;
+  int64_t rows;
+  int stride;
 };
 
-const char* type_name(int dtype) { return dtype == kEinsortFloat ? "float" : "16bit"; }
+// A product, whose workspace holds prepared inputs, then parts of the sums.
+struct Plan {
+  int64_t rows, stride;  // of the inputs
+  bool is_few, is_prepared, has_parts;
+  Cut k;
 
-int reduce(const Product& p, int64_t splits) {
-  Product q = p;
-  int count = int(splits);
-  char name[32];
-  std::snprintf(name, sizeof name, "reduce_leader_%s", type_name(p.dtype));
-  void* arguments[] = {&q.workspace, &q.scale, &q.dtype, &q.y, &count, &q.matrix.n};
-  return launch(name, ceil_div(p.matrix.n, kReduceThreads), p.m, 1, kReduceThreads, 0, p.stream,
-                arguments);
+  Plan(const EinsortMatrix& w, int64_t m, int dtype, bool is_aligned)
+      : rows(dtype == kEinsortFloat ? kTerms * m : m),
+        stride(ceil_div(w.k, kInputs) * kInputs),
+        is_few(rows <= kMatvecRows),
+        is_prepared(dtype == kEinsortFloat || stride != w.k || !is_aligned) {
+    const int64_t segments = ceil_div(w.n, kSegment), tiles = segments * ceil_div(rows, kTileRows);
+    k = is_few ? cut(w.k, segments, kMatvecBlocks, kMatvecLeast)
+               : cut(w.k, tiles, kMatmulBlocks, kMatmulLeast);
+    has_parts = is_few || dtype == kEinsortFloat || k.splits > 1;
+  }
+  int64_t prepared_bytes() const { return is_prepared ? 2 * rows * stride : 0; }
+  int64_t bytes(int64_t n) const {
+    return prepared_bytes() + (has_parts ? 4 * k.splits * rows * n : 0);
+  }
+};
+
+bool is_aligned(const void* memory) { return reinterpret_cast<uintptr_t>(memory) % 8 == 0; }
+
+int check_words(const EinsortMatrix& w) {
+  return is_aligned(w.words) ? 0 : fail("the words of a matrix must begin at a multiple of 8.");
 }
 
-// Whether the words of AlignedReader in reader.cuh are those of the streams.
-bool is_aligned(const Product& p) {
-  const Matrix& w = p.matrix;
-  return p.dtype != kEinsortFloat && p.d == 2 && w.b <= 6 && w.s + w.b == kAlignedWindow &&
-         w.n % 32 == 0 && w.n / p.d * w.b % 32 == 0;
-}
+struct Kernel {
+  char name[40];
+  Kernel(const char* kind, int eighths, const char* weights = "") {
+    std::snprintf(name, sizeof name, "%s_curve_e%d%s", kind, eighths, weights);
+  }
+};
 
-int matvec(Product p) {
-  const bool is_float = p.dtype == kEinsortFloat, aligned = is_aligned(p);
-  const int rows = is_float && p.m == 1 ? 1 : p.m <= 4 ? 4 : 16;
-  const Cut k = cut_matvec(p.matrix.k, p.matrix.n);
-  char name[64];
-  std::snprintf(name, sizeof name, "matvec_leader_d%d_%c%d_%s_m%d", p.d, aligned ? 'b' : 'g',
-                aligned ? p.matrix.b : p.slices, type_name(p.dtype), rows);
-  const int outputs = is_float ? (rows == 1 ? 32 : rows == 4 ? 16 : 8) : rows == 4 ? 32 : 16;
-  const int x = is_float ? int(kChunk) * rows * 4 : 0;
-  const int table = aligned ? kAlignedTableBytes : fit_table(p.matrix, p.d, is_float ? 4 : 2,
-                                                             kTableBytes);
-  // Each adder of a block has a shelf for each row that is added at once.
-  const int shelves = is_float ? int(kMatvecThreads) * outputs / int(kStretch)
-                               : 4 * int(kMatvecThreads) * outputs / int(32 * 32);
-  const int sums = shelves * (int(kStretch) / outputs * (outputs + 4) + 8) * 4;
-  int m = int(p.m), per_split = int(k.per_split);
-  void* arguments[] = {&p.matrix, &p.dtype, &p.x, &p.workspace, &m, &per_split};
-  if (launch(name, ceil_div(p.matrix.n, kStretch), k.splits, 1, kMatvecThreads,
-             std::max(x + table, sums), p.stream, arguments))
-    return -1;
-  return reduce(p, k.splits);
-}
-
-int matmul(Product p) {
-  const bool is_float = p.dtype == kEinsortFloat;
-  const Cut k = cut_matmul(p.m, p.matrix.k, p.matrix.n);
-  char name[64];
-  std::snprintf(name, sizeof name, "matmul_leader_d%d_g%d_%s", p.d, p.slices, type_name(p.dtype));
-  const int tiles = is_float ? int(kTileK) * int(kTileM + 4 + kTileN + 4) * 4
-                             : int(kTileM * (kTileK + 8) + kTileK * (kTileN + 8)) * 2;
-  const int shared = tiles + fit_table(p.matrix, p.d, is_float ? 4 : 2, kMatmulTableBytes);
-  const void* scale = k.splits == 1 ? p.scale : nullptr;
-  int per_split = int(k.per_split);
-  void* arguments[] = {&p.matrix, &p.dtype, &p.x, &p.y, &p.workspace, &scale, &p.m, &per_split};
-  if (launch(name, ceil_div(p.m, kTileM), ceil_div(p.matrix.n, kTileN), k.splits, kMatmulThreads,
-             shared, p.stream, arguments))
-    return -1;
-  return k.splits == 1 ? 0 : reduce(p, k.splits);
-}
-
-int decode(Product p) {
-  const bool aligned = is_aligned(p);
-  char name[64];
-  std::snprintf(name, sizeof name, "decode_leader_d%d_%c%d_%s", p.d, aligned ? 'b' : 'g',
-                aligned ? p.matrix.b : p.slices, type_name(p.dtype));
-  const int table = aligned ? kAlignedTableBytes : fit_table(p.matrix, p.d, 4, kTableBytes);
-  const int64_t stretches = ceil_div(p.matrix.n, kDenseOutputs);
-  const Cut k = cut(p.matrix.k, stretches, kDenseBlocks, kDenseLeastInputs, kDenseStep);
-  int per_part = int(k.per_split);
-  void* arguments[] = {&p.matrix, &p.dtype, &p.scale, &p.y, &per_part};
-  return launch(name, k.splits, stretches, 1, kDenseThreads, table, p.stream, arguments);
+int multiply(const EinsortMatrix& w, const void* x, void* y, int64_t m, int dtype, char* workspace,
+             void* stream) {
+  const Plan plan(w, m, dtype, is_aligned(x));
+  Matrix matrix(w);
+  Inputs inputs{x, plan.rows, int(plan.stride)};
+  void* parts = workspace + plan.prepared_bytes();
+  if (plan.is_prepared) {
+    inputs.x = workspace;
+    void* arguments[] = {&x, &dtype, &m, &matrix.k, &inputs.x, &inputs.stride};
+    if (launch("prepare_curve", ceil_div(plan.stride, kThreads), std::min(m, kMostOfGrid), 1,
+               kThreads, 0, stream, arguments))
+      return -1;
+  }
+  const char* weights = dtype == kEinsortHalf ? "_half" : "_bfloat";
+  const int64_t segments = ceil_div(w.n, kSegment);
+  int per_split = int(plan.k.per_split);
+  if (plan.is_few) {
+    void* arguments[] = {&matrix, &inputs, &parts, &per_split};
+    if (launch(Kernel("matvec", w.eighths, weights).name, segments, plan.k.splits, 1, kThreads,
+               kMatvecBytes, stream, arguments))
+      return -1;
+  } else {
+    void* direct = plan.has_parts ? nullptr : y;
+    void* arguments[] = {&matrix, &inputs, &dtype, &direct, &parts, &per_split};
+    if (launch(Kernel("matmul", w.eighths, weights).name, ceil_div(plan.rows, kTileRows), segments,
+               plan.k.splits, kThreads, kMatmulBytes, stream, arguments))
+      return -1;
+  }
+  if (!plan.has_parts) return 0;
+  int n_parts = int(plan.k.splits * plan.rows / m);
+  void* arguments[] = {&matrix, &dtype, &parts, &y, &m, &n_parts};
+  return launch("reduce_curve", ceil_div(w.n, kThreads), std::min(m, kMostOfGrid), 1, kThreads, 0,
+                stream, arguments);
 }
 
 }  // namespace
 
 extern "C" {
 
-int einsort_check_window(int d, int b, int s) {
-  if (d != 1 && d != 2 && d != 4 && d != 8)
-    return fail("d=%d; a slice has 1, 2, 4 or 8 weights.", d);
-  if (b < 1 || s < 0 || b > 14 || s > 14 || s + b > 14)
-    return fail("b=%d s=%d; b must be at least 1, s at least 0, and their sum at most 14.", b, s);
-  if (!slices_at_once(d, b, s)) return fail("there is no kernel for d=%d b=%d s=%d.", d, b, s);
-  return 0;
+int64_t einsort_count_words(const EinsortMatrix* w) {
+  if (check(*w)) return -1;
+  return w->k * (w->n / kSegment * words_of(kSegment, w->eighths) +
+                 words_of(w->n % kSegment, w->eighths));
 }
 
-int64_t einsort_workspace_bytes(int64_t m, int64_t k, int64_t n, int dtype) {
-  if (check_size(m, k, n, dtype)) return -1;
-  int64_t floats = std::min(m, kMatvecRows) * n * cut_matvec(k, n).splits;
-  for (int64_t tile = 1; m > kMatvecRows && tile <= ceil_div(m, kTileM); ++tile) {
-    const int64_t rows = std::min(tile * kTileM, m), splits = cut_matmul(rows, k, n).splits;
-    if (splits == 1) break;
-    floats = std::max(floats, rows * n * splits);
+int64_t einsort_workspace_bytes(const EinsortMatrix* w, int64_t m, int dtype) {
+  if (check(*w, m, dtype)) return -1;
+  // Fewer rows may have more parts: up to the last row of a matvec, and of each tile of a matmul.
+  const int64_t terms = dtype == kEinsortFloat ? kTerms : 1;
+  int64_t most = Plan(*w, m, dtype, false).bytes(w->n);
+  for (int64_t last = kMatvecRows; last <= m * terms; last = last / kTileRows * kTileRows + kTileRows) {
+    const Plan plan(*w, last / terms, dtype, false);
+    most = std::max(most, plan.bytes(w->n));
+    if (!plan.is_few && plan.k.splits == 1) break;
   }
-  return 4 * floats;
+  return most;
 }
 
-int einsort_matmul_leader(const void* x, const void* signs, const void* indices, const void* table,
-                          const void* scale, void* y, int64_t m, int64_t k, int64_t n, int d, int b,
-                          int s, int dtype, void* workspace, void* stream) {
-  if (check_size(m, k, n, dtype) || einsort_check_window(d, b, s)) return -1;
-  if (m == 0) return 0;
-  const Matrix matrix{signs, indices, table, int(n), int(k), b, s, 0};
-  const Product product{matrix, x, scale, y, workspace, stream, m, d, slices_at_once(d, b, s),
-                        dtype};
-  return m <= kMatvecRows ? matvec(product) : matmul(product);
+int einsort_matmul_curve(const EinsortMatrix* w, const void* x, void* y, int64_t m, int dtype,
+                         void* workspace, void* stream) {
+  if (check(*w, m, dtype) || check_words(*w)) return -1;
+  return m ? multiply(*w, x, y, m, dtype, static_cast<char*>(workspace), stream) : 0;
 }
 
-int einsort_decode_leader(const void* signs, const void* indices, const void* table,
-                          const void* scale, void* weight, int64_t k, int64_t n, int d, int b,
-                          int s, int dtype, void* stream) {
-  if (check_size(0, k, n, dtype) || einsort_check_window(d, b, s)) return -1;
-  const Matrix matrix{signs, indices, table, int(n), int(k), b, s, 0};
-  return decode({matrix, nullptr, scale, weight, nullptr, stream, 0, d, slices_at_once(d, b, s),
-                 dtype});
+int einsort_decode_curve(const EinsortMatrix* w, void* weight, int dtype, void* stream) {
+  if (check(*w, 0, dtype) || check_words(*w)) return -1;
+  Matrix matrix(*w);
+  void* arguments[] = {&matrix, &dtype, &weight};
+  return launch(Kernel("decode", w->eighths).name, ceil_div(w->k, kTurn), ceil_div(w->n, kSegment),
+                1, kThreads, kDecodeBytes, stream, arguments);
 }
 
 const char* einsort_last_error() { return g_error; }

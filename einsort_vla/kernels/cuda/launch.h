@@ -1,4 +1,4 @@
-// Launches the kernels of leader.cu through the CUDA driver, from cubins inside this library.
+// Launches the kernels of curve.cu through the CUDA driver, from cubins inside this library.
 //
 // The driver is opened at the first launch, so the library loads where there is none. All
 // functions may be called from any thread.
@@ -15,28 +15,34 @@ extern "C" {
 
 enum EinsortType { kEinsortFloat = 0, kEinsortHalf = 1, kEinsortBFloat16 = 2 };
 
-// 0 if there are kernels for slices of `d` weights, `b` index bits and `s` bits before them.
-EINSORT_EXPORT int einsort_check_window(int d, int b, int s);
+// A matrix in the `curve` form (docs/format.md), W (n, k). On the device: `words`, aligned to 8
+// bytes, and `scale`, (n,) steps from `unit`. `eighths` of a bit a weight, `window` in bits.
+struct EinsortMatrix {
+  const void *words, *scale;
+  int64_t n, k;
+  float unit;
+  int eighths, window;
+};
+
+// Words of 16 bits of a matrix, -1 if there is no such one or no code for it.
+EINSORT_EXPORT int64_t einsort_count_words(const struct EinsortMatrix* matrix);
 
 // Bytes that a product with up to `m` rows of x needs as workspace, -1 after an error; the same
 // on every device.
-EINSORT_EXPORT int64_t einsort_workspace_bytes(int64_t m, int64_t k, int64_t n, int dtype);
+EINSORT_EXPORT int64_t einsort_workspace_bytes(const struct EinsortMatrix* matrix, int64_t m,
+                                               int dtype);
 
-// y = x W^T on `stream` of the current context, W (n, k) in the `leader` form (docs/format.md).
+// y = x W^T on `stream` of the current context.
 //
-// x: (m, k) and y: (m, n), both of `dtype` (EinsortType). signs, indices: the streams in words of 4
-// bytes, with a word of zeros after the last. table: (2^(s+b), d) float32. scale: (n,) float16.
-// workspace: einsort_workspace_bytes, aligned to 16 bytes as all the others. All on the device.
+// x: (m, k) and y: (m, n), both of `dtype` (EinsortType). workspace: einsort_workspace_bytes,
+// aligned to 16 bytes as x and y. All on the device.
 // Returns 0, or another number after an error, which einsort_last_error tells.
-EINSORT_EXPORT int einsort_matmul_leader(const void* x, const void* signs, const void* indices,
-                                         const void* table, const void* scale, void* y, int64_t m,
-                                         int64_t k, int64_t n, int d, int b, int s, int dtype,
-                                         void* workspace, void* stream);
+EINSORT_EXPORT int einsort_matmul_curve(const struct EinsortMatrix* matrix, const void* x, void* y,
+                                        int64_t m, int dtype, void* workspace, void* stream);
 
-// weight = the transpose of W, (k, n), of `dtype`, with the scales in it; the rest as above.
-EINSORT_EXPORT int einsort_decode_leader(const void* signs, const void* indices, const void* table,
-                                         const void* scale, void* weight, int64_t k, int64_t n,
-                                         int d, int b, int s, int dtype, void* stream);
+// weight = W, (n, k), of `dtype`; the rest as above.
+EINSORT_EXPORT int einsort_decode_curve(const struct EinsortMatrix* matrix, void* weight, int dtype,
+                                        void* stream);
 
 // Of the last call in this thread that failed.
 EINSORT_EXPORT const char* einsort_last_error();

@@ -16,10 +16,6 @@ DEVICE unsigned char* shared_memory() {
   return memory;
 }
 
-DEVICE uint32_t load_word(const uint32_t* word) { return __ldg(word); }
-
-DEVICE uint32_t swap_bytes(uint32_t word) { return __byte_perm(word, 0, 0x0123); }
-
 // The upper word of (high, low) << (shift mod 32).
 DEVICE uint32_t funnel(uint32_t high, uint32_t low, int shift) {
   return __funnelshift_l(low, high, shift);
@@ -29,10 +25,40 @@ DEVICE uint32_t funnel(uint32_t high, uint32_t low, int shift) {
 DEVICE uint32_t upper_halves(uint32_t low, uint32_t high) { return __byte_perm(low, high, 0x7632); }
 DEVICE uint32_t lower_halves(uint32_t low, uint32_t high) { return __byte_perm(low, high, 0x5410); }
 
-// Byte `byte` of a word, the lowest is 0, as the second byte; `first` < 256 as the first.
-DEVICE uint32_t place_of(uint32_t word, int byte, uint32_t first) {
-  return __byte_perm(word, first, 0x5504 | byte << 4);
+// 64 times the sum of the four bytes of `word`, and `base`. So a quarter of the sum, rounded down, is
+// the second byte.
+DEVICE uint32_t add_bytes(uint32_t word, uint32_t base) { return __dp4a(word, 0x40404040u, base); }
+
+// The second and the top byte of each word.
+DEVICE uint32_t odd_bytes(uint32_t low, uint32_t high) { return __byte_perm(low, high, 0x7531); }
+
+// v - 128 of two v from 0 to 255. As float16 both are 1024 + v, the bits 0x6400 + v.
+DEVICE uint32_t center_halves(uint32_t both) {
+  uint32_t centered;
+  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(centered) : "r"(both), "r"(0xE480E480));  // -1152
+  return centered;
 }
+
+// As bfloat16, the bits 0x4300 + v, they are 128 + v, or 2 v from 128 on: less 256 that is v - 128 or
+// twice as much, where it is positive.
+DEVICE uint32_t center_bfloats(uint32_t both) {
+  uint32_t once, half;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;"
+      : "=r"(once) : "r"(both), "r"(0x3F803F80), "r"(0xC380C380));  // x 1 - 256
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;"
+      : "=r"(half) : "r"(both), "r"(0x3F003F00), "r"(0xC300C300));  // x 0.5 - 128
+  asm("min.bf16x2 %0, %0, %1;" : "+r"(once) : "r"(half));
+  return once;
+}
+
+// The value, which is the same in all threads, from where the compiler cannot tell that it is a
+// constant of the kernel: an instruction reads one of those at most.
+DEVICE uint32_t in_register(uint32_t value) {
+  return __shfl_sync(0xFFFFFFFF, threadIdx.x % 32 ? 0 : value, 0);
+}
+
+DEVICE float bits_to_float(uint32_t bits) { return __uint_as_float(bits); }
+DEVICE uint32_t float_to_bits(float value) { return __float_as_uint(value); }
 
 // The launcher lets a kernel begin while the one before it ends; from here on that one is complete.
 DEVICE void wait_for_previous() {
@@ -48,27 +74,11 @@ DEVICE void let_next_begin() {
 #endif
 }
 
-// Brings what lies there to the L2 cache.
-DEVICE void prefetch(const void* memory) { asm volatile("prefetch.global.L2 [%0];" ::"l"(memory)); }
-
-// The value with its sign changed where the top bit of `sign` is set; the other bits are 0.
-DEVICE float flip(float value, uint32_t sign) {
-  return __uint_as_float(__float_as_uint(value) ^ sign);
-}
-
-DEVICE float half_to_float(uint16_t bits) {
-  float value;
-  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
-  return value;
-}
-
 DEVICE uint16_t float_to_half(float value) {
   uint16_t bits;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
   return bits;
 }
-
-DEVICE float bfloat_to_float(uint16_t bits) { return __uint_as_float(uint32_t(bits) << 16); }
 
 DEVICE uint16_t float_to_bfloat(float value) {
   uint16_t bits;
@@ -76,45 +86,19 @@ DEVICE uint16_t float_to_bfloat(float value) {
   return bits;
 }
 
-// Both as 16 bits, the first one below.
-DEVICE uint32_t floats_to_halves(float low, float high) {
-  uint32_t pair;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-}
-
-DEVICE uint32_t floats_to_bfloats(float low, float high) {
-  uint32_t pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-}
-
-// Four 8 x 8 matrices of 16-bit numbers; lane 8 i + j of the warp points to row j of matrix i.
-DEVICE void load_matrices(uint32_t (&out)[4], const void* row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-               : "r"(uint32_t(__cvta_generic_to_shared(row)))
-               : "memory");
-}
-
-DEVICE void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-               : "r"(uint32_t(__cvta_generic_to_shared(row)))
-               : "memory");
-}
-
-// sum (16 x 8, float32) += a (16 x 16) b (16 x 8), in the fragments of mma.m16n8k16.
-DEVICE void multiply_half(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-DEVICE void multiply_bfloat(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+// sum (16 x 8, float32) += a (16 x 16) b (16 x 8), in the fragments of mma.m16n8k16; of float16, or
+// of bfloat16.
+template <bool is_half>
+DEVICE void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  if (is_half) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
 }

@@ -27,7 +27,8 @@ def emulator(folder):
     # Stand in for cubins; the driver knows the kernels by their names.
     build.write_cubins(assembly, {86: b"cubin 86", 87: b"cubin 87"})
     sources = [FOLDER / "run.cpp", build.LAUNCHER, assembly]
-    compile_([*SANITIZED, f"-I{build.FOLDER}", f"-Wa,-I{folder}", *sources, "-ldl"], program)
+    headers = [f"-I{build.FOLDER}", f"-I{build.POLYNOMIALS.parent}", f"-Wa,-I{folder}"]
+    compile_([*SANITIZED, *headers, *sources, "-ldl"], program)
     return Emulator(program, {"LD_LIBRARY_PATH": str(folder), "ASAN_OPTIONS": "detect_leaks=0"})
 
 

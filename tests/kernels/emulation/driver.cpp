@@ -1,4 +1,4 @@
-// A CUDA driver (libcuda.so.1) that runs the kernels of leader.cu on the CPU, block by block.
+// A CUDA driver (libcuda.so.1) that runs the kernels of curve.cu on the CPU, block by block.
 // EMULATED_SM is the GPU that it says it is.
 
 #ifdef __SANITIZE_ADDRESS__
@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "leader.cu"
+#include "curve.cu"
 
 #ifndef __SANITIZE_ADDRESS__
 void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
@@ -134,18 +134,15 @@ std::index_sequence_for<Arguments...> places(void (*)(Arguments...)) {
 
 using Kernel = void (*)(void**);
 #define ENTRY(NAME) {#NAME, [](void** from) { call(NAME, from, places(NAME)); }},
-#undef REDUCE
-#undef MATMUL
-#undef DENSE
 #undef MATVEC
-#undef PAIRS
-#define REDUCE(NAME, T) ENTRY(reduce_leader_##NAME)
-#define MATMUL(D, G, NAME, T) ENTRY(matmul_leader_d##D##_g##G##_##NAME)
-#define DENSE(D, NAME, T, ...) ENTRY(decode_leader_d##D##_##NAME)
-#define MATVEC(D, G, M) ENTRY(matvec_leader_d##D##_g##G##_float_m##M)
-#define PAIRS(D, NAME, M, ...) ENTRY(matvec_leader_d##D##_##NAME##_16bit_m##M)
+#undef MATMUL
+#undef DECODE
+#define MATVEC(E, NAME, WEIGHTS) ENTRY(matvec_curve_e##E##_##NAME)
+#define MATMUL(E, NAME, WEIGHTS) ENTRY(matmul_curve_e##E##_##NAME)
+#define DECODE(E) ENTRY(decode_curve_e##E)
 
-std::map<std::string, Kernel> kernels = {KERNELS};
+std::map<std::string, Kernel> kernels = {
+    ENTRY(prepare_curve) ENTRY(reduce_curve) EINSORT_CODES};
 
 int context, module;
 

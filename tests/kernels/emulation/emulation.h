@@ -1,4 +1,4 @@
-// In place of ptx.cuh: lets a C++ compiler make host code of leader.cu. A CUDA thread is a fiber;
+// In place of ptx.cuh: lets a C++ compiler make host code of curve.cu. A CUDA thread is a fiber;
 // it runs until it waits for others, so what it may not rely on, another order of threads, is
 // tried at every block. The layouts of fragments are those of the PTX manual.
 
@@ -24,7 +24,6 @@ void sync_warp();
 
 // What the lanes of one warp give to each other.
 struct Lane {
-  const void* row;
   uint32_t a[4], b[2];
 };
 Lane* warp();  // 32 of them
@@ -37,8 +36,6 @@ Lane* warp();  // 32 of them
 inline void __syncthreads() { emulation::sync_block(); }
 inline unsigned char* shared_memory() { return emulation::shared; }
 
-inline uint32_t load_word(const uint32_t* word) { return *word; }
-inline uint32_t swap_bytes(uint32_t word) { return __builtin_bswap32(word); }
 inline uint32_t funnel(uint32_t high, uint32_t low, int shift) {
   const int own = shift & 31;
   return own ? high << own | low >> (32 - own) : high;
@@ -48,28 +45,21 @@ inline uint32_t upper_halves(uint32_t low, uint32_t high) {
   return low >> 16 | (high & 0xffff0000u);
 }
 inline uint32_t lower_halves(uint32_t low, uint32_t high) { return (low & 0xffffu) | high << 16; }
-inline uint32_t place_of(uint32_t word, int byte, uint32_t first) {
-  return first | (word >> 8 * byte & 0xffu) << 8;
-}
+inline uint32_t in_register(uint32_t value) { return value; }
 
 inline void wait_for_previous() {}
 inline void let_next_begin() {}
-inline void prefetch(const void* memory) {
-  static volatile char read;
-  read = *static_cast<const char*>(memory);  // for the sanitizer, though a GPU would not mind
-}
 
-inline uint32_t bits_of(float value) {
+inline uint32_t float_to_bits(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   return bits;
 }
-inline float float_of(uint32_t bits) {
+inline float bits_to_float(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
-inline float flip(float value, uint32_t sign) { return float_of(bits_of(value) ^ sign); }
 
 inline float half_to_float(uint16_t bits) {
   _Float16 value;
@@ -82,50 +72,41 @@ inline uint16_t float_to_half(float value) {
   std::memcpy(&bits, &rounded, sizeof bits);
   return bits;
 }
-inline float bfloat_to_float(uint16_t bits) { return float_of(uint32_t(bits) << 16); }
+inline float bfloat_to_float(uint16_t bits) { return bits_to_float(uint32_t(bits) << 16); }
 inline uint16_t float_to_bfloat(float value) {
-  const uint32_t bits = bits_of(value);
+  const uint32_t bits = float_to_bits(value);
   return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-inline uint32_t floats_to_halves(float low, float high) {
-  return float_to_half(low) | uint32_t(float_to_half(high)) << 16;
+inline uint32_t add_bytes(uint32_t word, uint32_t base) {
+  for (int i = 0; i < 4; ++i) base += 64 * (word >> 8 * i & 0xffu);
+  return base;
 }
-inline uint32_t floats_to_bfloats(float low, float high) {
-  return float_to_bfloat(low) | uint32_t(float_to_bfloat(high)) << 16;
+inline uint32_t odd_bytes(uint32_t low, uint32_t high) {
+  return (low >> 8 & 0xffu) | (low >> 16 & 0xff00u) | (high << 8 & 0xff0000u) | (high & 0xff000000u);
 }
-
-inline void load_matrices_as(uint32_t (&out)[4], const void* row, bool is_transposed) {
-  if (reinterpret_cast<uintptr_t>(row) % 16) std::abort();
-  const int lane = threadIdx.x % 32;
-  emulation::Lane* lanes = emulation::warp();
-  lanes[lane].row = row;
-  emulation::sync_warp();
-  for (int i = 0; i < 4; ++i) {
-    uint16_t pair[2];
-    for (int e = 0; e < 2; ++e) {
-      const int one = lane / 4, other = lane % 4 * 2 + e;
-      const int from = is_transposed ? other : one, to = is_transposed ? one : other;
-      pair[e] = static_cast<const uint16_t*>(lanes[8 * i + from].row)[to];
-    }
-    out[i] = pair[0] | uint32_t(pair[1]) << 16;
+inline uint32_t center_halves(uint32_t both) {
+  uint32_t centered = 0;
+  for (int i = 0; i < 32; i += 16)
+    centered |= uint32_t(float_to_half(half_to_float(both >> i) - 1152)) << i;
+  return centered;
+}
+inline uint32_t center_bfloats(uint32_t both) {
+  uint32_t centered = 0;
+  for (int i = 0; i < 32; i += 16) {
+    const float once = bfloat_to_float(both >> i) - 256, half = once / 2;
+    centered |= uint32_t(float_to_bfloat(once < half ? once : half)) << i;
   }
-  emulation::sync_warp();
-}
-inline void load_matrices(uint32_t (&out)[4], const void* row) {
-  load_matrices_as(out, row, false);
-}
-inline void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
-  load_matrices_as(out, row, true);
+  return centered;
 }
 
-template <typename Convert>
-void multiply_as(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
-                 Convert convert) {
+template <bool is_half>
+void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  const auto convert = is_half ? half_to_float : bfloat_to_float;
   const int lane = threadIdx.x % 32;
   emulation::Lane* lanes = emulation::warp();
   std::memcpy(lanes[lane].a, a, sizeof a);
-  lanes[lane].b[0] = b0, lanes[lane].b[1] = b1;
+  std::memcpy(lanes[lane].b, b, sizeof b);
   emulation::sync_warp();
   for (int e = 0; e < 4; ++e) {
     const int m = lane / 4 + e / 2 * 8, n = lane % 4 * 2 + e % 2;
@@ -136,10 +117,4 @@ void multiply_as(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t 
     }
   }
   emulation::sync_warp();
-}
-inline void multiply_half(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  multiply_as(sum, a, b0, b1, half_to_float);
-}
-inline void multiply_bfloat(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  multiply_as(sum, a, b0, b1, bfloat_to_float);
 }

@@ -28,31 +28,27 @@ void* read(int64_t bytes, int64_t shift = 0) {
 }  // namespace
 
 int main() {
-  int64_t c[10];  // m, k, n, d, b, s, type, words of signs, of indices, elements that x is shifted by
-  while (std::fread(c, sizeof c, 1, stdin) == 1) {
-    const int64_t m = c[0], k = c[1], n = c[2], size = c[6] ? 2 : 4;
-    const int64_t shift = c[9] * size;
-    void* x = read(m * k * size, shift);
-    void* signs = read(4 * c[7]);
-    void* indices = read(4 * c[8]);
-    void* table = read((int64_t(4) << (c[4] + c[5])) * c[3]);
-    void* scale = read(2 * n);
+  int64_t c[8];  // m, k, n, eighths, window, type, words, elements that x is shifted by
+  float unit;
+  while (std::fread(c, sizeof c, 1, stdin) == 1 && std::fread(&unit, sizeof unit, 1, stdin) == 1) {
+    const int64_t m = c[0], k = c[1], n = c[2], size = c[5] ? 2 : 4, shift = c[7] * size;
+    char* x = static_cast<char*>(read(m * k * size, shift));
+    void* words = read(2 * c[6]);
+    void* scale = read(n);
+    const EinsortMatrix matrix{words, scale, n, k, unit, int(c[3]), int(c[4])};
+    const int type = int(c[5]);
     void* y = allocate(m * n * size);
-    void* workspace = allocate(einsort_workspace_bytes(m, k, n, int(c[6])));
-    if (einsort_matmul_leader(static_cast<char*>(x) + shift, signs, indices, table, scale, y, m, k, n,
-                              int(c[3]), int(c[4]), int(c[5]), int(c[6]), workspace, nullptr)) {
-      std::fprintf(stderr, "%s\n", einsort_last_error());
-      return 1;
-    }
-    void* weight = allocate(k * n * size);
-    if (einsort_decode_leader(signs, indices, table, scale, weight, k, n, int(c[3]), int(c[4]),
-                              int(c[5]), int(c[6]), nullptr)) {
+    void* weight = allocate(n * k * size);
+    void* workspace = allocate(einsort_workspace_bytes(&matrix, m, type));
+    if (einsort_count_words(&matrix) != c[6] ||
+        einsort_matmul_curve(&matrix, x + shift, y, m, type, workspace, nullptr) ||
+        einsort_decode_curve(&matrix, weight, type, nullptr)) {
       std::fprintf(stderr, "%s\n", einsort_last_error());
       return 1;
     }
     std::fwrite(y, 1, m * n * size, stdout);
-    std::fwrite(weight, 1, k * n * size, stdout);
-    for (void* memory : {x, signs, indices, table, scale, y, workspace, weight}) std::free(memory);
+    std::fwrite(weight, 1, n * k * size, stdout);
+    for (void* memory : {(void*)x, words, scale, y, workspace, weight}) std::free(memory);
   }
   return 0;
 }
