@@ -36,7 +36,7 @@ from eval.closed_loop.request import find_policy
 from eval.closed_loop.settings import REFERENCE_POLICY
 
 DENSE = "uncompressed"
-BACKENDS = {"cpu": ("decoded", "cpu"), "cuda": ("decoded", "cuda", "triton")}
+BACKENDS = {"cpu": ("decoded", "cpu"), "cuda": ("decoded", "cuda")}
 
 
 @dataclass(frozen=True)
