@@ -48,8 +48,8 @@ def write_source(folder: Path, library: str, cubins: Mapping[int, bytes]) -> Non
     """
     folder.mkdir(parents=True)
     kernels = LAUNCHER.parent
-    sources = [FOLDER / "plugin.cpp", *(FOLDER / "include").glob("*.h"), POLYNOMIALS]
-    for source in sorted([*sources, *kernels.glob("*.cu*"), *kernels.glob("launch.*")]):
+    sources = [FOLDER / "plugin.cpp", *(FOLDER / "include").glob("*.h"), LAUNCHER, POLYNOMIALS]
+    for source in sorted([*sources, *kernels.glob("*.cu*"), *kernels.glob("*.h")]):
         (folder / source.name).write_bytes(source.read_bytes())
     write_cubins(folder / "cubins.S", cubins)
     (folder / "build.sh").write_text(_SCRIPT.format(library=library), encoding="utf-8")

@@ -71,8 +71,7 @@ def multiply(matrix: Matrix, x: Tensor, decode_from: int) -> Tensor:
         return torch.mm(x, _decode(matrix, x.dtype, x.device).t())
     launcher, kind, m = _launcher(matrix.eighths), TYPE_NUMBERS[x.dtype], x.shape[0]
     x, y = x.contiguous(), x.new_empty(m, matrix.n)
-    n_bytes = _workspace_bytes(matrix.n, matrix.k, matrix.eighths, matrix.window, m, kind)
-    workspace = x.new_empty(n_bytes, dtype=torch.uint8)
+    workspace = _workspace(matrix, m, x.dtype, x.device)
     failed = launcher.einsort_matmul_curve(
         ctypes.byref(matrix), x.data_ptr(), y.data_ptr(), m, kind, workspace.data_ptr(),
         torch.cuda.current_stream().cuda_stream,
@@ -80,6 +79,13 @@ def multiply(matrix: Matrix, x: Tensor, decode_from: int) -> Tensor:
     if failed:
         raise EinSortError(f"--backend cuda: {_last_error(launcher)}")
     return y
+
+
+def _workspace(matrix: Matrix, m: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """For a product with m rows, or decoding, if m is 0."""
+    shape = matrix.n, matrix.k, matrix.eighths, matrix.window
+    n_bytes = _workspace_bytes(*shape, m, TYPE_NUMBERS[dtype])
+    return torch.empty(n_bytes, dtype=torch.uint8, device=device)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -114,10 +120,11 @@ def _(words: Tensor, scale: Tensor, unit: float, columns: int, eighths: int,
 def _decode(matrix: Matrix, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(n, k), on the current device."""
     weight = torch.empty(matrix.n, matrix.k, dtype=dtype, device=device)
-    launcher, stream = _launcher(matrix.eighths), torch.cuda.current_stream().cuda_stream
+    launcher, workspace = _launcher(matrix.eighths), _workspace(matrix, 0, dtype, device)
     if launcher.einsort_decode_curve(
-        ctypes.byref(matrix), weight.data_ptr(), TYPE_NUMBERS[dtype], stream
-    ):
+        ctypes.byref(matrix), weight.data_ptr(), TYPE_NUMBERS[dtype], workspace.data_ptr(),
+        torch.cuda.current_stream().cuda_stream,
+    ):  # fmt: skip
         raise EinSortError(f"--backend cuda: {_last_error(launcher)}")
     return weight
 

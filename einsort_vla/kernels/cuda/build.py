@@ -84,7 +84,7 @@ def library(sms: tuple[int, ...], eighths: tuple[int, ...]) -> ctypes.CDLL:
     loaded.einsort_matmul_curve.argtypes = (
         _POINTER, _POINTER, _POINTER, _INT64, _INT, _POINTER, _POINTER,
     )  # fmt: skip
-    loaded.einsort_decode_curve.argtypes = (_POINTER, _POINTER, _INT, _POINTER)
+    loaded.einsort_decode_curve.argtypes = (_POINTER, _POINTER, _INT, _POINTER, _POINTER)
     loaded.einsort_last_error.restype = ctypes.c_char_p
     return loaded
 
@@ -96,7 +96,7 @@ def build(folder: Path, cubins: Mapping[int, bytes]) -> Path:
         MissingDependency: there is no C++ compiler, or it fails.
     """
     compiler = compiling.compiler_for(platform.machine())
-    read = [LAUNCHER, LAUNCHER.with_suffix(".h"), POLYNOMIALS]
+    read = [LAUNCHER, *sorted(FOLDER.glob("*.h")), POLYNOMIALS]
     sources = [*(path.read_bytes() for path in read), _blob(cubins)]
     version = compiling.version_of(compiler)
     name = f"cuda-{compiling.fingerprint(*sources, compiler, FLAGS, _ASSEMBLY, version)}.so"

@@ -35,6 +35,21 @@ DEVICE void prepare(const void* x, Type type, int64_t rows, int k, uint16_t* pre
   }
 }
 
+// The words of a matrix, whose inputs may be of any number, as those of one with `k` inputs, the next
+// multiple of 4. Grid (tiles, segments).
+DEVICE void widen(const Matrix& matrix, int eighths, uint16_t* words, int k) {
+  const int left = matrix.n - blockIdx.y * kSegment, tile = blockIdx.x * kTileColumns;
+  const int n_words = words_of(left < kSegment ? left : kSegment, eighths);
+  const int width = matrix.k - tile < kTileColumns ? matrix.k - tile : kTileColumns;
+  const int to_width = k - tile < kTileColumns ? k - tile : kTileColumns;
+  const int64_t before = int64_t(blockIdx.y) * words_of(kSegment, eighths);
+  const uint16_t* from = matrix.words + before * matrix.k + int64_t(tile) * n_words;
+  uint16_t* to = words + before * k + int64_t(tile) * n_words;
+  wait_for_previous();
+  for (int i = threadIdx.x; i < n_words * to_width; i += kThreads)
+    to[i] = i % to_width < width ? from[i / to_width * width + i % to_width] : 0;
+}
+
 // y (rows, n) = the row scales times the sum of parts (n_parts, rows, n), always in the same order.
 // Grid (blocks of outputs, rows, or some at a time).
 DEVICE void reduce(const Matrix& matrix, Type type, const float* parts, void* y, int64_t rows,
@@ -53,14 +68,14 @@ DEVICE void reduce(const Matrix& matrix, Type type, const float* parts, void* y,
   }
 }
 
-// weight (n, k) with the scales; each warp decodes 16 inputs. Grid (turns of inputs, segments).
+// weight (n, k) with the scales, k at most matrix.k; each warp decodes 16 inputs. Grid (turns of inputs, segments).
 struct Decoded {
   Vector<4> w[kWarps][kPieces][32];
   float scale[kSegment];
 };
 
 template <int E>
-DEVICE void decode_matrix(const Matrix& matrix, Type type, void* weight) {
+DEVICE void decode_matrix(const Matrix& matrix, Type type, void* weight, int k) {
   using Own = Decoder<E, Type::kBFloat16>;
   auto& at = *reinterpret_cast<Decoded*>(shared_memory());
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -86,13 +101,13 @@ DEVICE void decode_matrix(const Matrix& matrix, Type type, void* weight) {
       const uint32_t pair = found.at[row % 2 + i / 2 * 2];
       four[i] = bits_to_float(i % 2 ? pair & 0xFFFF0000 : pair << 16) * at.scale[row];
     }
-    const int64_t to = int64_t(output + row) * matrix.k + input;
-    if (matrix.k % 4 == 0) {
-      if (input < matrix.k) store_four(weight, to, type, four);
+    const int64_t to = int64_t(output + row) * k + input;
+    if (k % 4 == 0) {
+      if (input < k) store_four(weight, to, type, four);
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i)
-        if (input + i < matrix.k) store(weight, to + i, type, four[i]);
+        if (input + i < k) store(weight, to + i, type, four[i]);
     }
   }
 }
@@ -101,6 +116,10 @@ DEVICE void decode_matrix(const Matrix& matrix, Type type, void* weight) {
   KERNEL(kThreads, 1)                                                                            \
   prepare_curve(const void* x, Type type, int64_t rows, int k, uint16_t* prepared, int stride) { \
     prepare(x, type, rows, k, prepared, stride);                                                 \
+  }                                                                                              \
+  KERNEL(kThreads, 1)                                                                            \
+  widen_curve(Matrix matrix, int eighths, uint16_t* words, int k) {                              \
+    widen(matrix, eighths, words, k);                                                            \
   }                                                                                              \
   KERNEL(kThreads, 1)                                                                            \
   reduce_curve(Matrix matrix, Type type, const float* parts, void* y, int64_t rows,              \
@@ -123,8 +142,8 @@ DEVICE void decode_matrix(const Matrix& matrix, Type type, void* weight) {
 
 #define DECODE(E)                                                                                 \
   KERNEL(kThreads, 1)                                                                             \
-  decode_curve_e##E(Matrix matrix, Type type, void* weight) {                                     \
-    decode_matrix<E>(matrix, type, weight);                                                       \
+  decode_curve_e##E(Matrix matrix, Type type, void* weight, int k) {                              \
+    decode_matrix<E>(matrix, type, weight, k);                                                    \
   }
 
 // float32 is multiplied as bfloat16.

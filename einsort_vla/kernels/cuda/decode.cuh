@@ -11,7 +11,7 @@ struct Matrix {
   const uint16_t* words;
   const unsigned char* scale;  // steps of each output
   float unit;                  // that they are counted from
-  int n, k;                    // out_features, in_features
+  int n, k;                    // out_features, in_features; the latter a multiple of 4
   uint32_t factor, flip, mask;  // of a window's value; the mask has its bits
 };
 
@@ -81,20 +81,9 @@ struct Decoder {
     const uint32_t width = k - tile < kTileColumns ? k - tile : kTileColumns;
     const uint32_t column = inside % kTileColumns + threadIdx.x % 4 * 4;
     const uint16_t* own = words + size_t(tile) * n_words + (column < width ? column : 0);
-    if (k % 4 == 0) {
 #pragma unroll
-      for (int i = 0; i <= kWords; ++i)
-        to.at[i] = *reinterpret_cast<const Vector<2>*>(own + at[i] * width);
-      return;
-    }
-#pragma unroll
-    for (int i = 0; i <= kWords; ++i) {
-      const uint16_t* row = own + at[i] * width;
-      uint32_t four[4];
-#pragma unroll
-      for (int c = 0; c < 4; ++c) four[c] = column + c < width ? row[c] : 0;
-      to.at[i] = {four[0] | four[1] << 16, four[2] | four[3] << 16};
-    }
+    for (int i = 0; i <= kWords; ++i)
+      to.at[i] = *reinterpret_cast<const Vector<2>*>(own + at[i] * width);
   }
 
   struct Bits {

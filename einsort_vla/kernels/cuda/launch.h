@@ -27,8 +27,8 @@ struct EinsortMatrix {
 // Words of 16 bits of a matrix, -1 if there is no such one or no code for it.
 EINSORT_EXPORT int64_t einsort_count_words(const struct EinsortMatrix* matrix);
 
-// Bytes that a product with up to `m` rows of x needs as workspace, -1 after an error; the same
-// on every device.
+// Bytes that a product with up to `m` rows of x needs as workspace, or decoding, for m = 0; -1 after
+// an error. The same on every device.
 EINSORT_EXPORT int64_t einsort_workspace_bytes(const struct EinsortMatrix* matrix, int64_t m,
                                                int dtype);
 
@@ -42,7 +42,7 @@ EINSORT_EXPORT int einsort_matmul_curve(const struct EinsortMatrix* matrix, cons
 
 // weight = W, (n, k), of `dtype`; the rest as above.
 EINSORT_EXPORT int einsort_decode_curve(const struct EinsortMatrix* matrix, void* weight, int dtype,
-                                        void* stream);
+                                        void* workspace, void* stream);
 
 // Of the last call in this thread that failed.
 EINSORT_EXPORT const char* einsort_last_error();

@@ -142,7 +142,7 @@ using Kernel = void (*)(void**);
 #define DECODE(E) ENTRY(decode_curve_e##E)
 
 std::map<std::string, Kernel> kernels = {
-    ENTRY(prepare_curve) ENTRY(reduce_curve) EINSORT_CODES};
+    ENTRY(prepare_curve) ENTRY(widen_curve) ENTRY(reduce_curve) EINSORT_CODES};
 
 int context, module;
 

@@ -40,15 +40,16 @@ int main() {
     void* y = allocate(m * n * size);
     void* weight = allocate(n * k * size);
     void* workspace = allocate(einsort_workspace_bytes(&matrix, m, type));
+    void* other = allocate(einsort_workspace_bytes(&matrix, 0, type));
     if (einsort_count_words(&matrix) != c[6] ||
         einsort_matmul_curve(&matrix, x + shift, y, m, type, workspace, nullptr) ||
-        einsort_decode_curve(&matrix, weight, type, nullptr)) {
+        einsort_decode_curve(&matrix, weight, type, other, nullptr)) {
       std::fprintf(stderr, "%s\n", einsort_last_error());
       return 1;
     }
     std::fwrite(y, 1, m * n * size, stdout);
     std::fwrite(weight, 1, n * k * size, stdout);
-    for (void* memory : {(void*)x, words, scale, y, workspace, weight}) std::free(memory);
+    for (void* memory : {(void*)x, words, scale, y, workspace, other, weight}) std::free(memory);
   }
   return 0;
 }
