@@ -156,9 +156,7 @@ def _measure(
             }  # fmt: skip
 
 
-def _random(
-    spec: Curve, shape: tuple[int, int], generator: torch.Generator
-) -> CompressedTensor:
+def _random(spec: Curve, shape: tuple[int, int], generator: torch.Generator) -> CompressedTensor:
     """A matrix of that code by drawing its streams, at no time where encoding takes minutes."""
     parts = {
         name: (torch.rand(part.shape, generator=generator) + 0.5).to(part.dtype)
@@ -170,9 +168,7 @@ def _random(
     return CompressedTensor(spec, shape, parts)
 
 
-def _peers(
-    shape: tuple[int, int], spec: Curve, settings: Settings
-) -> dict[str, list[OnnxPeer]]:
+def _peers(shape: tuple[int, int], spec: Curve, settings: Settings) -> dict[str, list[OnnxPeer]]:
     if settings.device != "cpu" or not isinstance(spec, Curve):
         return {}
     found: dict[str, list[OnnxPeer]] = {}

@@ -156,7 +156,8 @@ void formats(IPluginV3OneBuild& build, const Shapes& given) {
   for (int i = 0; i < kInputs; ++i) all.push_back(tensor(kTypes[i], given[i]));
   all.push_back(all[0]);
   bool usual = true;
-  for (int i = 0; i <= kInputs; ++i) usual &= build.supportsFormatCombination(i, all.data(), kInputs, 1);
+  for (int i = 0; i <= kInputs; ++i)
+    usual &= build.supportsFormatCombination(i, all.data(), kInputs, 1);
   std::printf("format usual: %d\n", usual);
 }
 
@@ -226,12 +227,14 @@ int use(IPluginCreatorV3One& creator, const Fields& fields, DataType type,
   PluginTensorDesc none[kInputs];
   std::memcpy(static_cast<void*>(none), now, sizeof now);
   none[0].dims.d[0] = 0;
+  const void* no_input[kInputs] = {};
+  void* no_output[1] = {};
   std::printf("no rows: %d\n",
-              runtime.enqueue(none, &out, std::vector<void*>(kInputs).data(), std::vector<void*>(1).data(),
-                              nullptr, nullptr));
+              runtime.enqueue(none, &out, no_input, no_output, nullptr, nullptr));
   if (!file) {
     void* pointers[kInputs] = {};
-    std::printf("no driver: %d\n", runtime.enqueue(now, &out, pointers, pointers, nullptr, nullptr));
+    std::printf("no driver: %d\n",
+                runtime.enqueue(now, &out, pointers, pointers, nullptr, nullptr));
     delete copy;
     return 0;
   }

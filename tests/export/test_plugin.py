@@ -81,7 +81,7 @@ def check_protocol(log):
         r"eighths=56 window=6", r"unit=-1; it must be", r"unit=inf", r"field unit is missing",
         r"out_features=1073741824 in_features=1;", r"out_features=1048576 in_features=1048576;",
         r"unit has type \d and length 1; it must be one FLOAT32",
-        r"x has 34 features; in_features is 33", r"words has 148 elements; .* must be 149",
+        r"x has 34 features; in_features is 33", r"words has 148 elements; .* must have 149",
         r"scale has 2 dimensions", r"2 inputs and 1 outputs",
     ):  # fmt: skip
         assert re.search(f"^log: MatmulCurve: .*{found}", log, re.MULTILINE), found

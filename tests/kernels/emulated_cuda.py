@@ -74,7 +74,7 @@ def test_the_ops_are_what_they_say():
     compressed, generator = coded()
     own, spec = backend._arguments(compressed, torch.device("cpu")), compressed.spec
     x, window = torch.randn(3, 40, generator=generator), (spec.eighths, spec.window)
-    torch.library.opcheck(torch.ops.einsort.matmul_curve_cuda.default, (x, *own, *window, 129))
+    torch.library.opcheck(torch.ops.einsort.matmul_curve_cuda.default, (x, *own, *window, 257))
     torch.library.opcheck(torch.ops.einsort.decode_curve_cuda.default, (*own, 40, *window))
     words, scale, unit = own
     with pytest.raises(ShapeError, match=r"it has 359 words and must have 360"):
@@ -85,7 +85,7 @@ def test_the_ops_are_what_they_say():
         backend.matrix_of(words, scale, float("nan"), 40, *window)
     shifted = torch.cat([words[:1], words])[1:]
     with pytest.raises(EinSortError, match=r"words of a matrix must begin at a multiple of 8"):
-        backend.matmul_curve(x, shifted, scale, unit, *window, 129)
+        backend.matmul_curve(x, shifted, scale, unit, *window, 257)
     parts = dict(compressed.parts, words=shifted)
     of_shifted = type(compressed)(spec, compressed.shape, parts)
     assert torch.equal(made_of(of_shifted).linear(x, None), made_of(compressed).linear(x, None))

@@ -94,7 +94,7 @@ struct Layer {
       return refuse("%s has %d dimensions; it must have 1.", kInputNames[input], rank);
     if (dims[0] != -1 && dims[0] != expected)
       return refuse(
-          "%s has %lld elements; with out_features=%d in_features=%d eighths=%d there must be %lld.",
+          "%s has %lld elements; with out_features=%d in_features=%d eighths=%d it must have %lld.",
           kInputNames[input], (long long)dims[0], fields.out_features, fields.in_features,
           fields.eighths, (long long)expected);
     return 0;

@@ -22,7 +22,7 @@ LEAST_CAPABILITY = (8, 0)
 TYPE_NUMBERS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 # Rows from which it is faster to decode the matrix once, for cuBLAS, than tiles of it within the
 # product: an estimate (docs/performance.md).
-DECODE_FROM = 129
+DECODE_FROM = 257
 
 # Not `custom_op`: in inference mode it keeps its inputs alive in a reference cycle.
 LIBRARY = torch.library.Library("einsort", "FRAGMENT")

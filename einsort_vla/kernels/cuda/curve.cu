@@ -11,8 +11,8 @@
 // float32 goes through tensor cores as a sum of bfloat16, which is exact.
 constexpr int kTerms = 3;
 
-// x (rows, k) as `Inputs` has it, where it is not so already; of float32 the first terms of all rows,
-// then the second ones, then the third. Grid (blocks of inputs, rows, or some at a time).
+// x (rows, k) as `Inputs` has it, where it is not so already; of float32 the first terms of all
+// rows, then the second ones, then the third. Grid (blocks of inputs, rows, or some at a time).
 DEVICE void prepare(const void* x, Type type, int64_t rows, int k, uint16_t* prepared, int stride) {
   const int input = blockIdx.x * kThreads + threadIdx.x;
   let_next_begin();
@@ -35,8 +35,8 @@ DEVICE void prepare(const void* x, Type type, int64_t rows, int k, uint16_t* pre
   }
 }
 
-// The words of a matrix, whose inputs may be of any number, as those of one with `k` inputs, the next
-// multiple of 4. Grid (tiles, segments).
+// The words of a matrix, whose inputs may be of any number, as those of one with `k` inputs, the
+// next multiple of 4. Grid (tiles, segments).
 DEVICE void widen(const Matrix& matrix, int eighths, uint16_t* words, int k) {
   const int left = matrix.n - blockIdx.y * kSegment, tile = blockIdx.x * kTileColumns;
   const int n_words = words_of(left < kSegment ? left : kSegment, eighths);
@@ -68,7 +68,8 @@ DEVICE void reduce(const Matrix& matrix, Type type, const float* parts, void* y,
   }
 }
 
-// weight (n, k) with the scales, k at most matrix.k; each warp decodes 16 inputs. Grid (turns of inputs, segments).
+// weight (n, k) with the scales, k at most matrix.k; each warp decodes 16 inputs. Grid (turns of
+// inputs, segments).
 struct Decoded {
   Vector<4> w[kWarps][kPieces][32];
   float scale[kSegment];

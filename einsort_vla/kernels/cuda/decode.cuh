@@ -125,27 +125,27 @@ struct Decoder {
   }
 
  private:
-  // Two values, as bytes above the lowest one, and the top bytes of a number that they are added to.
+  // Two values, by the second bytes of their counts and the top bytes, which make them numbers.
   DEVICE uint32_t pair(uint32_t low, uint32_t high) const {
     constexpr uint32_t top = type == Type::kHalf ? 0x64 : 0x43;
     const uint32_t both = odd_bytes(count(low, top << 24), count(high, top << 24));
     return type == Type::kHalf ? center_halves(both) : center_bfloats(both);
   }
 
-  // 128 more than the value.
+  // 128 more than the value, in the second byte.
   DEVICE uint32_t count(uint32_t bits, uint32_t base) const {
     if (kIsGrid) return (bits & mask) * 256 + (base + (128 - (1 << (E / 8 - 1))) * 256);
     return add_bytes(((bits & mask) ^ flip) * matrix.factor, base + 256);
   }
 };
 
-// x as products take it: rows of 16 bits, of `stride` inputs, a multiple of 16 with zeros from k on.
+// x as products take it: rows of 16 bits, `stride` numbers, a multiple of 16, with zeros from k on.
 struct Inputs {
   const uint16_t* x;
   int64_t rows;
   int stride;
 
-  // The part of a lane in a right factor of 8 rows from `first` on; any row in place of those beyond.
+  // Where the lane's part of a right factor of 8 rows begins; any row in place of those beyond.
   DEVICE const unsigned char* row(int64_t first) const {
     const int64_t own = first + threadIdx.x % 32 / 4;
     const uint16_t* at = x + (own < rows ? own : rows - 1) * stride + threadIdx.x % 4 * 4;

@@ -1,4 +1,4 @@
-// The CUDA driver, opened when it is first needed, and how it launches a kernel of the cubins inside
+// The CUDA driver, opened when it is first needed, and how it launches a kernel of the cubins in
 // this library. Included by launch.cpp alone.
 
 #pragma once

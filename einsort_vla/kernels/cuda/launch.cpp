@@ -203,7 +203,8 @@ int64_t einsort_workspace_bytes(const EinsortMatrix* w, int64_t m, int dtype) {
   // Fewer rows may have more parts: up to the last row of a matvec, and of each tile of a matmul.
   const int64_t terms = dtype == kEinsortFloat ? kTerms : 1;
   int64_t most = Plan(*w, m, dtype, false).bytes(w->n);
-  for (int64_t last = kMatvecRows; last <= m * terms; last = last / kTileRows * kTileRows + kTileRows) {
+  for (int64_t last = kMatvecRows; last <= m * terms;
+       last = last / kTileRows * kTileRows + kTileRows) {
     const Plan plan(*w, last / terms, dtype, false);
     most = std::max(most, plan.bytes(w->n));
     if (!plan.is_few && plan.k.splits == 1) break;

@@ -27,8 +27,8 @@ struct EinsortMatrix {
 // Words of 16 bits of a matrix, -1 if there is no such one or no code for it.
 EINSORT_EXPORT int64_t einsort_count_words(const struct EinsortMatrix* matrix);
 
-// Bytes that a product with up to `m` rows of x needs as workspace, or decoding, for m = 0; -1 after
-// an error. The same on every device.
+// Bytes that a product with up to `m` rows of x needs as workspace, or decoding, for m = 0; -1
+// after an error. The same on every device.
 EINSORT_EXPORT int64_t einsort_workspace_bytes(const struct EinsortMatrix* matrix, int64_t m,
                                                int dtype);
 

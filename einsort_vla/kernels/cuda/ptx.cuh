@@ -25,8 +25,8 @@ DEVICE uint32_t funnel(uint32_t high, uint32_t low, int shift) {
 DEVICE uint32_t upper_halves(uint32_t low, uint32_t high) { return __byte_perm(low, high, 0x7632); }
 DEVICE uint32_t lower_halves(uint32_t low, uint32_t high) { return __byte_perm(low, high, 0x5410); }
 
-// 64 times the sum of the four bytes of `word`, and `base`. So a quarter of the sum, rounded down, is
-// the second byte.
+// 64 times the sum of the four bytes of `word`, and `base`. So a quarter of the sum, rounded down,
+// is the second byte.
 DEVICE uint32_t add_bytes(uint32_t word, uint32_t base) { return __dp4a(word, 0x40404040u, base); }
 
 // The second and the top byte of each word.
@@ -39,8 +39,8 @@ DEVICE uint32_t center_halves(uint32_t both) {
   return centered;
 }
 
-// As bfloat16, the bits 0x4300 + v, they are 128 + v, or 2 v from 128 on: less 256 that is v - 128 or
-// twice as much, where it is positive.
+// As bfloat16, the bits 0x4300 + v, they are 128 + v, or 2 v from 128 on: less 256 that is v - 128,
+// or twice as much where it is positive.
 DEVICE uint32_t center_bfloats(uint32_t both) {
   uint32_t once, half;
   asm("fma.rn.bf16x2 %0, %1, %2, %3;"

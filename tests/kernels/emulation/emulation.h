@@ -83,7 +83,8 @@ inline uint32_t add_bytes(uint32_t word, uint32_t base) {
   return base;
 }
 inline uint32_t odd_bytes(uint32_t low, uint32_t high) {
-  return (low >> 8 & 0xffu) | (low >> 16 & 0xff00u) | (high << 8 & 0xff0000u) | (high & 0xff000000u);
+  return (low >> 8 & 0xffu) | (low >> 16 & 0xff00u) | (high << 8 & 0xff0000u) |
+         (high & 0xff000000u);
 }
 inline uint32_t center_halves(uint32_t both) {
   uint32_t centered = 0;

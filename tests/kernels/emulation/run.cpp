@@ -1,7 +1,7 @@
 // Products through launch.h: reads cases from standard input, writes y of each to standard output,
 // and what its matrix is decoded to.
-// Every buffer has exactly its size, so that a sanitizer sees each access beyond it, and begins at a
-// multiple of 16 bytes, but for x, which a case may shift.
+// Every buffer has exactly its size, so that a sanitizer sees each access beyond it, and begins at
+// a multiple of 16 bytes, but for x, which a case may shift.
 
 #include <cstdio>
 #include <cstdlib>
@@ -21,7 +21,8 @@ void* allocate(int64_t bytes) {
 
 void* read(int64_t bytes, int64_t shift = 0) {
   void* memory = allocate(shift + bytes);
-  if (std::fread(static_cast<char*>(memory) + shift, 1, bytes, stdin) != size_t(bytes)) std::abort();
+  const size_t n = std::fread(static_cast<char*>(memory) + shift, 1, bytes, stdin);
+  if (n != size_t(bytes)) std::abort();
   return memory;
 }
 
