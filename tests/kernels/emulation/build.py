@@ -1,12 +1,14 @@
 """Builds the driver that runs CUDA kernels on the CPU, and a program that uses the launcher."""
 
 import platform
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from einsort_vla.compiling import compiler_for
+from einsort_vla.compiling import compiler_for, fingerprint, made_once
 from einsort_vla.kernels.cuda import build
+from einsort_vla.private import cache_folder
 
 FOLDER = Path(__file__).parent
 # What could be a fault of memory; more checks, and names of lines, take three times as long.
@@ -34,10 +36,16 @@ def emulator(folder):
 
 
 def driver(folder, flags):
-    """`libcuda.so.1` in `folder`."""
-    included = f"-include{FOLDER / 'emulation.h'}"
-    source = FOLDER / "driver.cpp"
-    compile_([*flags, *EMULATED, included, f"-I{build.FOLDER}", source], folder / "libcuda.so.1")
+    """`libcuda.so.1` in `folder`; kept in the cache, since compiling takes most of a minute."""
+    sources = [FOLDER / "driver.cpp", FOLDER / "emulation.h", build.KERNELS]
+    sources += sorted(build.FOLDER.glob("*.cuh"))
+    included = [f"-include{FOLDER / 'emulation.h'}", f"-I{build.FOLDER}"]
+    key = fingerprint(*(path.read_bytes() for path in sources), flags, EMULATED)
+    made = made_once(
+        cache_folder() / f"emulated-{key}.so",
+        lambda target: compile_([*flags, *EMULATED, *included, sources[0]], target),
+    )
+    shutil.copy(made, folder / "libcuda.so.1")
 
 
 def compile_(arguments, target, compiler=None):
