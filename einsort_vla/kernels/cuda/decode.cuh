@@ -9,9 +9,9 @@
 
 struct Matrix {
   const uint16_t* words;
-  const unsigned char* scale;  // steps of each output
-  float unit;                  // that they are counted from
-  int n, k;                    // out_features, in_features; the latter a multiple of 4
+  const unsigned char* scale;   // steps of each output
+  float unit;                   // that they are counted from
+  int n, k;                     // out_features, in_features; the latter a multiple of 4
   uint32_t factor, flip, mask;  // of a window's value; the mask has its bits
 };
 
@@ -52,10 +52,10 @@ struct Decoder {
 
   const Matrix& matrix;
   const uint32_t mask, flip;  // in registers, so that one instruction takes both
-  const uint16_t* words;   // of the segment
-  uint32_t at[kWords + 1];  // the word before the lane's own, and those; without any beyond the end
-  uint32_t n_words;         // of a column
-  int phase;                // bits of the lane's first word that are others'
+  const uint16_t* words;      // of the segment
+  uint32_t at[kWords + 1];    // the word before the lane's own, and those; none beyond the end
+  uint32_t n_words;           // of a column
+  int phase;                  // bits of the lane's first word that are others'
 
   struct Words {
     Vector<2> at[kWords + 1];  // of four inputs, the first one below
