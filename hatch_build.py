@@ -14,7 +14,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-NATIVE = Path("einsort_vla/kernels/native")
+PACKAGE = Path("einsort_vla")
 GLIBC = "2_17"  # what symbols it needs, but for a weak one of 2.18
 
 
@@ -25,14 +25,15 @@ class NativeLibrary(BuildHookInterface[Any]):
         machine = os.environ.get("EINSORT_WHEEL_FOR")
         if machine is None:
             return
-        source = Path(self.root) / NATIVE
-        flags = runpy.run_path(str(source / "flags.py"))
+        source = Path(self.root) / PACKAGE
+        flags = runpy.run_path(str(source / "native_flags.py"))
         if machine not in flags["LEVELS"]:
             raise SystemExit(f"EINSORT_WHEEL_FOR={machine}: it is one of {list(flags['LEVELS'])}.")
         self.folder = tempfile.mkdtemp()
         library = Path(self.folder) / flags["SHIPPED"]
-        compile_library(source, machine, flags, library)
-        build_data["force_include"][str(library)] = str(NATIVE / flags["SHIPPED"])
+        compile_library(source / flags["FOLDER"], machine, flags, library)
+        shipped = PACKAGE / flags["FOLDER"] / flags["SHIPPED"]
+        build_data["force_include"][str(library)] = str(shipped)
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-manylinux_{GLIBC}_{machine}"
 
@@ -48,9 +49,10 @@ def compile_library(source: Path, machine: str, flags: dict[str, Any], library: 
     several = ["-DEINSORT_SEVERAL"] if len(levels) > 1 else []
     common = [*flags["COMMON"], *flags["OWN"], *several]
     oldest = next(iter(levels.values()))
-    jobs = {f"kernels-{name}": ("kernels.cpp", [f"-DEINSORT_KERNELS=kernels_{name}", *own.split()])
+    kernels = flags["KERNELS"]
+    jobs = {f"kernels-{name}": (kernels, [f"-DEINSORT_KERNELS=kernels_{name}", *own.split()])
             for name, own in levels.items()}  # fmt: skip
-    jobs |= {name: (f"{name}.cpp", [oldest]) for name in ("native", "choose")}
+    jobs |= {name: (name, [oldest]) for name in flags["SOURCES"] if name != kernels}
     objects = []
     for name, (file, own) in jobs.items():
         objects.append(str(library.with_name(f"{name}.o")))

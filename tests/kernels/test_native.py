@@ -20,8 +20,9 @@ from einsort_vla.compiling import MARCH, compiler_for
 from einsort_vla.errors import MissingDependency, ShapeError
 from einsort_vla.kernels import BackendChoice, decode_fast, make_backend
 from einsort_vla.kernels.native import library
-from einsort_vla.kernels.native.flags import OWN
 from einsort_vla.layers import CompressedLinear
+from einsort_vla.native_flags import OWN, SOURCES
+from einsort_vla.native_library import HERE
 
 CPU, INT8 = BackendChoice.parse("cpu"), BackendChoice.parse("cpu activations=int8")
 CODES = [Curve(k / PERIOD, window) for k in CURVE_EIGHTHS for window in (13, 16)]
@@ -222,8 +223,8 @@ def test_the_example_in_c_has_the_same_bits(machine, tmp_path):
     if emulator and not shutil.which(emulator[0]):
         pytest.skip(f"no {emulator[0]}")
     level = [] if emulator else ["-march=native"]
-    sources = [*library.SOURCES, "-x", "c", library.HERE / "example.c"]
-    flags = [*OWN, "-O2", "-std=c++17", "-static", "-w", *level, "-I", library.HERE]
+    sources = [*(HERE / name for name in SOURCES), "-x", "c", HERE / "example.c"]
+    flags = [*OWN, "-O2", "-std=c++17", "-static", "-w", *level, "-I", HERE]
     subprocess.run([compiler, *flags, *sources, "-o", tmp_path / "example"], check=True)
     for spec, shape, n in ((Curve(1.625, 16), (200, 100), 1), (Curve(2.0, 13, True), (131, 96), 7),
                            (Curve(6.0, 6), (9, 33), 2)):  # fmt: skip

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from einsort_vla import native_flags as flags
 from einsort_vla.codec import Curve
 from einsort_vla.kernels import make_backend
-from einsort_vla.kernels.native import flags, library
+from einsort_vla.native_library import HERE
 from tests.kernels.test_native import CPU, random_parts, write_files
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +30,7 @@ def test_a_shipped_library_needs_a_c_library_and_has_the_same_bits(machine, tmp_
         pytest.skip(f"no compiler or emulator for {machine}")
     made = tmp_path / flags.SHIPPED
     compile_library = runpy.run_path(str(ROOT / "hatch_build.py"))["compile_library"]
-    compile_library(library.HERE, machine, runpy.run_path(str(flags.__file__)), made)
+    compile_library(HERE, machine, runpy.run_path(str(flags.__file__)), made)
 
     told = subprocess.run(["readelf", "-dW", "-V", made], capture_output=True, text=True).stdout
     assert {n.split(".")[0] for n in re.findall(r"NEEDED.*\[(.*)\]", told)} <= {
@@ -41,7 +42,7 @@ def test_a_shipped_library_needs_a_c_library_and_has_the_same_bits(machine, tmp_
     compressed, generator = random_parts(Curve(1.625, rotated=True), (200, 240))
     x = torch.randn(5, 240, generator=generator)
     names = write_files(tmp_path, compressed, x)
-    example = library.HERE / "example.c"
+    example = HERE / "example.c"
     subprocess.run([f"{cross}gcc", "-O2", example, made, "-o", tmp_path / "example",
                     f"-Wl,-rpath,{tmp_path}"], check=True)  # fmt: skip
     root = [] if is_here else ["-L", f"/usr/{machine}-linux-gnu"]

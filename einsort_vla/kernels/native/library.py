@@ -1,22 +1,12 @@
-"""The native library, called by way of ctypes.
-
-It came with the wheel and takes the best kernels for the processor, or it is compiled for this
-processor at first use.
-"""
+"""The native library, called by way of ctypes."""
 
 import ctypes
 import functools
-import os
-from pathlib import Path
 
-from einsort_vla.compiling import MARCH, build_native, kept_in_cache
+from einsort_vla.compiling import kept_in_cache
 from einsort_vla.errors import MissingDependency
-from einsort_vla.kernels.native.flags import OWN, SHIPPED
-from einsort_vla.private import cache_folder
+from einsort_vla.native_library import native_library
 
-HERE = Path(__file__).parent
-SOURCES = tuple(HERE / name for name in ("kernels.cpp", "native.cpp", "choose.cpp"))
-HEADERS = tuple(HERE / name for name in ("einsort.h", "kernels.h", "isa.h", "polynomials.h"))
 ABI = 1
 _POINTER, _INT64, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 
@@ -44,12 +34,8 @@ def library() -> ctypes.CDLL:
     Raises:
         MissingDependency: there is no C++ compiler, it fails, or the cache cannot be used.
     """
-    shipped = HERE / SHIPPED
-    if shipped.exists() and MARCH not in os.environ:
-        loaded = ctypes.CDLL(str(shipped))
-    else:
-        with kept_in_cache("the native library"):
-            loaded = ctypes.CDLL(str(build(cache_folder())))
+    with kept_in_cache("the native library"):
+        loaded = ctypes.CDLL(str(native_library()))
     loaded.einsort_abi.restype = ctypes.c_int
     if loaded.einsort_abi() != ABI:
         raise MissingDependency(f"the native library is not of version {ABI}; compile it anew.")
@@ -61,11 +47,6 @@ def library() -> ctypes.CDLL:
     )  # fmt: skip
     loaded.einsort_processor.restype = ctypes.c_char_p
     return loaded
-
-
-def build(folder: Path) -> Path:
-    """The library in `folder`; see `compiling.build_native`."""
-    return build_native("native", (*SOURCES, *HEADERS), folder, OWN)
 
 
 @functools.lru_cache(maxsize=64)

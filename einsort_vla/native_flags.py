@@ -1,4 +1,9 @@
-"""How the native library is compiled; also read by what builds wheels."""
+"""Of what and how the native library is compiled; also read by what builds wheels."""
+
+FOLDER = "kernels/native"  # of this package, where its files are
+KERNELS = "kernels.cpp"  # compiled once for each level
+SOURCES = (KERNELS, "native.cpp", "choose.cpp", "onnxruntime.cpp")
+HEADERS = ("einsort.h", "isa.h", "kernels.h", "onnxruntime_api.h", "polynomials.h")
 
 COMMON = ("-O3", "-std=c++17", "-fPIC", "-Wall")
 # Sums are the same on every processor only if none contracts them. The library needs a C library
