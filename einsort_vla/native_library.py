@@ -40,7 +40,7 @@ def _files() -> Iterator[tuple[Path, ...]]:
         return
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
-            content = pkgutil.get_data(__package__, f"{FOLDER}/{name}")
+            content = pkgutil.get_data("einsort_vla", f"{FOLDER}/{name}")
             assert content is not None
             Path(folder, name).write_bytes(content)
         yield tuple(Path(folder, name) for name in names)

@@ -39,6 +39,8 @@ from einsort_vla.lerobot import (
     load_policy,
     replace_sampling_,
 )
+from einsort_vla.native_flags import HEADERS, SOURCES
+from einsort_vla.native_library import HERE
 from einsort_vla.runtime.bundle import PLUGINS, open_bundle, plugin_name, write_sums
 from einsort_vla.runtime.manifest import FORMAT, FORMAT_VERSION, GRAPHS, MANIFEST, SAMPLES
 
@@ -48,7 +50,10 @@ MADE_UP_LOOKS = 4
 _LEFT_OUT = {WEIGHTS, CARD, FOLDER_MANIFEST, SIGNED_BY}
 _PACKAGES = ("einsort-vla", "torch", "onnx", "onnxscript", "onnxruntime", "transformers", "lerobot")
 # What the runtime needs of this package beside itself.
-_WITH_RUNTIME = ("__init__", "atomic", "ending", "errors", "private", "signature")
+_WITH_RUNTIME = (
+    "__init__", "atomic", "compiling", "ending", "errors", "native_flags", "native_library",
+    "private", "signature",
+)  # fmt: skip
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's first day: equal bundles are equal in every byte
 
 
@@ -166,10 +171,14 @@ def sample_runs(policy: LoadedPolicy, observations: Sequence[Observation]) -> di
 
 
 def write_device_program(path: Path) -> None:
-    """Write the `runtime` package as one file that any Python from 3.10 on runs."""
+    """Write the `runtime` package as one file that any Python from 3.10 on runs.
+
+    It has the native library's source with it, which is compiled on the device.
+    """
     root = Path(einsort_vla.__file__).parent
     alone = [root / f"{name}.py" for name in _WITH_RUNTIME]
-    members = [*alone, *sorted((root / "runtime").glob("*.py"))]
+    native = [HERE / name for name in (*SOURCES, *HEADERS)]
+    members = [*alone, *native, *sorted((root / "runtime").glob("*.py"))]
     with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as program:
         for member in members:
             name = f"einsort_vla/{member.relative_to(root).as_posix()}"

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from einsort_vla.export.linear import DOMAIN
+from einsort_vla.export.linear import OPERATOR
 from einsort_vla.runtime.flow import DENOISE_STEP, PREFIX, VISION
 
 ACTIONS, NOISE, VELOCITY = "actions", "noise", "velocity"
@@ -83,7 +83,7 @@ def _copy(
         copy = NodeProto()
         copy.CopyFrom(node)
         copy.input[:], copy.output[:] = map(renamed, node.input), map(renamed, node.output)
-        if node.domain == DOMAIN:
+        if node.op_type == OPERATOR:
             copy.name = f"{node.name}#{k + 1}" if k else node.name
         else:
             copy.name = f"{own}/{node.name}"

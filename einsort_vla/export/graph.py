@@ -10,11 +10,9 @@ import onnx_ir as ir
 import torch
 
 from einsort_vla.export.functions import OPSET
-from einsort_vla.export.linear import DOMAIN, OPERATOR, VERSION
+from einsort_vla.export.linear import DOMAIN, OPERATOR, ROTATION, VERSION, WORDS_INPUT
 from einsort_vla.families import Part
 from einsort_vla.runtime.manifest import MAX_BATCH
-
-SIGNS_INPUT = 1  # of an operator's node
 
 
 def trace(part: Part, dynamic_batch: bool = False) -> ir.Model:
@@ -36,12 +34,13 @@ def trace(part: Part, dynamic_batch: bool = False) -> ir.Model:
     assert program is not None
     model = program.model
     _name_nodes(model)
+    _share_rotations(model)
     model.opset_imports[DOMAIN] = VERSION
     return model
 
 
 def linear_nodes(model: ir.Model) -> list[ir.Node]:
-    """Its `MatmulLeader` nodes, in order."""
+    """Its `MatmulCurve` nodes, in order."""
     return [n for n in model.graph if n.domain == DOMAIN and n.op_type == OPERATOR]
 
 
@@ -49,12 +48,22 @@ def _name_nodes(model: ir.Model) -> None:
     """Give each operator the path of its layer; a layer that runs more than once, a number too."""
     counts: dict[str, int] = {}
     for node in linear_nodes(model):
-        signs = node.inputs[SIGNS_INPUT]
-        assert signs is not None
-        assert signs.name is not None
-        path = signs.name.removesuffix(".signs")
+        words = node.inputs[WORDS_INPUT]
+        assert words is not None
+        assert words.name is not None
+        path = words.name.removesuffix(".words")
         counts[path] = counts.get(path, 0) + 1
         node.name = path if counts[path] == 1 else f"{path}#{counts[path]}"
+
+
+def _share_rotations(model: ir.Model) -> None:
+    """Turn once what several layers read; ONNX Runtime merges no nodes that it does not know."""
+    turned: dict[tuple[int, ...], ir.Node] = {}
+    for node in [n for n in model.graph if n.domain == DOMAIN and n.op_type == ROTATION]:
+        first = turned.setdefault(tuple(map(id, node.inputs)), node)
+        if first is not node:
+            ir.convenience.replace_all_uses_with(node.outputs[0], first.outputs[0])
+            model.graph.remove(node, safe=True)
 
 
 @contextlib.contextmanager

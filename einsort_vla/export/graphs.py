@@ -12,7 +12,12 @@ from onnx import ModelProto, TensorProto
 from einsort_vla.export.chunk import unrolled
 from einsort_vla.export.functions import function_bodies
 from einsort_vla.export.graph import linear_nodes, trace
-from einsort_vla.export.linear import ExportedLinear, replace_linears_
+from einsort_vla.export.linear import (
+    SCALE_INPUT,
+    WORDS_INPUT,
+    ExportedLinear,
+    replace_linears_,
+)
 from einsort_vla.export.targets import GraphOptions
 from einsort_vla.export.weights import WeightFile
 from einsort_vla.families import Part, export_of
@@ -60,7 +65,8 @@ def write_graphs(
             onnx.save(model, folder / f"{name}.onnx")
         del policy, parts, models
         if precision is not None:
-            _, parts = _parts(load(), options, getattr(torch, precision))
+            # Engines have no plugin for rotations, and fuse plain products.
+            _, parts = _parts(load(), options, getattr(torch, precision), has_rotation_nodes=False)
             for part in parts:
                 model = _trace(part, options, weights)
                 described[part.name]["engine_bytes_needed"] = _bytes_needed(part, model)
@@ -70,11 +76,14 @@ def write_graphs(
 
 
 def _parts(
-    policy: LoadedPolicy, options: GraphOptions, dtype: torch.dtype
+    policy: LoadedPolicy,
+    options: GraphOptions,
+    dtype: torch.dtype,
+    has_rotation_nodes: bool = True,
 ) -> tuple[LoadedPolicy, list[Part]]:
     export = export_of(policy.module.config.type)
     export.set_precision(policy.module, dtype)
-    replace_linears_(policy.module)
+    replace_linears_(policy.module, has_rotation_nodes)
     return policy, export.parts(policy.module, options.batch)
 
 
@@ -111,9 +120,10 @@ def _layers(part: Part, model: ir.Model) -> list[dict[str, Any]]:
         layer = part.module.get_submodule(path)
         assert isinstance(layer, ExportedLinear)
         found[path] = {
-            "name": path, "spec": str(layer.spec), "bits_per_weight": layer.spec.bits_per_weight,
+            "name": path, "spec": str(layer.spec), "bits_per_weight": layer.spec.bits,
             "shape": [layer.out_features, layer.in_features], "bytes": _coded_bytes(layer),
-            "streams": [place for k in (1, 2) if (place := _place(node.inputs[k]))], "nodes": 1,
+            "streams": list(filter(None, map(_place, node.inputs[WORDS_INPUT:SCALE_INPUT + 1]))),
+            "nodes": 1,
         }  # fmt: skip
     return list(found.values())
 
@@ -125,7 +135,7 @@ def _place(value: ir.Value | None) -> list[int] | None:
 
 
 def _coded_bytes(layer: ExportedLinear) -> int:
-    return sum(tensor.nbytes for tensor in (layer.signs, layer.indices, layer.scale))
+    return sum(tensor.nbytes for tensor in (layer.words, layer.scale))
 
 
 def _bytes_needed(part: Part, model: ir.Model) -> dict[str, int]:

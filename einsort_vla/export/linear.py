@@ -1,42 +1,46 @@
-"""A linear layer as it is exported: one node of the domain `einsort` over the coded streams."""
+"""A linear layer as it is exported: nodes of the domain `einsort` over the coded streams."""
+
+import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.onnx import ops as onnx_ops
 
-from einsort_vla.codec import CompressedTensor, Leader
+from einsort_vla.codec import CompressedTensor, Curve
 from einsort_vla.codec.rotation import rotation_factors
-from einsort_vla.kernels.words import to_words
 from einsort_vla.layers import CompressedLinear
 
-DOMAIN, OPERATOR, VERSION = "einsort", "MatmulLeader", 1
+DOMAIN, VERSION = "einsort", 1
+OPERATOR, ROTATION = "MatmulCurve", "Rotate"
+WORDS_INPUT, SCALE_INPUT = 1, 2  # of an operator's node
 
 
 class ExportedLinear(nn.Module):
-    """What `CompressedLinear` becomes in a graph: one `MatmulLeader` node, and its bias.
+    """What `CompressedLinear` becomes in a graph: its rotation, a `MatmulCurve` node, and its bias.
 
     It is for tracing; in PyTorch itself it computes nothing.
 
     Args:
-        compressed: the weight, in the `leader` form.
+        compressed: the weight, in the `curve` form.
         bias: (out_features,) or None.
         dtype: what `weight` says its type is; activations are cast to it by some policies.
+        rotation: of a width; what turns the inputs of a weight that is rotated.
     """
 
     def __init__(
-        self, compressed: CompressedTensor, bias: Tensor | None, dtype: torch.dtype
-    ) -> None:
+        self, compressed: CompressedTensor, bias: Tensor | None, dtype: torch.dtype,
+        rotation: Callable[[int], nn.Module],
+    ) -> None:  # fmt: skip
         super().__init__()
         spec, parts = compressed.spec, compressed.parts
-        assert isinstance(spec, Leader)
+        assert isinstance(spec, Curve)
         self.out_features, self.in_features = compressed.shape
-        self.spec = spec
-        self.signs = nn.Buffer(to_words(parts["signs"].clone()))
-        self.indices = nn.Buffer(to_words(parts["indices"].clone()))
-        self.table = nn.Buffer(parts["table"].float() if spec.refined else spec.table())
-        self.scale = nn.Buffer(parts["scale"].clone())
+        self.spec, self.unit = spec, float(parts["unit"])
+        self.words = nn.Buffer(in_pairs(parts["words"]))
+        self.scale = nn.Buffer(parts["scale"].clone().view(torch.int8))
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), False)
-        self.rotation = _Rotation(self.in_features) if spec.rotated else nn.Identity()
+        self.rotation = rotation(self.in_features) if spec.rotated else nn.Identity()
         self._like = torch.full((1,), torch.nan, dtype=dtype)
 
     @property
@@ -46,13 +50,12 @@ class ExportedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
-        spec = self.spec
         y = onnx_ops.symbolic(
             f"{DOMAIN}::{OPERATOR}",
-            (self.rotation(x), self.signs, self.indices, self.table, self.scale),
+            (self.rotation(x), self.words, self.scale),
             {
                 "out_features": self.out_features, "in_features": self.in_features,
-                "d": spec.d, "b": spec.b, "s": spec.s,
+                "eighths": self.spec.eighths, "window": self.spec.window, "unit": self.unit,
                 "plugin_namespace": DOMAIN, "plugin_version": str(VERSION),
             },
             dtype=x.dtype,
@@ -62,8 +65,21 @@ class ExportedLinear(nn.Module):
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
-class _Rotation(nn.Module):
-    """`codec.rotation.rotate` by small matrices: H of 2^k is the Kronecker product of two."""
+def in_pairs(words: Tensor) -> Tensor:
+    """(ceil(n / 2),) int32 of (n,) int16 words, the first in the lower half, zeros behind the last.
+
+    Engines would widen int16 to twice its size.
+    """
+    padded = torch.zeros(-(-len(words) // 2) * 2, dtype=torch.int16)
+    padded[: len(words)] = words
+    return padded.view(torch.int32)
+
+
+class Rotation(nn.Module):
+    """`codec.rotation.rotate` by small matrices: H of 2^k is the Kronecker product of two.
+
+    Traced, it is plain products, which engines know how to fuse.
+    """
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -79,18 +95,35 @@ class _Rotation(nn.Module):
         return folded.flatten(-2).to(x.dtype)
 
 
+class RotationNode(Rotation):
+    """Traced, it is one `Rotate` node, for which the native library has code."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., n) to (..., n)."""
+        matrices = (self.signs, self.first, self.second, self.cosine)
+        return onnx_ops.symbolic(
+            f"{DOMAIN}::{ROTATION}", (x, *matrices), dtype=x.dtype, shape=x.shape, version=VERSION
+        )
+
+
 # What is exported of a matrix, by its form; of another form it is decoded.
-OPERATORS = {Leader.form: ExportedLinear}
+OPERATORS = {Curve.form: ExportedLinear}
 
 
-def replace_linears_(module: nn.Module) -> None:
+def replace_linears_(module: nn.Module, has_rotation_nodes: bool = True) -> None:
     """Put what is exported in the place of every coded layer, in place.
 
     A matrix in a form without an operator (those few that a plan keeps without error) becomes an
     ordinary dense layer.
+
+    Args:
+        module: what is changed.
+        has_rotation_nodes: turn inputs by `Rotate` nodes, else by plain products.
     """
+    rotation = functools.cache(RotationNode if has_rotation_nodes else Rotation)
     for path, layer in list(module.named_modules()):
         if isinstance(layer, CompressedLinear):
             operator = OPERATORS.get(layer.spec.form)
             own = layer.compressed, layer.bias, layer.weight.dtype
-            module.set_submodule(path, operator(*own) if operator else layer.decoded())
+            replaced = operator(*own, rotation) if operator else layer.decoded()
+            module.set_submodule(path, replaced)

@@ -17,12 +17,12 @@ from einsort_vla.runtime.audit import audit as audit_bundle
 from einsort_vla.runtime.bundle import ENGINES, Bundle, open_bundle
 from einsort_vla.runtime.engine import build_engines, read_receipt, were_built_here
 from einsort_vla.runtime.flow import Session
+from einsort_vla.runtime.manifest import GRAPHS
 from einsort_vla.runtime.onnx import OnnxSession
 
 Say = Callable[[str], None]
 Keys = Sequence[Path]  # of makers that the user trusts; none: of anyone
-# A weight, while ONNX Runtime 1.32 decodes a part, and after it. SmolVLA's 345 M coded weights, of
-# which the largest part has 148 M, took 13.7 GB.
+# A weight, while ONNX Runtime decodes a part without the native library, and after it.
 DECODING_BYTES, FLOAT_BYTES = 80, 4
 # Beside weights: ONNX Runtime and dense tensors; and what one observation of a batch takes.
 MORE_BYTES, BATCH_BYTES = 2**30, 2**28
@@ -45,11 +45,12 @@ def verify(folder: Path, runtime: str, keys: Keys, say: Say) -> int:
     """Compare actions with the stored ones; 0 if they are near enough."""
     bundle = open_bundle(folder, keys)
     name, session = _session(bundle, runtime, say)
-    precision = bundle.manifest.precision
-    with _bounded(bundle, name):
-        found = measure.nearness(
-            bundle, session, precision.onnx if name == "onnx" else str(precision.engines)
-        )
+    if isinstance(session, OnnxSession):
+        precision = session.precision
+    else:
+        precision = str(bundle.manifest.precision.engines)
+    with _bounded(bundle, session):
+        found = measure.nearness(bundle, session, precision)
     _write_receipt(folder, "verify", name, found)
     if found["cosine"] is None:
         say(f"{name}: FAILED: actions are not finite.")
@@ -69,18 +70,29 @@ def bench(folder: Path, runtime: str, n: int, keys: Keys, say: Say) -> int:
         raise UsageError("--n must be at least 1.")
     bundle = open_bundle(folder, keys)
     name, session = _session(bundle, runtime, say)
-    on_gpu = name != "onnx"
-    with _bounded(bundle, name), measure.Power() if on_gpu else contextlib.nullcontext() as power:
+    on_gpu, imported = name != "onnx", measure.resident_bytes()
+    with (
+        _bounded(bundle, session),
+        measure.Power() if on_gpu else contextlib.nullcontext() as power,
+    ):
         found: dict[str, Any] = {"latency_ms": measure.latency(bundle, session, n)}
+    resident = measure.resident_bytes()
     found |= measure.memory(on_gpu) | {"power_w": power.mean_w if power else None, "threads": 1}
     if receipt := read_receipt(bundle):
         found["engine_bytes"] = {part: facts.bytes for part, facts in receipt.parts.items()}
+    if isinstance(session, OnnxSession) and imported is not None and resident is not None:
+        found |= {"resident_bytes": resident - imported, "stream_bytes": _stream_bytes(bundle)}
     found["source"] = asdict(bundle.manifest.source)  # a receipt is carried away from its bundle
     path = _write_receipt(folder, "bench", name, found)
     for part, ms in found["latency_ms"].items():
         say(
             f"{part}: p50 {ms['p50']:.2f} ms, p95 {ms['p95']:.2f}, p99 {ms['p99']:.2f} "
             f"(n = {ms['n']})"
+        )
+    if "resident_bytes" in found:
+        say(
+            f"resident after it {found['resident_bytes'] / 1e6:.1f} MB more than after importing; "
+            f"the coded streams have {found['stream_bytes'] / 1e6:.1f} MB"
         )
     say(f"process memory {found['process_bytes'] / 1e6:.0f} MB at most; receipt: {path}")
     return 0
@@ -120,33 +132,27 @@ def _session(bundle: Bundle, runtime: str, say: Say) -> tuple[str, Session]:
         from einsort_vla.runtime.tensorrt import EngineSession
 
         return "tensorrt", EngineSession(bundle)
-    return "onnx", OnnxSession(bundle, decode_once=_fits(bundle, say))
+    return "onnx", OnnxSession(bundle)
 
 
-def _needed(bundle: Bundle) -> int:
-    """Bytes, while ONNX Runtime decodes all weights once."""
-    weights = [sum(layer.weights for layer in facts.layers) for facts in bundle.parts.values()]
-    return DECODING_BYTES * max(weights) + FLOAT_BYTES * sum(weights)
+def _stream_bytes(bundle: Bundle) -> int:
+    """Of all coded layers; one that several parts run counts once."""
+    layers = {layer.name: layer.bytes for part in bundle.parts.values() for layer in part.layers}
+    return sum(layers.values())
 
 
-def _bounded(bundle: Bundle, runtime: str) -> contextlib.AbstractContextManager[None]:
+def _bounded(bundle: Bundle, session: Session) -> contextlib.AbstractContextManager[None]:
     """No more memory than the size of the bundle explains, nor than is free."""
-    if runtime != "onnx":  # drivers reserve addresses of all the machine's memory
+    if not isinstance(session, OnnxSession):  # drivers reserve addresses of all the machine's
         return contextlib.nullcontext()
-    explained = 2 * _needed(bundle) + MORE_BYTES + bundle.manifest.batch.size * BATCH_BYTES
+    # Of each part what is not coded is held as it is, and again in the order that products take.
+    stored = sum(path.stat().st_size for path in (bundle.folder / GRAPHS).iterdir())
+    explained = 2 * len(bundle.parts) * stored
+    if not session.is_coded:
+        weights = [sum(layer.weights for layer in part.layers) for part in bundle.parts.values()]
+        explained += 2 * (DECODING_BYTES * max(weights) + FLOAT_BYTES * sum(weights))
+    explained += MORE_BYTES + bundle.manifest.batch.size * BATCH_BYTES
     return measure.at_most(min(explained, measure.available_bytes() or explained))
-
-
-def _fits(bundle: Bundle, say: Say) -> bool:
-    """Whether memory suffices for ONNX Runtime to decode all weights once."""
-    needed, free = _needed(bundle), measure.available_bytes()
-    if free is None or needed < free:
-        return True
-    say(
-        f"Decoding once takes up to {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: "
-        "ONNX Runtime decodes at each run, which is slow."
-    )
-    return False
 
 
 def _write_receipt(folder: Path, command: str, runtime: str, found: dict[str, Any]) -> Path:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from einsort_vla.errors import CheckpointError
 from einsort_vla.runtime.records import Limits, read_record
 
-FORMAT, FORMAT_VERSION = "einsort-bundle", 1
+FORMAT, FORMAT_VERSION = "einsort-bundle", 2
 MANIFEST, SAMPLES = "manifest.json", "samples.npz"
 GRAPHS, WEIGHT_FILE, CHUNK = "graphs", "weights.bin", "chunk"
 PARTS = VISION, PREFIX, DENOISE_STEP = "vision", "prefix", "denoise_step"

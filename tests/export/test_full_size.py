@@ -20,7 +20,7 @@ def test_export_of_a_real_policy(tmp_path, reference_policy):
     subprocess.run([sys.executable, TOOL, "smolvla", tmp_path / "dense"], check=True)
     _add_processors(tmp_path / "dense", reference_policy)
     for command in (
-        ["compress", tmp_path / "dense", tmp_path / "coded", "--rate", "0.75", "--codec", "leader"],
+        ["compress", tmp_path / "dense", tmp_path / "coded", "--rate", "0.75"],
         ["export", tmp_path / "coded", tmp_path / "bundle", "--target", "rtx40"],
         ["verify", tmp_path / "bundle", "--runtime", "onnx"],
         ["build", tmp_path / "bundle"],

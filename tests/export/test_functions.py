@@ -1,75 +1,65 @@
-"""What the nodes mean in ONNX's own operators, against the definition in float64."""
+"""What the nodes mean in ONNX's own operators, against the definition, bit for bit."""
 
 import numpy as np
 import pytest
 import torch
-from onnx import TensorProto, checker, helper, numpy_helper
+from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from einsort_vla.codec import Leader, decode, encode, tables
-from einsort_vla.export.functions import OPSET, function_bodies
-from einsort_vla.export.linear import DOMAIN, OPERATOR, ExportedLinear
+from einsort_vla.codec import Curve, decode
+from einsort_vla.codec.curve.values import CURVE_EIGHTHS, GRIDS, PERIOD, POLYNOMIALS
+from einsort_vla.codec.rotation import rotate
+from einsort_vla.export.linear import Rotation, RotationNode
+from tests.export.nodes import matmul_model, rotation_model
+from tests.kernels.test_native import random_parts
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
-SPECS = [*(Leader(*window) for window in sorted(tables.available())), Leader(1, 8, 0)]
-SHAPES = [(67, 48), (7, 12), (1, 5), (64, 33)]  # at (1, 5) a column is shorter than a window
+CODES = [Curve(k / PERIOD, window) for k in CURVE_EIGHTHS for window in (13, 16)]
+CODES += [Curve(2.0, window) for window in POLYNOMIALS] + [Curve(bits, bits) for bits in GRIDS]
+# Segments of less than 128 rows, whole ones and both; tiles of less than 32 columns, too.
+SHAPES = [(1, 1), (67, 48), (256, 32), (131, 33)]
 
 
-def model_of(layer, dtype=TensorProto.FLOAT):
-    weights = {
-        name: getattr(layer, name).numpy() for name in ("signs", "indices", "table", "scale")
-    }
-    node = helper.make_node(
-        OPERATOR, ["x", *weights], ["y"], domain=DOMAIN, out_features=layer.out_features,
-        in_features=layer.in_features, d=layer.spec.d, b=layer.spec.b, s=layer.spec.s,
-        plugin_namespace=DOMAIN, plugin_version="1",
-    )  # fmt: skip
-    ends = [
-        helper.make_tensor_value_info(name, dtype, ["batch", None, n])
-        for name, n in (("x", layer.in_features), ("y", layer.out_features))
-    ]
-    constants = [numpy_helper.from_array(array, name) for name, array in weights.items()]
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
-    model = helper.make_model(
-        helper.make_graph([node], "one layer", ends[:1], ends[1:], constants),
-        opset_imports=opsets, functions=function_bodies(), ir_version=10,
-    )  # fmt: skip
-    checker.check_model(model)
-    return model
+def run(model, x):
+    """By ONNX Runtime, without the native library."""
+    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_every_table_at_odd_shapes(spec):
-    generator = torch.Generator().manual_seed(0)
-    for rows, columns in SHAPES:
-        compressed = encode(torch.randn(rows, columns, generator=generator), spec)
-        model = model_of(ExportedLinear(compressed, None, torch.float32))
-        x = torch.randn(2, 3, columns, generator=generator)
-        found = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x.numpy()})
-        expected = x.double() @ decode(compressed).double().t()
-        error = (torch.from_numpy(found[0]) - expected).norm() / expected.norm()
-        assert error < 1e-5, (rows, columns)
+@pytest.mark.parametrize("spec", CODES, ids=str)
+def test_every_code_at_odd_shapes(spec):
+    for shape in SHAPES:
+        compressed, _ = random_parts(spec, shape)
+        found = run(matmul_model(compressed), np.eye(shape[1], dtype=np.float32))
+        assert np.array_equal(found.T, decode(compressed).numpy()), shape
 
 
-def test_the_reference_of_onnx_agrees_and_halves_stay_halves():
-    generator = torch.Generator().manual_seed(0)
-    compressed = encode(torch.randn(18, 20, generator=generator), Leader(2, 2, 6))
-    layer = ExportedLinear(compressed, None, torch.float16)
-    x = np.random.default_rng(0).standard_normal((1, 4, 20)).astype(np.float16)
-    model = model_of(layer, TensorProto.FLOAT16)
-    (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
-    (reference,) = ReferenceEvaluator(model).run(None, {"x": x})
-    assert found.dtype == reference.dtype == np.float16
+@pytest.mark.parametrize("spec", [Curve(1.625), Curve(5.0, 16), Curve(7.0, 7)], ids=str)
+def test_the_reference_of_onnx_agrees(spec):
+    for shape in SHAPES:
+        compressed, _ = random_parts(spec, shape)
+        identity = np.eye(shape[1], dtype=np.float32)
+        (found,) = ReferenceEvaluator(matmul_model(compressed)).run(None, {"x": identity})
+        assert np.array_equal(found.T, decode(compressed).numpy()), shape
+
+
+def test_halves_stay_halves_and_any_axes():
+    compressed, generator = random_parts(Curve(2.25), (18, 20))
+    x = torch.randn(2, 3, 20, generator=generator).half().numpy()
     expected = x.astype(np.float64) @ decode(compressed).double().numpy().T
-    for y in (found, reference):
-        assert np.linalg.norm(y - expected) < 2e-3 * np.linalg.norm(expected)
+    model = matmul_model(compressed, TensorProto.FLOAT16)
+    for y in (run(model, x), *ReferenceEvaluator(model).run(None, {"x": x})):
+        assert y.dtype == np.float16
+        assert np.linalg.norm(y - expected) < 1e-3 * np.linalg.norm(expected)
+    assert run(matmul_model(compressed), np.zeros((0, 20), np.float32)).shape == (0, 18)
 
 
 @pytest.mark.parametrize("width", [48, 96, 7, 64])
-def test_rotated_layers_turn_their_inputs_as_the_codec_does(width):
-    from einsort_vla.codec.rotation import rotate
-    from einsort_vla.export.linear import _Rotation
-
+def test_rotations_turn_inputs_as_the_codec_does(width):
     x = torch.randn(3, 5, width, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(_Rotation(width)(x).flatten(0, 1), rotate(x.flatten(0, 1)))
+    expected = rotate(x.flatten(0, 1)).view(x.shape)
+    torch.testing.assert_close(Rotation(width)(x), expected)
+    model = rotation_model(RotationNode(width))
+    for y in (run(model, x.numpy()), *ReferenceEvaluator(model).run(None, {"x": x.numpy()})):
+        torch.testing.assert_close(torch.from_numpy(y), expected)
+    assert run(model, np.zeros((2, 0, width), np.float32)).shape == (2, 0, width)

@@ -52,7 +52,7 @@ def bundle(tmp_path):
     (folder / "graphs").mkdir(parents=True)
     (folder / "graphs" / "weights.bin").write_bytes(bytes(2048))
     layer = {
-        "name": "layer", "spec": "leader d=2 b=6 s=2", "bits_per_weight": 4.0, "shape": [64, 32],
+        "name": "layer", "spec": "curve bits=4.0", "bits_per_weight": 4.0, "shape": [64, 32],
         "bytes": 1024, "streams": [[0, 512], [512, 512]], "nodes": 1,
     }  # fmt: skip
     described = {
@@ -68,7 +68,7 @@ def bundle(tmp_path):
         onnx.save(graph_of(facts, [copy], *weights), folder / "graphs" / f"{name}.onnx")
     chunk = described.pop("chunk")
     manifest = {
-        "format": "einsort-bundle", "version": 1,
+        "format": "einsort-bundle", "version": 2,
         "source": {"weights_sha256": "0" * 64, "rate": 0.75, "kept_without_error": []},
         "policy": {
             "type": "smolvla", "cameras": ["camera"], "image_range": [-1.0, 1.0],
@@ -137,7 +137,7 @@ def test_manifests_that_ask_for_the_impossible(bundle):
         ("[" * 100_000, "nested too deeply"), ("[]", "it is a list, not an object"),
         (original.replace("0.75", "NaN"), "holds the number NaN"),
         (original.replace("0.75", "1e999"), "rate is not finite"),
-        (original[:-1] + ', "version": 1}', "holds 'version' twice"),
+        (original[:-1] + ', "version": 2}', "holds 'version' twice"),
         (" " * 2**23, "has more than 4194304 bytes"),
     ]:  # fmt: skip
         (bundle / "manifest.json").write_text(text)

@@ -13,18 +13,17 @@ from rich.console import Console
 
 from einsort_vla.cli.bundle import Audit
 from einsort_vla.cli.verify import Verify
-from einsort_vla.codec import Leader, decode, encode
+from einsort_vla.codec import Curve, decode, encode
 from einsort_vla.errors import EinSortError
 from einsort_vla.export.functions import OPSET, function_bodies
-from einsort_vla.export.linear import DOMAIN, OPERATOR, VERSION
-from einsort_vla.kernels.words import to_words
+from einsort_vla.export.linear import DOMAIN, OPERATOR, VERSION, in_pairs
 from einsort_vla.runtime.bundle import write_sums
 from tests.fuzz.change import Target
 from tests.fuzz.kinds.kind import Kind
 from tests.fuzz.signing import sign_sums
 
 N, STEPS = 8, 2
-SPEC = Leader(2, 3, 5)
+SPEC = Curve(2.5)
 
 
 class _Graphs:
@@ -68,17 +67,14 @@ def make_bundle(folder: Path) -> None:
     graphs = _Graphs(folder / "graphs")
     generator = torch.Generator().manual_seed(0)
     coded = encode(torch.randn(N, N, generator=generator), SPEC)
-    words = {n: to_words(coded.parts[n].clone()).numpy() for n in ("signs", "indices")}
-    streams: list[list[int]] = []
-    weights = []
-    for name, array in words.items():
-        streams.append([len(graphs.data), array.nbytes])
-        weights.append(graphs.external(name, array))
-    weights += [numpy_helper.from_array(SPEC.table().numpy(), "table"),
-                numpy_helper.from_array(coded.parts["scale"].numpy(), "scale")]  # fmt: skip
+    words = in_pairs(coded.parts["words"]).numpy()
+    streams = [[len(graphs.data), words.nbytes]]
+    scale = coded.parts["scale"].numpy().view(np.int8)
+    weights = [graphs.external("words", words), numpy_helper.from_array(scale, "scale")]
     node = helper.make_node(
-        OPERATOR, ["images", "signs", "indices", "table", "scale"], ["image_embeddings"],
-        name="vision.layer", domain=DOMAIN, out_features=N, in_features=N, d=2, b=3, s=5,
+        OPERATOR, ["images", "words", "scale"], ["image_embeddings"], name="vision.layer",
+        domain=DOMAIN, out_features=N, in_features=N, eighths=SPEC.eighths, window=SPEC.window,
+        unit=float(coded.parts["unit"]),
     )  # fmt: skip
     shape = [1, N]
     parts = {
@@ -96,7 +92,7 @@ def make_bundle(folder: Path) -> None:
         ),
     }  # fmt: skip
     layer = {"name": "vision.layer", "spec": str(SPEC), "bits_per_weight": 2.5, "shape": [N, N],
-             "bytes": 100, "streams": streams, "nodes": 1}  # fmt: skip
+             "bytes": words.nbytes + N, "streams": streams, "nodes": 1}  # fmt: skip
     parts["vision"]["layers"] = [layer]
     chunk = graphs.write(
         "chunk", {"images": shape, "state": shape, "noise": [1, 2, N]}, ("actions", [1, 2, N]),
@@ -112,7 +108,7 @@ def make_bundle(folder: Path) -> None:
             "tokenizer_max_length": 12, "state_size": N,
             "normalization": {"action": {"mean": [0.0] * 7, "std": [1.0] * 7}},
         },
-        "format": "einsort-bundle", "version": 1,
+        "format": "einsort-bundle", "version": 2,
         "target": {"name": "cpu", "what": "any", "machine": None, "compute_capability": None,
                    "cuda": None},
         "batch": {"size": 1, "dynamic": False},
