@@ -5,6 +5,7 @@ processor at first use. This needs no torch, as what runs on devices has none.
 """
 
 import contextlib
+import functools
 import os
 import pkgutil
 import tempfile
@@ -18,6 +19,7 @@ from einsort_vla.private import cache_folder
 HERE = Path(__file__).parent / FOLDER
 
 
+@functools.cache
 def native_library() -> Path:
     """Where the library is; it is compiled if it is not there.
 

@@ -22,7 +22,7 @@ from einsort_vla.kernels import BackendChoice, decode_fast, make_backend
 from einsort_vla.kernels.native import library
 from einsort_vla.layers import CompressedLinear
 from einsort_vla.native_flags import OWN, SOURCES
-from einsort_vla.native_library import HERE
+from einsort_vla.native_library import HERE, native_library
 
 CPU, INT8 = BackendChoice.parse("cpu"), BackendChoice.parse("cpu activations=int8")
 CODES = [Curve(k / PERIOD, window) for k in CURVE_EIGHTHS for window in (13, 16)]
@@ -62,6 +62,11 @@ def threads(n):
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def forget_library():
+    for cached in (library.library, native_library):
+        cached.cache_clear()
 
 
 def error(compressed, x, bias=None, choice=CPU):
@@ -172,12 +177,12 @@ def test_every_processor_has_the_same_bits(march, monkeypatch):
 
     here = found()
     monkeypatch.setenv(MARCH, march)
-    library.library.cache_clear()
+    forget_library()
     try:
         assert all(torch.equal(a, b) for a, b in zip(here, found(), strict=True))
         assert decode_fast(compressed).isfinite().all()
     finally:
-        library.library.cache_clear()
+        forget_library()
 
 
 def test_a_matrix_that_does_not_fit_is_refused():

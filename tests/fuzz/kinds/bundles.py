@@ -17,6 +17,7 @@ from einsort_vla.codec import Curve, decode, encode
 from einsort_vla.errors import EinSortError
 from einsort_vla.export.functions import OPSET, function_bodies
 from einsort_vla.export.linear import DOMAIN, OPERATOR, VERSION, in_pairs
+from einsort_vla.native_library import native_library
 from einsort_vla.runtime.bundle import write_sums
 from tests.fuzz.change import Target
 from tests.fuzz.kinds.kind import Kind
@@ -64,6 +65,7 @@ class _Graphs:
 
 
 def make_bundle(folder: Path) -> None:
+    native_library()  # compiled before anything is watched
     graphs = _Graphs(folder / "graphs")
     generator = torch.Generator().manual_seed(0)
     coded = encode(torch.randn(N, N, generator=generator), SPEC)
