@@ -199,7 +199,7 @@ def _check_runtime(
     if others := [codec for codec in codecs if codec.form not in OPERATORS]:
         raise UsageError(f"--runtime onnx runs --codec {', '.join(OPERATORS)}, not {others[0]}.")
     if settings.backend != "decoded":
-        raise UsageError("--backend is for --runtime torch; ONNX Runtime decodes by itself.")
+        raise UsageError("--backend is for --runtime torch; ONNX Runtime has code of its own.")
     if settings.batch > 1:
         raise UsageError("--batch is for --runtime torch; the exported graph takes one look.")
     export_of(dense.policy_type)

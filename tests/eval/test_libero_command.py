@@ -52,7 +52,7 @@ def command(*arguments):
             "--ray runs PyTorch without --video and --record",
         ),
         (
-            {"rate": "0.5", "runtime": "onnx", "codec": "leader", "batch": 2},
+            {"rate": "0.5", "runtime": "onnx", "codec": "curve", "batch": 2},
             "--batch is for --runtime torch",
         ),
         ({"rate": "0.5", "displace": 4}, r"--displace 4 is outside \[0, 0.1\] metres"),
@@ -60,10 +60,10 @@ def command(*arguments):
         ({"rate": "0", "runtime": "onnx"}, "--rate 0 makes none"),
         (
             {"rate": "0.5", "runtime": "onnx", "codec": "scalar"},
-            "runs --codec leader, not scalar",
+            "runs --codec curve, not scalar",
         ),
         (
-            {"rate": "0.5", "runtime": "onnx", "codec": "leader", "backend": "cpu"},
+            {"rate": "0.5", "runtime": "onnx", "codec": "curve", "backend": "cpu"},
             "--backend is for --runtime torch",
         ),
         ({"rate": "0.5", "wrong_pictures": True}, "needs --displace"),
