@@ -8,6 +8,7 @@ pytest.importorskip("lerobot")
 pytest.importorskip("onnxruntime")
 
 import lerobot_policy_einsort  # noqa: F401
+import onnx
 import onnxruntime
 from lerobot.policies.factory import get_policy_class
 
@@ -98,6 +99,18 @@ def test_every_part_and_the_whole_chunk(exported):
     assert norm_error(sample_actions(graphs, shown, n_steps), expected) < TOLERANCE
     one = {name: array[:1] for name, array in shown.items() if name not in ("keys", "values")}
     assert norm_error(graphs.run("chunk", one)["actions"], expected[:1]) < TOLERANCE
+
+
+def test_what_several_layers_read_is_turned_once(exported):
+    _, folder, facts = exported
+    for part in facts["parts"]:
+        path = folder / f"{part}.onnx"
+        onnx.checker.check_model(path)
+        nodes = onnx.load(path, load_external_data=False).graph.node
+        turned = [tuple(node.input) for node in nodes if node.op_type == "Rotate"]
+        n_layers = sum(node.op_type == "MatmulCurve" for node in nodes)
+        assert len(set(turned)) == len(turned) < n_layers
+        assert len({inputs[1] for inputs in turned}) <= 3  # widths, whose matrices are shared
 
 
 def test_what_is_not_exported():

@@ -1,5 +1,6 @@
 """ONNX Runtime with the native library: from the coded streams, in the bits of `--backend cpu`."""
 
+import ctypes
 import subprocess
 import sys
 
@@ -119,6 +120,24 @@ def test_rotations_that_do_not_fit_are_refused():
     ):
         with pytest.raises(Exception, match=message):
             session(rotation_model(rotation, **changes))
+
+
+def test_a_runtime_that_is_too_old_is_told_so():
+    """One whose tables of functions end before what the library needs."""
+    said = []
+    create_status = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p)(
+        lambda code, text: said.append((code, text.decode())) or 1
+    )
+    table = (ctypes.c_void_p * 1)(ctypes.cast(create_status, ctypes.c_void_p))
+    get_api = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32)(
+        lambda version: ctypes.addressof(table) if version <= 16 else None
+    )
+    get_version = ctypes.CFUNCTYPE(ctypes.c_char_p)(lambda: b"1.16.3")
+    base = (ctypes.c_void_p * 2)(*(ctypes.cast(f, ctypes.c_void_p) for f in (get_api, get_version)))
+    register = ctypes.CDLL(str(native_library())).RegisterCustomOps
+    register.restype = ctypes.c_void_p
+    assert register(None, base) == 1
+    assert said == [(9, "einsort needs ONNX Runtime 1.17 or newer; this is 1.16.3")]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what tells of memory")
