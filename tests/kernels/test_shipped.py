@@ -38,6 +38,8 @@ def test_a_shipped_library_needs_a_c_library_and_has_the_same_bits(machine, tmp_
     }  # fmt: skip
     versions = [int(minor) for minor in re.findall(r"GLIBC_2\.(\d+)", told)]
     assert max(versions) <= 18
+    symbols = subprocess.run(["readelf", "--dyn-syms", made], capture_output=True, text=True).stdout
+    assert " RegisterCustomOps" in symbols  # for ONNX Runtime
 
     compressed, generator = random_parts(Curve(1.625, rotated=True), (200, 240))
     x = torch.randn(5, 240, generator=generator)
