@@ -41,6 +41,8 @@ class OnnxSession:
         self._options, self.is_coded = _options(onnxruntime)
         self._options.intra_op_num_threads = threads
         self._options.log_severity_level = 4  # errors are raised, too
+        # From the second run on patterns would hold another block beside what the first run took.
+        self._options.enable_mem_pattern = False
         self._opened: dict[str, Any] = {}
 
     @property

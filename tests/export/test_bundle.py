@@ -101,8 +101,8 @@ def test_parts_and_whole_chunk_have_the_actions_of_pytorch(exported):
     assert (session.is_coded, session.precision) == (True, "int16")
     found = nearness(bundle, session, "int16")
     assert found["passed"]
-    assert found["max_error"] < 1e-3
-    assert largest_error(session, bundle) < 5e-4  # inputs of layers are rounded to int16
+    assert found["max_error"] < 2e-3
+    assert largest_error(session, bundle) < 1e-3  # inputs of layers are rounded to int16
 
 
 def test_without_the_library_layers_are_decoded_and_one_line_says_so(
