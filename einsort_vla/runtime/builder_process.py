@@ -10,6 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from einsort_vla.runtime.flow import MOVED_ACTIONS, NOISY_ACTIONS
+from einsort_vla.runtime.manifest import VELOCITY
+
 PLUGIN = ("MatmulLeader", "1", "einsort")
 # TensorRT-RTX refuses plugins before 1.7.
 VERSIONS = {"tensorrt": ((10, 3), (11, 99)), "tensorrt_rtx": ((1, 7), (1, 99))}
@@ -28,6 +33,7 @@ def main() -> None:
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(job["graph"]):
         sys.exit("; ".join(parser.get_error(k).desc() for k in range(parser.num_errors)))
+    held = add_move(trt, network, job["n_steps"]) if job["n_steps"] is not None else None
     config = builder.create_builder_config()
     if job["batch"] is not None:
         config.add_optimization_profile(_profile(builder, network, job["batch"]))
@@ -38,6 +44,7 @@ def main() -> None:
     layers = [network.get_layer(k) for k in range(network.num_layers)]
     described = [(layer.name, layer.type.name) for layer in layers]
     engine = builder.build_serialized_network(network, config)
+    del held
     if engine is None:
         sys.exit("the engine could not be built; see the messages above")
     Path(job["out"]).write_bytes(engine)
@@ -65,6 +72,29 @@ def _load_plugin(trt: Any, path: str) -> None:
 def _flags(trt: Any) -> int:
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if typed is None else 1 << int(typed)  # TensorRT 11 has no other kind
+
+
+def add_move(trt: Any, network: Any, n_steps: int) -> np.ndarray:
+    """Let the engine of a step give the noisy actions of the next one, too: Euler's method.
+
+    In an engine it needs neither a kernel of its own nor a way over the host.
+
+    Returns:
+        What the network refers to until it is built.
+    """
+    tensors = [network.get_input(k) for k in range(network.num_inputs)]
+    tensors += [network.get_output(k) for k in range(network.num_outputs)]
+    named = {tensor.name: tensor for tensor in tensors}
+    if lacking := {NOISY_ACTIONS, VELOCITY} - named.keys():
+        sys.exit(f"the graph has no {' and no '.join(sorted(lacking))}")
+    time_step = np.full((1, 1, 1), -1 / n_steps, np.float32)
+    constant = network.add_constant(time_step.shape, time_step).get_output(0)
+    operation = trt.ElementWiseOperation
+    move = network.add_elementwise(named[VELOCITY], constant, operation.PROD).get_output(0)
+    moved = network.add_elementwise(named[NOISY_ACTIONS], move, operation.SUM).get_output(0)
+    moved.name = MOVED_ACTIONS
+    network.mark_output(moved)
+    return time_step
 
 
 def _profile(builder: Any, network: Any, most: int) -> Any:

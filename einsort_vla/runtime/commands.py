@@ -16,8 +16,7 @@ from einsort_vla.runtime.audit import Audit
 from einsort_vla.runtime.audit import audit as audit_bundle
 from einsort_vla.runtime.bundle import ENGINES, Bundle, open_bundle
 from einsort_vla.runtime.engine import build_engines, read_receipt, were_built_here
-from einsort_vla.runtime.flow import Session
-from einsort_vla.runtime.manifest import GRAPHS
+from einsort_vla.runtime.flow import ChunkSession, Session
 from einsort_vla.runtime.onnx import OnnxSession
 
 Say = Callable[[str], None]
@@ -78,6 +77,8 @@ def bench(folder: Path, runtime: str, n: int, keys: Keys, say: Say) -> int:
         found: dict[str, Any] = {"latency_ms": measure.latency(bundle, session, n)}
     resident = measure.resident_bytes()
     found |= measure.memory(on_gpu) | {"power_w": power.mean_w if power else None, "threads": 1}
+    if isinstance(session, ChunkSession):
+        found["cuda_graph"] = session.is_one_graph
     if receipt := read_receipt(bundle):
         found["engine_bytes"] = {part: facts.bytes for part, facts in receipt.parts.items()}
     if isinstance(session, OnnxSession) and imported is not None and resident is not None:

@@ -18,7 +18,7 @@ from einsort_vla.errors import CheckpointError, EngineError, MissingDependency
 from einsort_vla.private import private_folder, state_folder
 from einsort_vla.runtime import gpu
 from einsort_vla.runtime.bundle import ENGINES, Bundle
-from einsort_vla.runtime.manifest import Fingerprint
+from einsort_vla.runtime.manifest import DENOISE_STEP, Fingerprint
 from einsort_vla.runtime.records import Limits, parse_record, read_record
 from einsort_vla.signature import sha256
 
@@ -209,12 +209,13 @@ def _build(bundle: Bundle, part: str, builder: str, plugin: Path, out: Path) -> 
 
 
 def _process(bundle: Bundle, part: str, builder: str, plugin: Path, out: Path) -> Found:
-    batch = bundle.manifest.batch
+    batch, n_steps = bundle.manifest.batch, bundle.manifest.policy.n_steps
     job = {
         "builder": builder, "graph": str(bundle.engine_graph(part).resolve()),
         "plugin": str(plugin.resolve()), "out": str(out.resolve()),
         "compute_capability": bundle.manifest.target.compute_capability,
         "batch": batch.size if batch.dynamic else None,
+        "n_steps": n_steps if part == DENOISE_STEP else None,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as links:
         # `-m` looks into the current folder first, which may be the bundle: not from there. Python

@@ -1,7 +1,7 @@
 """Actions from the parts of a flow-matching policy, whatever runs them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -9,6 +9,9 @@ from einsort_vla.errors import CheckpointError, ShapeError
 from einsort_vla.runtime.manifest import DENOISE_STEP, PREFIX, VELOCITY, VISION, Value
 
 Arrays = Mapping[str, np.ndarray]
+# What the steps of the flow take, beside what the prefix gives; a chunk begins with the noise.
+NOISE, NOISY_ACTIONS, TIME = "noise", "noisy_actions", "time"
+MOVED_ACTIONS = "moved_actions"  # of an engine's step: the noisy actions of the next one
 
 
 class Session(Protocol):
@@ -19,6 +22,21 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class ChunkSession(Session, Protocol):
+    """A session that makes whole chunks by itself.
+
+    Attributes:
+        is_one_graph: whether a chunk is one graph of CUDA, not launch after launch.
+    """
+
+    is_one_graph: bool
+
+    def chunk(self, inputs: Arrays) -> np.ndarray:
+        """Actions (batch, chunk_size, action) float32, from what the manifest's chunk lists."""
+        ...
+
+
 def sample_actions(session: Session, inputs: Arrays, n_steps: int) -> np.ndarray:
     """(batch, chunk_size, action) float32: Euler's method from time 1 to 0, in float32.
 
@@ -26,15 +44,17 @@ def sample_actions(session: Session, inputs: Arrays, n_steps: int) -> np.ndarray
         session: runs the parts.
         inputs: what the manifest lists for `vision` and `prefix`, and `noise`, the actions at time
             1, (batch, chunk_size, action) float32.
-        n_steps: of the flow.
+        n_steps: of the flow. A `ChunkSession` takes its manifest's.
     """
+    if isinstance(session, ChunkSession):
+        return session.chunk(inputs)
     known = dict(inputs)
     known |= session.run(VISION, known)
     known |= session.run(PREFIX, known)
-    actions = np.asarray(inputs["noise"], np.float32)
+    actions = np.asarray(inputs[NOISE], np.float32)
     for k in range(n_steps):
         time = np.full(len(actions), 1.0 - k / n_steps, np.float32)
-        step = session.run(DENOISE_STEP, {**known, "noisy_actions": actions, "time": time})
+        step = session.run(DENOISE_STEP, {**known, NOISY_ACTIONS: actions, TIME: time})
         actions = actions + np.float32(-1 / n_steps) * step[VELOCITY]
     return actions
 
@@ -51,7 +71,7 @@ def checked(
         most: rows of the largest batch.
 
     Raises:
-        ShapeError: one is missing, empty or of another shape.
+        ShapeError: one is missing, empty or of another shape, or they are of several batches.
     """
     found: dict[str, np.ndarray] = {}
     for entry in expected:
@@ -65,7 +85,22 @@ def checked(
                 f"{[size or f'1 to {most}' for size in shape]}, and not be empty."
             )
         found[name] = np.ascontiguousarray(array, dtype=entry.dtype)
+    rows = {value.name: n_rows([value], found, most) for value in expected if None in value.shape}
+    if len(set(rows.values())) > 1:
+        told = ", ".join(f"{name} has {n}" for name, n in rows.items())
+        raise ShapeError(f"{part}: all inputs must have one batch, and {told} rows.")
     return found
+
+
+def n_rows(described: Sequence[Value], arrays: Arrays, fixed: int) -> int:
+    """Rows of the open batch of arrays that were checked; `fixed` if none is open."""
+    sizes = (
+        array_size
+        for value in described
+        for size, array_size in zip(value.shape, arrays[value.name].shape)  # noqa: B905
+        if size is None
+    )
+    return next(sizes, fixed)
 
 
 def check_outputs(part: str, described: Sequence[Value], found: Arrays, most: int) -> None:

@@ -1,98 +1,210 @@
-"""The engines of a bundle on an NVIDIA GPU, by TensorRT or TensorRT-RTX."""
+"""A policy on an NVIDIA GPU, by TensorRT or TensorRT-RTX."""
 
-import importlib
-from typing import Any
+import contextlib
+import threading
+import traceback
+import weakref
+from collections.abc import Iterator
 
 import numpy as np
 
-from einsort_vla.errors import CheckpointError, EngineError, ShapeError
+from einsort_vla.errors import CheckpointError, EngineError
 from einsort_vla.runtime import gpu
-from einsort_vla.runtime.bundle import ENGINES, Bundle
-from einsort_vla.runtime.engine import find_builder, read_receipt, were_built_here, why_stale
-from einsort_vla.runtime.flow import Arrays, check_outputs, checked
-
-DEFAULT_STREAM = 0
+from einsort_vla.runtime.buffers import plan_buffers, shape_of
+from einsort_vla.runtime.bundle import Bundle
+from einsort_vla.runtime.chain import Chain
+from einsort_vla.runtime.engine import (
+    Receipt,
+    find_builder,
+    read_receipt,
+    were_built_here,
+    why_stale,
+)
+from einsort_vla.runtime.flow import Arrays, checked, n_rows
+from einsort_vla.runtime.loading import LoadedEngines
+from einsort_vla.runtime.manifest import CHUNK, Value
 
 
 class EngineSession:
-    """Runs parts; all engines are loaded at once. Inputs and outputs are copied at each run.
+    """Runs a policy on the first GPU, with all memory taken when it is opened.
+
+    What one part gives and another takes never leaves the GPU. A chunk is copied in, started and
+    waited for once; where the driver allows, it is one graph of CUDA. Sessions share nothing but
+    the GPU's context and the plugin; a session does one thing at a time, from any thread.
+
+    After an error on the GPU the session is closed, and says so; one in the inputs leaves it open.
+    It is closed by `close`, as a context manager, or once nobody refers to it.
 
     The bundle's plugin and its engines are code, which is loaded into this process.
 
     Raises:
         CheckpointError: there are no engines, or they do not fit the bundle or this device; or the
             bundle is signed, and its engines were built elsewhere.
+        EngineError: the GPU has too little memory, or TensorRT cannot load or run the engines.
         MissingDependency: TensorRT, a driver or a GPU is missing.
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        builder = find_builder(bundle)
-        receipt = read_receipt(bundle)
-        if bundle.is_signed and not were_built_here(bundle):
-            raise CheckpointError(
-                f"the engines of {bundle.folder} were not built here, and no signature "
-                "covers them. Build them: einsort-vla build, or einsort-device.pyz build"
-            )
-        if reason := why_stale(bundle, builder):
-            raise CheckpointError(
-                f"the engines of {bundle.folder} cannot be used: {reason}. Build them: "
-                "einsort-vla build, or einsort-device.pyz build"
-            )
-        assert receipt is not None
-        wanted, found = receipt.compute_capability, gpu.compute_capability()
-        if wanted != found:
-            raise CheckpointError(
-                f"the engines of {bundle.folder} are for compute capability {wanted / 10}; this "
-                f"GPU has {found / 10}."
-            )
-        self._most = bundle.manifest.batch.size
-        self._bundle, self._trt = bundle, importlib.import_module(builder)
-        self._trt.get_plugin_registry().load_library(str(bundle.plugin))
-        runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
-        self._contexts = {
-            part: _context(runtime, bundle, part, facts.file)
-            for part, facts in receipt.parts.items()
-        }
+        builder, receipt = _usable_engines(bundle)
+        self._bundle, self._manifest = bundle, bundle.manifest
+        self._plan = plan_buffers(bundle.manifest)
+        self._lock = threading.Lock()
+        self._why_closed: str | None = None
+        self._chains: dict[int, Chain] = {}  # by number of observations
+        resources = contextlib.ExitStack()
+        self._free = weakref.finalize(self, resources.close)
+        try:
+            self._open(resources, builder, receipt)
+        except BaseException as error:
+            self._free()
+            traceback.clear_frames(error.__traceback__)  # else engines live as long as the error
+            raise
 
-    def run(self, part: str, inputs: Arrays) -> dict[str, np.ndarray]:
-        """See `Session.run`.
+    def chunk(self, inputs: Arrays) -> np.ndarray:
+        """See `ChunkSession.chunk`.
 
         Raises:
             ShapeError: an input is missing, empty or of another shape.
+            EngineError: the GPU failed, now or before, or the session was closed.
+        """
+        described, most = self._manifest.chunk, self._manifest.batch.size
+        given = checked(CHUNK, described.inputs, inputs, most)
+        rows = n_rows(described.inputs, given, most)
+        with self._using():
+            for value in described.inputs:
+                np.copyto(self._host_array(value, rows), given[value.name])
+            self._chain(rows).start(self._stream)
+            self._stream.wait()
+            return self._host_array(described.outputs[0], rows).copy()
+
+    def run(self, part: str, inputs: Arrays) -> dict[str, np.ndarray]:
+        """One part by itself: see `Session.run`, and for errors `chunk`.
+
+        Only to measure and compare parts: here keys and values are copied, too.
+        """
+        described, most = self._manifest.parts[part], self._manifest.batch.size
+        given = checked(part, described.inputs, inputs, most)
+        rows = n_rows(described.inputs, given, most)
+        found = {v.name: np.empty(shape_of(v, rows), v.dtype) for v in described.outputs}
+        with self._using():
+            chain = self._chain(rows)
+            for name, array in given.items():
+                self._stream.copy_in(chain.address(name), array.ctypes.data, array.nbytes)
+            chain.run(part, self._stream)
+            for name, array in found.items():
+                self._stream.copy_out(array.ctypes.data, chain.address(name), array.nbytes)
+            self._stream.wait()
+        return found
+
+    @property
+    def is_one_graph(self) -> bool:
+        """Whether CUDA recorded a chunk of each number of observations that there was."""
+        chains = self._chains.values()
+        return bool(chains) and all(chain.is_one_graph for chain in chains)
+
+    def close(self) -> None:
+        """Free all memory. Closing again does nothing."""
+        with self._lock:
+            self._end("it was closed")
+
+    def __enter__(self) -> "EngineSession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[None]:
+        """Alone, with the GPU's context. Whatever goes wrong within it ends the session: the GPU
+        may still be writing, and most of its faults stay."""
+        with self._lock:
+            if self._why_closed is not None:
+                raise EngineError(
+                    f"the session of {self._bundle.folder} is closed: {self._why_closed} Open "
+                    "another one."
+                )
+            try:
+                gpu.enter()
+                yield
+            except BaseException as error:
+                self._end(f"it failed: {str(error) or type(error).__name__}")
+                traceback.clear_frames(error.__traceback__)
+                raise
+
+    def _end(self, why: str) -> None:
+        self._why_closed = self._why_closed or why.removesuffix(".") + "."
+        self._free()
+
+    def _open(self, resources: contextlib.ExitStack, builder: str, receipt: Receipt) -> None:
+        """Load the engines, take all memory, and run one chunk. What is made first is freed last.
+
+        `resources` refers to nothing that refers to the session, which else would live on.
         """
         gpu.enter()
-        context, described = self._contexts[part], self._bundle.parts[part]
-        held = []
-        for name, array in checked(part, described.inputs, inputs, self._most).items():
-            memory = gpu.Memory(array.nbytes)
-            memory.write(array.ctypes.data)
-            if not context.set_input_shape(name, array.shape):
-                raise ShapeError(
-                    f"the engine of {part} does not take {name} of shape {list(array.shape)}."
-                )
-            context.set_tensor_address(name, memory.address)
-            held.append(memory)
-        found = {}
-        for output in described.outputs:
-            name = output.name
-            array = np.empty(tuple(context.get_tensor_shape(name)), output.dtype)
-            memory = gpu.Memory(array.nbytes)
-            context.set_tensor_address(name, memory.address)
-            found[name] = (array, memory)
-        if not context.execute_async_v3(DEFAULT_STREAM):
-            raise EngineError(f"TensorRT could not run {part}; its log says why.")
-        for array, memory in found.values():
-            memory.read(array.ctypes.data)
-        made = {name: array for name, (array, _) in found.items()}
-        check_outputs(part, described.outputs, made, self._most)
-        return made
+        self._engines = LoadedEngines(builder, self._bundle, receipt)
+        resources.callback(self._engines.close)
+        self._stream = gpu.Stream()
+        resources.callback(self._stream.close)
+        # One part runs at a time, so that they can share it.
+        self._workspace = gpu.Memory(self._engines.workspace_bytes)
+        resources.callback(self._workspace.close)
+        self._device = gpu.Memory(self._plan.device_bytes)
+        resources.callback(self._device.close)
+        self._pinned = gpu.PinnedMemory(self._plan.host_bytes)
+        resources.callback(self._pinned.close)
+        resources.callback(_close_all, self._chains, self._stream)
+        self._write_times()
+        batch = self._manifest.batch
+        self._chain(1 if batch.dynamic else batch.size)
+
+    def _chain(self, rows: int) -> Chain:
+        """That of so many observations; at their first time it is made, which takes a while."""
+        if rows not in self._chains:
+            places = self._device.address, self._pinned.address
+            chain = self._chains[rows] = Chain(self._manifest, self._plan, *places, rows)
+            for part in self._manifest.parts:
+                chain.bind(part, self._engines.context(part, self._workspace.address))
+            chain.warm_up(self._stream)
+        return self._chains[rows]
+
+    def _write_times(self) -> None:
+        """The time of each step, for all observations, to where the chain finds it."""
+        plan, n_steps = self._plan, self._manifest.policy.n_steps
+        times = np.empty((n_steps, plan.time_stride // 4), np.float32)
+        times[:] = (1.0 - np.arange(n_steps) / n_steps)[:, None]
+        address = self._device.address + plan.times
+        self._stream.copy_in(address, times.ctypes.data, times.nbytes)
+        self._stream.wait()
+
+    def _host_array(self, value: Value, rows: int) -> np.ndarray:
+        return self._pinned.array(self._plan.host[value.name], shape_of(value, rows), value.dtype)
 
 
-def _context(runtime: Any, bundle: Bundle, part: str, file: str) -> Any:
-    engine = runtime.deserialize_cuda_engine((bundle.folder / ENGINES / file).read_bytes())
-    if engine is None:
-        raise EngineError(f"TensorRT cannot load the engine of {part}; its log says why.")
-    context = engine.create_execution_context()
-    if context is None:
-        raise EngineError(f"there is no memory on the GPU for the engine of {part}.")
-    return context
+def _usable_engines(bundle: Bundle) -> tuple[str, Receipt]:
+    """What built them, and the receipt, if they fit bundle and device; errors as of the session."""
+    builder, receipt = find_builder(bundle), read_receipt(bundle)
+    if bundle.is_signed and not were_built_here(bundle):
+        raise CheckpointError(
+            f"the engines of {bundle.folder} were not built here, and no signature "
+            "covers them. Build them: einsort-vla build, or einsort-device.pyz build"
+        )
+    if reason := why_stale(bundle, builder):
+        raise CheckpointError(
+            f"the engines of {bundle.folder} cannot be used: {reason}. Build them: "
+            "einsort-vla build, or einsort-device.pyz build"
+        )
+    assert receipt is not None
+    wanted, found = receipt.compute_capability, gpu.compute_capability()
+    if wanted != found:
+        raise CheckpointError(
+            f"the engines of {bundle.folder} are for compute capability {wanted / 10}; this "
+            f"GPU has {found / 10}."
+        )
+    return builder, receipt
+
+
+def _close_all(chains: dict[int, Chain], stream: gpu.Stream) -> None:
+    stream.settle()
+    for chain in chains.values():
+        chain.close()
+    chains.clear()
