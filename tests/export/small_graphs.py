@@ -149,7 +149,7 @@ def _values(entries: Any) -> tuple[Value, ...]:
     return tuple(
         Value(
             entry.name,
-            _NUMPY[entry.type.tensor_type.elem_type],  # pyright: ignore
+            _NUMPY[entry.type.tensor_type.elem_type],
             tuple(dim.dim_value or None for dim in entry.type.tensor_type.shape.dim),
         )
         for entry in entries
