@@ -15,7 +15,7 @@ import numpy as np
 from einsort_vla.runtime.flow import MOVED_ACTIONS, NOISY_ACTIONS
 from einsort_vla.runtime.manifest import VELOCITY
 
-PLUGIN = ("MatmulLeader", "1", "einsort")
+PLUGIN = ("MatmulCurve", "1", "einsort")
 # TensorRT-RTX refuses plugins before 1.7.
 VERSIONS = {"tensorrt": ((10, 3), (11, 99)), "tensorrt_rtx": ((1, 7), (1, 99))}
 
