@@ -74,6 +74,9 @@ class EmulatedDriver:
         """Put work into a stream, or into what it records."""
         self._recording.get(stream, self._pending[stream]).append(work)
 
+    def is_recording(self, stream):
+        return stream in self._recording
+
     def _function(self, name):
         called = getattr(self, name)
 

@@ -85,6 +85,7 @@ def emulated_tensorrt(driver, name):
         def __init__(self, engine, handle):
             self._engine, self._handle = engine, handle
             self._shapes, self._addresses, self._workspace = {}, {}, None
+            self._has_run = False
 
         def __del__(self):
             driver.free(self._handle)
@@ -101,6 +102,7 @@ def emulated_tensorrt(driver, name):
                 a not in (-1, b) for a, b in zip(own, shape, strict=True)
             ):
                 return False
+            assert name not in self._shapes, "what was recorded of it is not valid any more"
             self._shapes[name] = shape
             return True
 
@@ -122,6 +124,8 @@ def emulated_tensorrt(driver, name):
 
         def execute_async_v3(self, stream):
             assert self._workspace is not None
+            assert self._has_run or not driver.is_recording(stream), "kernels are loaded first"
+            self._has_run = True
             if not module.runs:
                 return False
             arrays = {name: self._place(name) for name in self._engine.tensors}
