@@ -74,12 +74,13 @@ class Chain:
         stream.wait()
         try:
             self._graph = stream.record(lambda: self._enqueue(stream))
+            self._graph.launch(stream)  # the first launch of a graph loads it
         except EngineError as error:
             log.warning(
                 "CUDA cannot record a chunk as one graph, so its parts are launched one by one, "
                 "which takes the host's time at each: %s", error,
             )  # fmt: skip
-        self.start(stream)
+            self._drop_graph()
         stream.wait()
 
     def start(self, stream: gpu.Stream) -> None:
@@ -95,10 +96,13 @@ class Chain:
 
     def close(self) -> None:
         """Free what it has; the stream must be idle."""
+        self._drop_graph()
+        self._contexts.clear()
+
+    def _drop_graph(self) -> None:
         if self._graph is not None:
             self._graph.close()
         self._graph = None
-        self._contexts.clear()
 
     def _enqueue(self, stream: gpu.Stream) -> None:
         """Copy in, run, copy out. Between the steps of the flow the moved actions become the noisy

@@ -13,6 +13,7 @@ from einsort_vla.errors import EngineError, MissingDependency
 # All that is called, with C's types; a status comes back.
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
+    "cuDriverGetVersion": (POINTER(c_int),),
     "cuGetErrorName": (c_int, POINTER(c_char_p)),
     "cuDeviceGet": (POINTER(c_int), c_int),
     "cuDeviceGetName": (c_void_p, c_int, c_int),
@@ -130,6 +131,17 @@ def compute_capability() -> int:
     for value, attribute in ((major, _MAJOR), (minor, _MINOR)):
         _call("cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
     return 10 * major.value + minor.value
+
+
+def cuda_release() -> tuple[int, int]:
+    """Of the driver: the newest whose programs it runs, such as (12, 6).
+
+    Raises:
+        MissingDependency: there is no driver or no GPU.
+    """
+    version = c_int()
+    _call("cuDriverGetVersion", ctypes.byref(version))
+    return version.value // 1000, version.value % 1000 // 10
 
 
 def used_bytes() -> int:

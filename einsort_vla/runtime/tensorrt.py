@@ -200,7 +200,19 @@ def _usable_engines(bundle: Bundle) -> tuple[str, Receipt]:
             f"the engines of {bundle.folder} are for compute capability {wanted / 10}; this "
             f"GPU has {found / 10}."
         )
+    _check_driver(bundle)
     return builder, receipt
+
+
+def _check_driver(bundle: Bundle) -> None:
+    """Kernels run on drivers of their major release and of later ones."""
+    kernels, driver = bundle.manifest.target.cuda, gpu.cuda_release()
+    major = (kernels or "").partition(".")[0]
+    if major.isdecimal() and driver[0] < int(major):
+        raise CheckpointError(
+            f"the kernels of {bundle.folder} are of CUDA {kernels}, and the driver here is of "
+            f"{driver[0]}.{driver[1]}. Update the driver."
+        )
 
 
 def _close_all(chains: dict[int, Chain], stream: gpu.Stream) -> None:

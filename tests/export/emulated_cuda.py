@@ -41,6 +41,7 @@ class EmulatedDriver:
         self.capability, self.bugs = 89, []
         self._memory, self._next = {}, _FIRST_ADDRESS
         self._pending, self._recording, self._recorded = {}, {}, {}
+        self._loaded = set()  # graphs that were launched
 
     def library(self, lacks=()):
         """What `ctypes.CDLL` gives."""
@@ -49,12 +50,15 @@ class EmulatedDriver:
 
     def allocate(self, what):
         """A handle; None if there is no memory."""
-        self.n_allocated += 1
-        if self.n_allocated == self.failing:
+        if self._is_exhausted():
             return None
         self._next += 2**32
         self.live[self._next] = (what,)
         return self._next
+
+    def _is_exhausted(self):
+        self.n_allocated += 1
+        return self.n_allocated == self.failing
 
     def free(self, handle):
         """What is freed twice, or never was, is a bug."""
@@ -107,6 +111,9 @@ class EmulatedDriver:
 
     def cuInit(self, flags):
         assert flags == 0
+
+    def cuDriverGetVersion(self, version):
+        version[0] = 12060
 
     def cuGetErrorName(self, status, name):
         name[0] = _NAMES.get(status, b"CUDA_ERROR_UNKNOWN")
@@ -214,7 +221,11 @@ class EmulatedDriver:
 
     def cuGraphLaunch(self, executable, stream):
         assert executable in self.live
+        if executable not in self._loaded and self._is_exhausted():
+            return OUT_OF_MEMORY
+        self._loaded.add(executable)
         self._pending[stream] += self._recorded[executable]
+        return 0
 
     def cuGraphExecDestroy(self, executable):
         self.free(executable)

@@ -128,7 +128,7 @@ def small_manifest(graphs: dict[str, onnx.ModelProto], batch: Batch, n_steps: in
     return SimpleNamespace(
         parts=parts, batch=batch, policy=SimpleNamespace(n_steps=n_steps),
         chunk=Graph(inputs, (Value(ACTIONS, "float32", shape),)),
-        target=TargetFacts("rtx40", "a desktop", "x86_64", 89, None),
+        target=TargetFacts("rtx40", "a desktop", "x86_64", 89, "12.6"),
     )  # fmt: skip
 
 

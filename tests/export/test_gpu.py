@@ -72,6 +72,7 @@ def test_what_is_asked_of_the_first_gpu(library):
     driver = EmulatedDriver()
     library(driver.library())
     assert (gpu.device_name(), gpu.compute_capability()) == ("Emulated", 89)
+    assert gpu.cuda_release() == (12, 6)
     assert (gpu.free_bytes(), gpu.used_bytes()) == (10**6, 10**9 - 10**6)
 
 
