@@ -29,6 +29,7 @@ class Plan:
     Attributes:
         values: what the engines take and give, by name: one place each, whatever parts share it.
         given: what a chunk is made of, by name; the engines know the noise as `noisy_actions`.
+        n_steps: of the flow.
         device: offset of each value.
         host: offset of what is given, and of `actions`.
         times: offset on the GPU of the time of the first step; the others follow.
@@ -39,6 +40,7 @@ class Plan:
 
     values: dict[str, Value]
     given: tuple[Value, ...]
+    n_steps: int
     device: dict[str, int]
     host: dict[str, int]
     times: int
@@ -60,8 +62,9 @@ def plan_buffers(manifest: Manifest) -> Plan:
     host, host_bytes = _places(outside, most)
     stride = _aligned(n_bytes(values[TIME], most))
     return Plan(
-        values, manifest.chunk.inputs, device, host, end, stride, end + n_steps * stride, host_bytes
-    )
+        values=values, given=manifest.chunk.inputs, n_steps=n_steps, device=device, host=host,
+        times=end, time_stride=stride, device_bytes=end + n_steps * stride, host_bytes=host_bytes,
+    )  # fmt: skip
 
 
 def engine_outputs(part: str, described: Part) -> tuple[Value, ...]:

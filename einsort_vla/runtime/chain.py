@@ -1,6 +1,8 @@
 """The parts of a policy, one after the other on the GPU, for one number of observations."""
 
 import logging
+import time
+from collections.abc import Callable
 from typing import Any
 
 from einsort_vla.errors import CheckpointError, EngineError
@@ -27,7 +29,7 @@ class Chain:
     """
 
     def __init__(self, manifest: Manifest, plan: Plan, device: int, host: int, n_rows: int) -> None:
-        self._manifest, self._plan, self._n_rows = manifest, plan, n_rows
+        self._manifest, self._plan, self.n_rows = manifest, plan, n_rows
         self._device, self._host = device, host
         self._contexts: dict[str, Any] = {}
         self._graph: gpu.Graph | None = None
@@ -41,28 +43,15 @@ class Chain:
         self._contexts[part] = context
         described = self._manifest.parts[part]
         for value in described.inputs:
-            shape = shape_of(value, self._n_rows)
+            shape = shape_of(value, self.n_rows)
             if not context.set_input_shape(value.name, shape):
                 raise _other_shape(part, value.name, context, shape)
         for value in (*described.inputs, *engine_outputs(part, described)):
-            shape = shape_of(value, self._n_rows)
+            shape = shape_of(value, self.n_rows)
             if tuple(context.get_tensor_shape(value.name)) != shape:
                 raise _other_shape(part, value.name, context, shape)
-            if not context.set_tensor_address(value.name, self.address(value.name)):
+            if not context.set_tensor_address(value.name, self._address(value.name)):
                 raise EngineError(f"TensorRT takes no address for {value.name} of {part}.")
-
-    def address(self, name: str) -> int:
-        """Where a value of the parts lies on the GPU."""
-        return self._device + self._plan.device[name]
-
-    def run(self, part: str, stream: gpu.Stream) -> None:
-        """Enqueue one part.
-
-        Raises:
-            EngineError: TensorRT refuses.
-        """
-        if not self._contexts[part].execute_async_v3(stream.handle):
-            raise EngineError(f"TensorRT could not run {part}; its log says why.")
 
     def warm_up(self, stream: gpu.Stream) -> None:
         """Run a chunk as the first, which loads and allocates what is needed; then record it.
@@ -90,6 +79,21 @@ class Chain:
         else:
             self._graph.launch(stream)
 
+    def part_seconds(self, stream: gpu.Stream) -> list[tuple[str, float]]:
+        """Run a chunk part by part, each waited for: a part with what is copied before it."""
+        found: list[tuple[str, float]] = []
+        started = time.perf_counter()
+
+        def has_run(part: str) -> None:
+            nonlocal started
+            stream.wait()
+            before, started = started, time.perf_counter()
+            found.append((part, started - before))
+
+        self._enqueue(stream, has_run)
+        stream.wait()
+        return found
+
     @property
     def is_one_graph(self) -> bool:
         return self._graph is not None
@@ -104,28 +108,37 @@ class Chain:
             self._graph.close()
         self._graph = None
 
-    def _enqueue(self, stream: gpu.Stream) -> None:
+    def _enqueue(
+        self, stream: gpu.Stream, has_run: Callable[[str], None] = lambda part: None
+    ) -> None:
         """Copy in, run, copy out. Between the steps of the flow the moved actions become the noisy
         ones: engines keep their addresses, and the actions are the smallest value there is."""
         plan = self._plan
         for value in plan.given:
             name = NOISY_ACTIONS if value.name == NOISE else value.name
             host = self._host + plan.host[value.name]
-            stream.copy_in(self.address(name), host, n_bytes(value, self._n_rows))
-        self.run(VISION, stream)
-        self.run(PREFIX, stream)
-        for k in range(self._manifest.policy.n_steps):
+            stream.copy_in(self._address(name), host, n_bytes(value, self.n_rows))
+        moved, n_bytes_moved = self._address(MOVED_ACTIONS), self._bytes(MOVED_ACTIONS)
+        self._run(VISION, stream, has_run)
+        self._run(PREFIX, stream, has_run)
+        for k in range(plan.n_steps):
             now = self._device + plan.times + k * plan.time_stride
-            stream.copy(self.address(TIME), now, self._bytes(TIME))
+            stream.copy(self._address(TIME), now, self._bytes(TIME))
             if k:
-                moved = self.address(MOVED_ACTIONS)
-                stream.copy(self.address(NOISY_ACTIONS), moved, self._bytes(MOVED_ACTIONS))
-            self.run(DENOISE_STEP, stream)
-        actions = self._host + plan.host[ACTIONS]
-        stream.copy_out(actions, self.address(MOVED_ACTIONS), self._bytes(MOVED_ACTIONS))
+                stream.copy(self._address(NOISY_ACTIONS), moved, n_bytes_moved)
+            self._run(DENOISE_STEP, stream, has_run)
+        stream.copy_out(self._host + plan.host[ACTIONS], moved, n_bytes_moved)
+
+    def _run(self, part: str, stream: gpu.Stream, has_run: Callable[[str], None]) -> None:
+        if not self._contexts[part].execute_async_v3(stream.handle):
+            raise EngineError(f"TensorRT could not run {part}; its log says why.")
+        has_run(part)
+
+    def _address(self, name: str) -> int:
+        return self._device + self._plan.device[name]
 
     def _bytes(self, name: str) -> int:
-        return n_bytes(self._plan.values[name], self._n_rows)
+        return n_bytes(self._plan.values[name], self.n_rows)
 
 
 def _other_shape(part: str, name: str, context: Any, wanted: tuple[int, ...]) -> CheckpointError:

@@ -123,7 +123,7 @@ def _tell(found: Audit, say: Say) -> int:
     return 0
 
 
-def _session(bundle: Bundle, runtime: str, say: Say) -> tuple[str, Session]:
+def _session(bundle: Bundle, runtime: str, say: Say) -> tuple[str, Session | ChunkSession]:
     if runtime not in RUNTIMES:
         raise UsageError(f"unknown runtime {runtime!r}. Valid: {', '.join(RUNTIMES)}.")
     has_engines, is_ours = read_receipt(bundle) is not None, were_built_here(bundle)

@@ -15,7 +15,7 @@ MOVED_ACTIONS = "moved_actions"  # of an engine's step: the noisy actions of the
 
 
 class Session(Protocol):
-    """Runs the graphs of a bundle."""
+    """Runs the graphs of a bundle one by one."""
 
     def run(self, part: str, inputs: Arrays) -> dict[str, np.ndarray]:
         """Outputs of a part by name; inputs it does not take are left out."""
@@ -23,25 +23,28 @@ class Session(Protocol):
 
 
 @runtime_checkable
-class ChunkSession(Session, Protocol):
-    """A session that makes whole chunks by itself.
+class ChunkSession(Protocol):
+    """Makes whole chunks by itself."""
 
-    Attributes:
-        is_one_graph: whether a chunk is one graph of CUDA, not launch after launch.
-    """
-
-    is_one_graph: bool
+    @property
+    def is_one_graph(self) -> bool:
+        """Whether a chunk is one graph of CUDA, not launch after launch."""
+        ...
 
     def chunk(self, inputs: Arrays) -> np.ndarray:
         """Actions (batch, chunk_size, action) float32, from what the manifest's chunk lists."""
         ...
 
+    def part_seconds(self, inputs: Arrays) -> list[tuple[str, float]]:
+        """Each part as often as a chunk runs it, in order, with what it takes by itself."""
+        ...
 
-def sample_actions(session: Session, inputs: Arrays, n_steps: int) -> np.ndarray:
+
+def sample_actions(session: Session | ChunkSession, inputs: Arrays, n_steps: int) -> np.ndarray:
     """(batch, chunk_size, action) float32: Euler's method from time 1 to 0, in float32.
 
     Args:
-        session: runs the parts.
+        session: runs the parts, or the chunk.
         inputs: what the manifest lists for `vision` and `prefix`, and `noise`, the actions at time
             1, (batch, chunk_size, action) float32.
         n_steps: of the flow. A `ChunkSession` takes its manifest's.

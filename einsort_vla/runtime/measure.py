@@ -14,7 +14,7 @@ import numpy as np
 from einsort_vla.errors import EinSortError
 from einsort_vla.runtime import gpu
 from einsort_vla.runtime.bundle import Bundle
-from einsort_vla.runtime.flow import ChunkSession, Session, sample_actions
+from einsort_vla.runtime.flow import Arrays, ChunkSession, Session, sample_actions
 from einsort_vla.runtime.manifest import ACTIONS
 from einsort_vla.runtime.samples import samples
 
@@ -31,7 +31,7 @@ POWER_EVERY_S = 0.1
 _JETSON_POWER = "/sys/bus/i2c/drivers/ina3221"
 
 
-def nearness(bundle: Bundle, session: Session, precision: str) -> dict[str, Any]:
+def nearness(bundle: Bundle, session: Session | ChunkSession, precision: str) -> dict[str, Any]:
     """The actions of the robot against those that PyTorch found in float32.
 
     Returns:
@@ -59,24 +59,27 @@ def nearness(bundle: Bundle, session: Session, precision: str) -> dict[str, Any]
     }
 
 
-def latency(bundle: Bundle, session: Session, n: int) -> dict[str, dict[str, float]]:
-    """Milliseconds (p50, p95, p99) of each part, and of a chunk of actions as a whole.
-
-    On a GPU a part by itself is slower than within a chunk: its inputs and outputs are copied.
-    """
-    timed = _Timed(session)
-    whole_of = session if isinstance(session, ChunkSession) else timed
+def latency(bundle: Bundle, session: Session | ChunkSession, n: int) -> dict[str, dict[str, float]]:
+    """Milliseconds (p50, p95, p99) of each part, and of a chunk of actions as a whole."""
+    timed = session if isinstance(session, ChunkSession) else _Timed(session)
     sample, n_steps = next(samples(bundle)), bundle.manifest.policy.n_steps
     for _ in range(WARM_UP):
         sample_actions(session, sample, n_steps)
     whole = []
     for _ in range(n):
         started = time.perf_counter()
-        sample_actions(whole_of, sample, n_steps)
-        whole.append(1e3 * (time.perf_counter() - started))
-    for _ in range(n if whole_of is session else 0):
         sample_actions(timed, sample, n_steps)
-    return {name: _percentiles(ms) for name, ms in {**timed.ms, WHOLE_CHUNK: whole}.items()}
+        whole.append(1e3 * (time.perf_counter() - started))
+    ms = timed.ms if isinstance(timed, _Timed) else _of_parts(timed, sample, n)
+    return {name: _percentiles(ms) for name, ms in {**ms, WHOLE_CHUNK: whole}.items()}
+
+
+def _of_parts(session: ChunkSession, sample: Arrays, n: int) -> dict[str, list[float]]:
+    ms: dict[str, list[float]] = {}
+    for _ in range(n):
+        for part, seconds in session.part_seconds(sample):
+            ms.setdefault(part, []).append(1e3 * seconds)
+    return ms
 
 
 def memory(on_gpu: bool) -> dict[str, int]:

@@ -67,34 +67,18 @@ class EngineSession:
             ShapeError: an input is missing, empty or of another shape.
             EngineError: the GPU failed, now or before, or the session was closed.
         """
-        described, most = self._manifest.chunk, self._manifest.batch.size
-        given = checked(CHUNK, described.inputs, inputs, most)
-        rows = n_rows(described.inputs, given, most)
-        with self._using():
-            for value in described.inputs:
-                np.copyto(self._host_array(value, rows), given[value.name])
-            self._chain(rows).start(self._stream)
+        with self._using(inputs) as chain:
+            chain.start(self._stream)
             self._stream.wait()
-            return self._host_array(described.outputs[0], rows).copy()
+            return self._host_array(self._manifest.chunk.outputs[0], chain.n_rows).copy()
 
-    def run(self, part: str, inputs: Arrays) -> dict[str, np.ndarray]:
-        """One part by itself: see `Session.run`, and for errors `chunk`.
+    def part_seconds(self, inputs: Arrays) -> list[tuple[str, float]]:
+        """See `ChunkSession.part_seconds`, and for errors `chunk`.
 
-        Only to measure and compare parts: here keys and values are copied, too.
+        Parts are launched and waited for one by one, which takes longer than a chunk.
         """
-        described, most = self._manifest.parts[part], self._manifest.batch.size
-        given = checked(part, described.inputs, inputs, most)
-        rows = n_rows(described.inputs, given, most)
-        found = {v.name: np.empty(shape_of(v, rows), v.dtype) for v in described.outputs}
-        with self._using():
-            chain = self._chain(rows)
-            for name, array in given.items():
-                self._stream.copy_in(chain.address(name), array.ctypes.data, array.nbytes)
-            chain.run(part, self._stream)
-            for name, array in found.items():
-                self._stream.copy_out(array.ctypes.data, chain.address(name), array.nbytes)
-            self._stream.wait()
-        return found
+        with self._using(inputs) as chain:
+            return chain.part_seconds(self._stream)
 
     @property
     def is_one_graph(self) -> bool:
@@ -114,9 +98,15 @@ class EngineSession:
         self.close()
 
     @contextlib.contextmanager
-    def _using(self) -> Iterator[None]:
-        """Alone, with the GPU's context. Whatever goes wrong within it ends the session: the GPU
-        may still be writing, and most of its faults stay."""
+    def _using(self, inputs: Arrays) -> Iterator[Chain]:
+        """The chain for inputs that lie ready for it, with nobody else at work.
+
+        Whatever goes wrong within it ends the session: the GPU may still be writing, and most of
+        its faults stay.
+        """
+        described, most = self._manifest.chunk.inputs, self._manifest.batch.size
+        given = checked(CHUNK, described, inputs, most)
+        rows = n_rows(described, given, most)
         with self._lock:
             if self._why_closed is not None:
                 raise EngineError(
@@ -125,7 +115,9 @@ class EngineSession:
                 )
             try:
                 gpu.enter()
-                yield
+                for value in described:
+                    np.copyto(self._host_array(value, rows), given[value.name])
+                yield self._chain(rows)
             except BaseException as error:
                 self._end(f"it failed: {str(error) or type(error).__name__}")
                 traceback.clear_frames(error.__traceback__)
@@ -169,9 +161,9 @@ class EngineSession:
 
     def _write_times(self) -> None:
         """The time of each step, for all observations, to where the chain finds it."""
-        plan, n_steps = self._plan, self._manifest.policy.n_steps
-        times = np.empty((n_steps, plan.time_stride // 4), np.float32)
-        times[:] = (1.0 - np.arange(n_steps) / n_steps)[:, None]
+        plan = self._plan
+        times = np.empty((plan.n_steps, plan.time_stride // 4), np.float32)
+        times[:] = (1.0 - np.arange(plan.n_steps) / plan.n_steps)[:, None]
         address = self._device.address + plan.times
         self._stream.copy_in(address, times.ctypes.data, times.nbytes)
         self._stream.wait()

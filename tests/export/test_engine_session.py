@@ -143,18 +143,6 @@ def test_what_a_chunk_costs(make, driver, records):
     }
 
 
-def test_parts_by_themselves(make, driver):
-    bundle = make()
-    reference, inputs = OnnxSession(bundle), small_inputs(0, 2)
-    step = {"noisy_actions": inputs["noise"], "time": np.full(2, 0.5, np.float32)}
-    with tensorrt.EngineSession(bundle) as session:
-        for part in (VISION, PREFIX, DENOISE_STEP):
-            found = session.run(part, {**inputs, **step})
-            for name, array in reference.run(part, {**inputs, **step}).items():
-                np.testing.assert_array_equal(found[name], array)
-            inputs |= found
-
-
 def test_latency_is_that_of_whole_chunks(make, driver, monkeypatch):
     bundle = make()
     monkeypatch.setattr(measure, "samples", lambda bundle: iter([small_inputs(0, 1)]))
@@ -162,6 +150,10 @@ def test_latency_is_that_of_whole_chunks(make, driver, monkeypatch):
         before = driver.calls["cuGraphLaunch"]
         found = measure.latency(bundle, session, 7)
         assert driver.calls["cuGraphLaunch"] - before == measure.WARM_UP + 7
+        inputs = small_inputs(1, 2)
+        parts = [part for part, _ in session.part_seconds(inputs)]
+        assert parts == [VISION, PREFIX, *[DENOISE_STEP] * N_STEPS]
+        np.testing.assert_array_equal(session.chunk(inputs), expected(bundle, inputs))
     n = {VISION: 7, PREFIX: 7, DENOISE_STEP: 7 * N_STEPS, measure.WHOLE_CHUNK: 7}
     assert {name: ms["n"] for name, ms in found.items()} == n
 
@@ -238,7 +230,7 @@ def test_a_session_ends_with_a_fault_of_the_gpu(make, driver):
     driver.fault = ILLEGAL_ADDRESS
     with pytest.raises(EngineError, match="cuStreamSynchronize: CUDA_ERROR_ILLEGAL_ADDRESS, 700"):
         session.chunk(inputs)
-    for call in (lambda: session.chunk(inputs), lambda: session.run(VISION, inputs)):
+    for call in (lambda: session.chunk(inputs), lambda: session.part_seconds(inputs)):
         with pytest.raises(EngineError, match=r"is closed: it failed: .*ILLEGAL.* Open another"):
             call()
     session.close()
