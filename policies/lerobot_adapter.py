@@ -16,6 +16,7 @@ class LeRobotPolicy:
         self.loaded, self.module = loaded, loaded.module
         self.chunk_size, self.n_action_steps = loaded.chunk_size, loaded.n_action_steps
         self.layers = count_backends(loaded.module)
+        self.memory_bytes: int | None = None
         self._seed = self._n_chunks = 0
         self.last_chunk_ms = 0.0
 

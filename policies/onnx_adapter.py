@@ -1,5 +1,7 @@
 """An exported policy behind the project's policy protocol, run by ONNX Runtime."""
 
+import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,6 +11,7 @@ from einsort_vla.errors import CheckpointError
 from einsort_vla.lerobot import Shown, load_policy, replace_sampling_
 from einsort_vla.runtime import OnnxSession, open_bundle
 from einsort_vla.runtime.manifest import CHUNK
+from einsort_vla.runtime.measure import resident_bytes
 from policies.lerobot_adapter import LeRobotPolicy
 
 
@@ -22,8 +25,8 @@ def load_onnx(folder: str, bundle: Path) -> LeRobotPolicy:
     opened = open_bundle(bundle)
     if opened.manifest.source.weights_sha256 != file_sha256(Path(folder) / WEIGHTS):
         raise CheckpointError(f"{bundle} was exported of another policy than {folder}.")
-    session = OnnxSession(opened, torch.get_num_threads())
     loaded = load_policy(folder, backend="reference")  # it multiplies nothing
+    session = OnnxSession(opened, torch.get_num_threads())
 
     def sample(shown: Shown) -> torch.Tensor:
         found = session.run(CHUNK, {name: tensor.numpy() for name, tensor in shown.items()})
@@ -33,4 +36,15 @@ def load_onnx(folder: str, bundle: Path) -> LeRobotPolicy:
     policy = LeRobotPolicy(loaded)
     coded = {layer.name for part in opened.parts.values() for layer in part.layers}
     policy.layers = {"onnx": len(coded)}
+    policy.memory_bytes = _held_by(lambda: loaded.chunk(loaded.made_up_observations(1)[0], 0))
     return policy
+
+
+def _held_by(first_chunk: Callable[[], object]) -> int | None:
+    """Bytes that the first chunk, at which graphs are opened, leaves in memory."""
+    gc.collect()
+    before = resident_bytes()
+    first_chunk()
+    gc.collect()
+    after = resident_bytes()
+    return None if before is None or after is None else max(after - before, 0)

@@ -12,13 +12,15 @@ class Policy(Protocol):
     """A policy that predicts chunks of actions.
 
     `chunk_size` actions are predicted, the first `n_action_steps` are executed before the policy
-    looks again. `layers` counts the coded layers by what multiplies them; `last_chunk_ms` is what
-    the last chunk took to compute.
+    looks again. `layers` counts the coded layers by what multiplies them; `memory_bytes` is what
+    its runtime holds once it has run, None where that is not known; `last_chunk_ms` is what the
+    last chunk took to compute.
     """
 
     chunk_size: int
     n_action_steps: int
     layers: dict[str, int]
+    memory_bytes: int | None
     last_chunk_ms: float
 
     def reset(self, seed: int) -> None:

@@ -141,6 +141,7 @@ def _arm(arm: ArmFacts, planned: int, records: Sequence[EpisodeRecord]) -> ArmEp
         latency_ms=_percentiles([ms for record in counted for ms in record.latency_ms]),
         median_episode_s=statistics.median(wall_s) if wall_s else None,
         coded_layers=counted[-1].layers if counted else {},
+        memory_bytes=max((r.memory_bytes for r in counted if r.memory_bytes), default=None),
         motion=_medians([record.motion for record in counted if record.motion]),
         per_suite={
             suite: _tally([record for record in own if record.scene.suite == suite])

@@ -42,6 +42,7 @@ class EpisodeRecord(Record, frozen=True):
     error: str | None = None
     actions_sha256: str = ""  # of all executed actions, to tell whether two arms moved alike
     layers: Mapping[str, int] = {}  # coded ones, by backend
+    memory_bytes: Count | None = None  # that the policy's runtime holds
     motion: Motion | None = None  # None where no step was made
     # Of the dense arm: relative distance of other arms' actions at what it saw, by arm.
     divergence: Mapping[str, Figure] = {}

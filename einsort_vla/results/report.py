@@ -44,6 +44,7 @@ class ArmEpisodes(Record, frozen=True, kw_only=True):
     latency_ms: Percentiles | None  # measured where the policy is computed
     median_episode_s: float | None  # of wall time
     coded_layers: Mapping[str, int]  # by the backend that computed them
+    memory_bytes: int | None  # that the policy's runtime holds, the most of all episodes
     motion: Motion  # medians
     per_suite: Mapping[str, Tally]
 
@@ -84,7 +85,7 @@ class ClosedLoop(Record, frozen=True, kw_only=True):
 class Report(Record, frozen=True, kw_only=True):
     """What a run found."""
 
-    SCHEMA: ClassVar[int] = 3
+    SCHEMA: ClassVar[int] = 4
 
     kind: str  # one of `KINDS`
     verdict: str  # in sentences, with the numbers

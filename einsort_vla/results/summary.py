@@ -24,7 +24,8 @@ def print_report(report: Report, console: Console) -> None:
     if report.closed_loop and len(report.arms) <= MOST_ARMS_BY_TASK:
         parts.append(_task_table(report.closed_loop))
     parts += [report.verdict, *report.notes]
-    parts += _backends(report.closed_loop) if report.closed_loop else []
+    if loop := report.closed_loop:
+        parts += [*_backends(loop), *_memory(loop)]
     if not report.complete:
         what = "some episodes are missing or ended in an error" * bool(report.closed_loop)
         parts.append(f"INCOMPLETE: {what or 'some answers are missing'}; {RESUME}")
@@ -72,6 +73,14 @@ def _new(corner: str, *headings: str) -> Drawn:
     for heading in headings:
         drawn.add_column(heading, justify="right")
     return drawn
+
+
+def _memory(loop: ClosedLoop) -> Iterator[str]:
+    """What the runtimes hold: one sentence, where it was measured."""
+    held = {name: arm.memory_bytes for name, arm in loop.arms.items() if arm.memory_bytes}
+    if held:
+        told = wording.listed([f"{n / 1e6:.0f} MB of {name}" for name, n in held.items()])
+        yield f"Memory that ONNX Runtime holds after a chunk, beside what importing takes: {told}."
 
 
 def _backends(loop: ClosedLoop) -> Iterator[str]:

@@ -31,6 +31,7 @@ class Facts:
     chunk_size: int
     n_action_steps: int
     layers: dict[str, int]
+    memory_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class Answerer:
         """To at most `batch` looks of one kind, in their order."""
         policy = self._policy(looks[0].variant)
         if looks[0].observation is None:
-            facts = Facts(policy.chunk_size, policy.n_action_steps, policy.layers)
+            facts = Facts(
+                policy.chunk_size, policy.n_action_steps, policy.layers, policy.memory_bytes
+            )
             return [("facts", facts, 0.0)] * len(looks)
         padded = [*looks, *[looks[-1]] * (self.batch - len(looks))]
         observations = [r.observation for r in padded if r.observation is not None]
@@ -98,7 +101,7 @@ class AskedPolicy(ABC):
         self._variant = variant
         facts: Facts = self._ask(Look(variant))[0]
         self.chunk_size, self.n_action_steps = facts.chunk_size, facts.n_action_steps
-        self.layers = facts.layers
+        self.layers, self.memory_bytes = facts.layers, facts.memory_bytes
         self.last_chunk_ms = 0.0
         self.seed = self._n_looks = 0
 

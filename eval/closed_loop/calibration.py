@@ -119,7 +119,7 @@ class Recorder:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self.chunk_size, self.n_action_steps = policy.chunk_size, policy.n_action_steps
-        self.layers = policy.layers
+        self.layers, self.memory_bytes = policy.layers, policy.memory_bytes
         self.last_chunk_ms = 0.0
         self.seen: list[Observation] = []
 

@@ -60,7 +60,7 @@ def check_request(settings: ClosedLoopSettings) -> ClosedLoopRequest:
     scenes = _list_scenes(settings, benchmark)
     dense = find_policy(settings.policy)
     check_features(dense, benchmark)
-    _check_runtime(settings, goals.has_copies, goals.codecs, dense)
+    _check_runtime(settings, goals.codecs, dense)
     delays_ms = read_delays(settings.latency)
     return ClosedLoopRequest(settings, delays_ms, benchmark, protocol, tuple(scenes), dense)
 
@@ -187,15 +187,13 @@ def list_tasks(suites: str, tasks: str, benchmark: Benchmark[Any]) -> list[tuple
 
 
 def _check_runtime(
-    settings: ClosedLoopSettings, has_compressed: bool, codecs: Sequence[Codec], dense: DenseFolder
+    settings: ClosedLoopSettings, codecs: Sequence[Codec], dense: DenseFolder
 ) -> None:
     """Refuse what ONNX Runtime cannot run."""
     if settings.runtime == "torch":
         return
     from einsort_vla.export.linear import OPERATORS
 
-    if not has_compressed:
-        raise UsageError("--runtime onnx runs the compressed policy; --rate 0 makes none.")
     if others := [codec for codec in codecs if codec.form not in OPERATORS]:
         raise UsageError(f"--runtime onnx runs --codec {', '.join(OPERATORS)}, not {others[0]}.")
     if settings.backend != "decoded":

@@ -71,7 +71,7 @@ def run_episode(
     return EpisodeRecord(
         scene, arm, outcome, episode.n_steps, round(time.monotonic() - started, 2),
         tuple(episode.chunk_ms), message, episode.actions.hexdigest(), policy.layers,
-        episode.motion.result() if episode.motion else None,
+        policy.memory_bytes, episode.motion.result() if episode.motion else None,
     )  # fmt: skip
 
 

@@ -65,8 +65,8 @@ class ClosedLoopSettings(RunSettings):
     """Control: show objects where another displacement would have put them."""
     backend: BackendOption = "decoded"
     runtime: Literal["torch", "onnx"] = "torch"
-    """What runs the compressed policy: PyTorch, or ONNX Runtime, for which the whole chunk is
-    exported as one graph."""
+    """What runs all policies: PyTorch, or ONNX Runtime, for which the whole chunk of each is
+    exported as one graph. The summary then says what memory each takes."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from einsort_vla.checkpoint import (
 from einsort_vla.cli.options import read_size
 from einsort_vla.codec import Codec, decode
 from einsort_vla.errors import CheckpointError, UsageError
+from einsort_vla.names import DEFAULT_FORM
 from einsort_vla.plan import LayerStatistics, Plan, candidates_of, check_rate
 from einsort_vla.results.arms import ArmFacts
 from eval.run.arms import DENSE, Arm, Variant, arm_name
@@ -139,9 +140,13 @@ def list_arms(
 ) -> list[Arm]:
     """The dense model and each copy, which is or will be in `folder`, at every delay.
 
-    With the `runtime` "onnx", ONNX Runtime runs the copies' exports.
+    With the `runtime` "onnx", ONNX Runtime runs the exports of all of them; that of the dense model
+    is made of a copy without error.
     """
     variants = {DENSE: Variant(str(dense.folder), device=device)}
+    if runtime == "onnx":
+        path = folder / DENSE
+        variants[DENSE] = Variant(str(path), bundle=_bundle(path), device=device)
     for copy in copies:
         path = copy.path(folder)
         bundle = _bundle(path) if runtime == "onnx" else None
@@ -204,6 +209,13 @@ def make_copies(
     Raises:
         CheckpointError: what an earlier start has made is of another code.
     """
+    if runtime == "onnx":
+        with console.status("Exporting the dense model to ONNX"):
+            exact = candidates_of(dense, Codec(DEFAULT_FORM))
+            plan = plan_candidates(dense, exact, 0.0)
+            folder.mkdir(parents=True, exist_ok=True)
+            _compress_once(plan, dense, folder / DENSE, None)
+            _export_once(folder / DENSE, _bundle(folder / DENSE))
     for k, copy in enumerate(copies):
         path = copy.path(folder)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ def registered(monkeypatch):
 class Straight:
     """Goes straight to the goal, four of eight actions at a time."""
 
-    chunk_size, n_action_steps, layers, last_chunk_ms = 8, 4, {}, 1.0
+    chunk_size, n_action_steps, layers, memory_bytes, last_chunk_ms = 8, 4, {}, None, 1.0
 
     def reset(self, seed):
         self.seed = seed

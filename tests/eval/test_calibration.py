@@ -25,7 +25,7 @@ from eval.closed_loop.settings import CalibrationSettings
 class TwoBranches:
     """A policy whose actions follow `strong` a hundred times as much as `weak`."""
 
-    chunk_size, n_action_steps, last_chunk_ms = 4, 2, 1.0
+    chunk_size, n_action_steps, memory_bytes, last_chunk_ms = 4, 2, None, 1.0
 
     def __init__(self):
         torch.manual_seed(0)

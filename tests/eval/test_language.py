@@ -254,7 +254,7 @@ def test_local_tasks_are_what_their_script_writes(tmp_path):
     ("changes", "error", "message"),
     [
         ({"rate": "1.5"}, UsageError, "outside"),
-        ({"codec": "leder"}, UsageError, "Did you mean 'leader'"),
+        ({"codec": "curv"}, UsageError, "Did you mean 'curve'"),
         ({"text": "no-such-file.txt"}, UsageError, "neither a file nor a hub data set"),
         ({"text": "nobody/no-such-set"}, CheckpointError, "cannot be had"),
         ({"window": 501}, UsageError, "has 500 tokens, less than one --window of 501"),

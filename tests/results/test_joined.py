@@ -218,11 +218,11 @@ def _foreign(folder):
 
 def _newer(folder, schema=7):
     path = write_text_run(folder / "run", make_report()) / "report.json"
-    path.write_text(path.read_text().replace('"schema": 3', f'"schema": {schema}'))
+    path.write_text(path.read_text().replace('"schema": 4', f'"schema": {schema}'))
 
 
 def _older(folder):
-    _newer(folder, schema=2)
+    _newer(folder, schema=3)
 
 
 def _damaged(folder):
@@ -252,14 +252,14 @@ def _strange_number(folder):
     [
         (_empty, "holds no results: no folder in it has a run.json or report.json"),
         (_unknown_kind, "is a run of an unknown kind, 'poetry'; known are closed_loop, textvqa"),
-        (_foreign, "models/report.json has no schema; this version reads 3"),
+        (_foreign, "models/report.json has no schema; this version reads 4"),
         (
             _newer,
-            "a newer version of einsort-vla (its schema is 7; this version reads 3). Use that",
+            "a newer version of einsort-vla (its schema is 7; this version reads 4). Use that",
         ),
         (
             _older,
-            "an older version of einsort-vla (its schema is 2; this version reads 3). Run the",
+            "an older version of einsort-vla (its schema is 3; this version reads 4). Run the",
         ),
         (_damaged, "report.json is damaged: Input data was truncated. Run the evaluation again."),
         (_no_receipt, "bench-tensorrt.json is no receipt of `einsort-vla bench`"),

@@ -42,7 +42,8 @@ class World:
 class Script:
     """Action k of look n is (n, k, 0, ..., gripper 1)."""
 
-    chunk_size, n_action_steps, layers, last_chunk_ms = CHUNK, EXECUTED, {}, 1.0
+    chunk_size, n_action_steps, layers = CHUNK, EXECUTED, {}
+    memory_bytes, last_chunk_ms = None, 1.0
 
     def reset(self, seed):
         self.seed, self.looks = seed, []

@@ -17,7 +17,7 @@ VARIANT = Variant(REFERENCE_POLICY)
 class Counting:
     """A policy whose chunk is made of what it was asked, and that counts its passes."""
 
-    chunk_size, n_action_steps, layers = 8, 4, {"dense": 3}
+    chunk_size, n_action_steps, layers, memory_bytes = 8, 4, {"dense": 3}, None
 
     def __init__(self):
         self.passes = []
