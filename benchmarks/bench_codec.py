@@ -27,7 +27,6 @@ from einsort_vla.cli.run import run_command
 from einsort_vla.codec import (
     CodecSpec,
     Curve,
-    Leader,
     Lossless,
     Network,
     Scalar,
@@ -66,8 +65,7 @@ def main(settings: Settings, console: Console) -> int:
     for file in (settings.json, settings.png):
         if file is not None and file.exists():
             raise UsageError(f"{file} exists already; nothing was written over.")
-    for spec in (Curve(2.0), Leader(2, 2, 6)):  # compiles the searches outside of the timings
-        encode(torch.randn(8, 8), spec)
+    encode(torch.randn(8, 8), Curve(2.0))  # compiles the search outside of the timings
     sources = load_sources(QUICK_LIMIT if settings.quick else LIMIT, console.print)
     jobs = [(source, spec) for source in sources for spec in _specs(source, settings.quick)]
     rows: list[dict[str, Any]] = []
@@ -119,7 +117,6 @@ def _specs(source: Source, quick: bool) -> list[CodecSpec]:
     specs: list[CodecSpec] = [Curve(own, window) for own in bits for window in windows]
     specs += [Curve(own, own) for own in GRIDS]
     specs += [Curve(own, rotated=True) for own in (2, 3, 4)]
-    specs += [Leader(2, 1, 7), Leader(2, 2, 6), Leader(2, 2, 6, rotated=True), Leader(2, 4, 4)]
     specs += [Scalar(4, 64, "nf4"), Scalar(8, 128)]
     for own in (2, 3, 4):
         specs += [Scalar(own, 128), Scalar(own, 128, "asymmetric")]
@@ -214,7 +211,7 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
     bits = torch.linspace(1, 10, 50)
     axes.plot(bits, 10 * torch.log10(4.0**-bits), "k", label="bound, Gaussian source")
     gaussian = [row for row in rows if row["source"] == "gaussian" and row["relative_mse"]]
-    for form, marker in (("curve", "."), ("leader", "o"), ("scalar", "s"), ("network", "^")):
+    for form, marker in (("curve", "."), ("scalar", "s"), ("network", "^")):
         own = [row for row in gaussian if row["form"] == form and row["bits"] < 10]
         error = [10 * math.log10(row["relative_mse"]) for row in own]
         axes.plot([row["bits"] for row in own], error, marker, label=form)

@@ -101,7 +101,7 @@ def all_arms(config: Any) -> list[Arm]:
     return [
         Arm("exact", "bits"),
         *(EinSortArm(f"{form}, rate {rate}", "bits", form, rate)
-          for form, rate in (("leader", 0.75), ("leader", 0.85), ("scalar", 0.75))),
+          for form, rate in (("curve", 0.75), ("curve", 0.85), ("scalar", 0.75))),
         *(QuantizedArm(f"{name} 4 bits", "bits", name, 4, axes, config)
           for name, axes in (("quanto", (0, 0)), ("hqq", (1, 1)))),
     ]  # fmt: skip

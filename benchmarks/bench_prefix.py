@@ -36,7 +36,7 @@ from eval.closed_loop.request import find_policy
 from eval.closed_loop.settings import REFERENCE_POLICY
 
 SVD = Network(1, scope="none", sign_split=False, is_gauged=False)
-FORMS = ("leader", "scalar")
+FORMS = ("curve", "scalar")
 NETWORKS: dict[str, CodecSpec] = {"network, the paper's recipe": Network(1), "network, SVD": SVD}
 
 

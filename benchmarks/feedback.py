@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.weights import load_policy, minilm_folder
-from einsort_vla.codec import CodecSpec, Curve, Leader, Scalar, decode, encode
+from einsort_vla.codec import CodecSpec, Curve, Scalar, decode, encode
 from einsort_vla.plan import LayerStatistics
 
 DOCS = Path(__file__).parents[1]
@@ -19,9 +19,8 @@ TOKENS = 128  # of a text segment
 GPTQ = {bits: Scalar(bits, 128, "asymmetric", clip=True) for bits in (2, 3)}
 """The rival: error feedback, groups of 128, clipping searched; groups cost a quarter of a bit."""
 SPECS: tuple[CodecSpec, ...] = (
-    Leader(2, 2, 6), Curve(2.0),
-    Curve(2.25), Curve(2.25, 16), Curve(2.25, rotated=True), GPTQ[2],
-    Curve(3.25), Curve(3.25, 16), Curve(3.25, rotated=True), GPTQ[3],
+    Curve(2.25), Curve(2.25, rotated=True), GPTQ[2],
+    Curve(3.25), Curve(3.25, rotated=True), GPTQ[3],
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ SPLIT_MAPS = PLAIN_MAPS[2:]
 EXPONENTS = (0.3, 0.7)  # beside 0.5 and 1, of the paper's table 1: the best for each reduction
 REDUCTIONS: tuple[Reduction, ...] = ("prod", "mean", "max", "min", "median", "std")
 TOPOLOGIES = ("svd", "tt", "tr", "tucker", "cp")
-LEADER_BITS = (4.5, 4.0, 3.5, 3.0, 2.5, 2.25)
+CURVE_BITS = (4.5, 4.0, 3.5, 3.0, 2.5, 2.25)
 SCALAR_BITS = (4.5, 3.5, 2.5)
 # Backend, bits, axis of keys and of values: Transformers' defaults of each; and KIVI's, by channel
 # and by token, for HQQ, whose axis 0 runs along tokens. Its 3 bits fail along axis 1.
@@ -155,7 +155,7 @@ def all_arms(config: Any, with_cp: bool) -> list[Arm]:
         Arm("exact", "order"),
         *(EinSortArm(name, "order", spec, CORE_RATE) for name, spec in orders.items()),
         EinSortArm(_name(best), "scores", best, CORE_RATE),
-        *(EinSortArm(f"leader, {b} bits", "bits", "leader", _rate(b)) for b in LEADER_BITS),
+        *(EinSortArm(f"curve, {b} bits", "bits", "curve", _rate(b)) for b in CURVE_BITS),
         *(
             QuantizedArm(f"{backend} {bits} bits, axes {key} {value}", "bits", backend, bits,
                          (key, value), config)

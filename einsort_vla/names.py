@@ -5,7 +5,7 @@
 """
 
 DENSE = "dense"  # the form of what is not coded: part of each one's menu, not for users to choose
-FORMS = ("curve", "leader", "local", "lossless", "network", "scalar")
+FORMS = ("curve", "local", "lossless", "network", "scalar")
 """The forms a user may choose."""
 DEFAULT_FORM = "curve"
 

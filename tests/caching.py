@@ -14,7 +14,7 @@ def states(batch=1, heads=2, tokens=64, dim=16, seed=0):
     return keys, torch.randn(batch, heads, tokens, dim, generator=generator)
 
 
-def filled(codec="leader", rate=0.75, block=0, **sizes):
+def filled(codec="curve", rate=0.75, block=0, **sizes):
     cache = EinSortCache(codec, rate, block)
     cache.update(*states(**sizes), 0)
     return cache

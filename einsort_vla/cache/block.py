@@ -15,14 +15,12 @@ from einsort_vla.codec import (
     CodecSpec,
     CompressedTensor,
     Curve,
-    Leader,
     Scalar,
     Shape,
     decode,
     encode,
 )
 from einsort_vla.codec.curve.scales import scales, stored
-from einsort_vla.codec.spec import FLOAT16_MAX
 from einsort_vla.errors import NumericsError
 from einsort_vla.kernels import decode_fast
 
@@ -104,7 +102,7 @@ class BlockCode:
             rest = rest - decode(means)[:, None].to(rest)
         matrix = self._to_matrix(rest)
         coded = encode(matrix, self.spec, may_lose_rows=True)
-        if isinstance(self.spec, Curve | Leader):
+        if isinstance(self.spec, Curve):
             coded.parts.update(_unbiased(coded, matrix))
         parts |= coded.parts
         parts = {name: part.to(states.device) for name, part in parts.items()}
@@ -169,9 +167,6 @@ def _unbiased(coded: CompressedTensor, matrix: Tensor) -> dict[str, Tensor]:
     found = decode(coded).to(matrix)
     product = (found * matrix).sum(1).clamp_min(torch.finfo(torch.float32).tiny)
     gain = (matrix.square().sum(1) / product).clamp(1, MAX_GAIN).cpu()
-    if isinstance(coded.spec, Leader):
-        scale = (coded.parts["scale"].float() * gain).clamp(max=FLOAT16_MAX)
-        return {"scale": scale.to(torch.float16)}
     unit = coded.parts["unit"]
     return stored(scales(coded.parts["scale"], unit) * gain, unit * gain.median())
 

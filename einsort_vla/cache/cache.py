@@ -78,11 +78,11 @@ class EinSortCache(Cache):
     for a code of that rate, or beyond the range of its scales, stays exact; `report` counts it. It
     holds sequences of any
     length, also for models whose masks slide a window over it. Coded tokens stay on the device they
-    came from, as packed integers; each step decodes them, in the type they came in: `leader` in
+    came from, as packed integers; each step decodes them, in the type they came in: `curve` in
     memory by compiled code, all else by torch.
 
     Args:
-        codec: `curve`, `scalar`, `leader` or `network`, with options as for weights
+        codec: `curve`, `scalar` or `network`, with options as for weights
             (`scalar group=32`), or a `Network` whose options are meant.
         rate: share of the bfloat16 bytes that is removed, everything counted; for a network that
             of its core numbers alone, as in the EinSort paper, and `report` says what it takes in

@@ -6,20 +6,19 @@ from dataclasses import replace
 from functools import lru_cache
 
 from einsort_vla.cache.block import Axes, BlockCode, Size
-from einsort_vla.codec import DENSE_BITS, Codec, CodecSpec, Curve, Leader, Network, Scalar
+from einsort_vla.codec import DENSE_BITS, Codec, CodecSpec, Curve, Network, Scalar
 from einsort_vla.errors import UsageError, unknown_name
 from einsort_vla.plan import MAX_RATE
 
-FORMS = ("curve", "leader", "network", "scalar")
+FORMS = ("curve", "network", "scalar")
 # Rotated, the entries of a token are nearly Gaussian, as the codes expect. Keys have channels of
 # a size and offset of their own, values have not (Liu et al. 2024, KIVI, arXiv:2402.02750).
 _DEFAULTS = {
     "curve": {"window": 10},  # a prefix is coded while a robot waits
-    "leader": {"rotated": True}, "scalar": {"grid": "asymmetric", "group": 64},
-}  # fmt: skip
+    "scalar": {"grid": "asymmetric", "group": 64},
+}
 _AXES: dict[str, tuple[Axes, Axes]] = {
     "curve": ("channel", "joint"),
-    "leader": ("channel", "joint"),
     "scalar": ("channel", "token"),
 }
 _N_FIRST, _FROM_TOKENS = 1, 16  # in fewer, a token coded apart would cost more than it brings
@@ -125,7 +124,7 @@ def _pairs(
 ) -> list[tuple[BlockCode, BlockCode]]:
     """Every code of the keys with every one of the values."""
     key_axes, value_axes = _AXES[form]
-    own = [spec for spec in specs if isinstance(spec, Curve | Leader | Scalar)]
+    own = [spec for spec in specs if isinstance(spec, Curve | Scalar)]
     # Over channels' tokens there is nothing to rotate.
     of_keys = [s if isinstance(s, Scalar) else replace(s, rotated=False) for s in own]
     keys = [BlockCode(spec, key_axes, n_first, form != "scalar") for spec in of_keys]

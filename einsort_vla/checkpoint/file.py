@@ -33,7 +33,7 @@ class _Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dropped: str
     source_sha256: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
     calibrated: Literal["true", "false"]
-    tables_sha256: str
+    constants_sha256: str
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def metadata(checkpoint: Checkpoint) -> dict[str, str]:
         "dropped": json.dumps(checkpoint.dropped, sort_keys=True),
         "source_sha256": checkpoint.source_sha256 or "",
         "calibrated": json.dumps(checkpoint.is_calibrated),
-        "tables_sha256": tables_sha256(checkpoint.plan),
+        "constants_sha256": constants_sha256(checkpoint.plan),
     }
 
 
@@ -98,9 +98,9 @@ def read(path: Path) -> Checkpoint:
     The whole layout is compared with the plan before any tensor is read.
 
     Raises:
-        CheckpointError: missing, truncated, of another format or version, made with other tables;
-            a part is missing, has another size or type than the plan says, or content that no
-            encoder writes; or a number is not finite.
+        CheckpointError: missing, truncated, of another format or version, made with other
+            constants; a part is missing, has another size or type than the plan says, or content
+            that no encoder writes; or a number is not finite.
     """
     file = open_tensors(path)
     about = _read_metadata(path, file.metadata)
@@ -136,8 +136,8 @@ def no_nan(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def tables_sha256(plan: Plan) -> str:
-    """Fingerprint of the look-up tables that a plan uses; a file does not repeat them."""
+def constants_sha256(plan: Plan) -> str:
+    """Fingerprint of the constants that a plan uses; a file does not repeat them."""
     constants = {planned.spec.constants() for planned in plan.tensors.values()}
     digest = hashlib.sha256()
     for own in sorted(constants):
@@ -165,8 +165,8 @@ def _read_plan(path: Path, about: _Metadata) -> Plan:
     source = f"{path}: the plan in its metadata"
     content = parse_json(about.plan, dict[str, Any], source)
     plan = Plan.from_dict(content, source, most_weights(path))
-    if about.tables_sha256 != tables_sha256(plan):
-        raise CheckpointError(f"{path} was coded with other look-up tables than this library has.")
+    if about.constants_sha256 != constants_sha256(plan):
+        raise CheckpointError(f"{path} was coded with other constants than this library has.")
     return plan
 
 

@@ -118,11 +118,6 @@ class DenseFolder:
         return found
 
     @property
-    def has_outlying_inputs(self) -> bool:
-        """Whether its layers see inputs with outliers: those of language models do."""
-        return not self.is_lerobot
-
-    @property
     def n_weights(self) -> int:
         """Numbers in its weight files, without those that inference never uses."""
         dropped = self.family.dropped_reasons(self.tensors.keys())

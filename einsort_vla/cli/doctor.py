@@ -1,7 +1,6 @@
 """`einsort-vla doctor`: what this machine has for compressing, running and judging policies."""
 
 import ctypes.util
-import importlib.util
 import os
 import platform
 import sys
@@ -16,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from einsort_vla.cli.run import INCOMPLETE
+from einsort_vla.compiling import compiler_for
+from einsort_vla.errors import MissingDependency
 
 Verdict = Literal["ok", "missing", "wrong"]
 MUJOCO = "3.3.2"  # later ones render other pictures and change contacts in libero_spatial
@@ -64,7 +65,6 @@ def _python() -> Iterator[Check]:
 
 def _packages() -> Iterator[Check]:
     yield _package("torch", "", "uv sync")
-    yield _package("numba", "", "pip install 'einsort-vla[fast]': codes much faster")
     yield _package("lerobot", LEROBOT, "pip install 'einsort-vla[lerobot]': runs LeRobot policies")
     yield _package("lerobot_policy_einsort", "", "pip install lerobot_policy_einsort: LeRobot then "
                    "loads compressed policies")  # fmt: skip
@@ -80,6 +80,13 @@ def _package(name: str, version: str, fix: str) -> Check:
     if version and found != version:
         return Check(name, found, "wrong", f"pip install {name}=={version}")
     return Check(name, found, "ok")
+
+
+def _compiler() -> Iterator[Check]:
+    try:
+        yield Check("C++ compiler", compiler_for(platform.machine()), "ok")
+    except MissingDependency as error:
+        yield Check("C++ compiler", "none: coding takes far longer", "missing", str(error))
 
 
 def _graphics() -> Iterator[Check]:
@@ -110,15 +117,6 @@ def _gpu() -> Iterator[Check]:
         yield Check("GPU", "none that torch can use", "missing", "everything runs on the CPU")
 
 
-def _compiled_search() -> Iterator[Check]:
-    if importlib.util.find_spec("numba") is None:
-        return
-    try:
-        import einsort_vla.codec.compiled_search  # noqa: F401
-    except Exception as error:  # whatever numba finds wrong with this machine
-        yield Check("compiled search", str(error), "wrong", "reinstall numba and llvmlite")
-
-
 def _plug_ins() -> Iterator[Check]:
     """What installed plug-ins look at; they know what this package does not."""
     for entry in metadata.entry_points(group="einsort_vla.doctor"):
@@ -126,5 +124,5 @@ def _plug_ins() -> Iterator[Check]:
 
 
 _LOOKS: tuple[Callable[[], Iterator[Check]], ...] = (
-    _python, _packages, _compiled_search, _graphics, _memory, _gpu, _plug_ins,
+    _python, _packages, _compiler, _graphics, _memory, _gpu, _plug_ins,
 )  # fmt: skip

@@ -5,7 +5,6 @@ from einsort_vla.codec.curve import Curve
 from einsort_vla.codec.dense import Dense
 from einsort_vla.codec.hessian import Hessian
 from einsort_vla.codec.interface import CompressedTensor, checked, decode, encode
-from einsort_vla.codec.leader import Leader
 from einsort_vla.codec.local import Local
 from einsort_vla.codec.lossless import Lossless
 from einsort_vla.codec.network import Network
@@ -21,7 +20,6 @@ __all__ = [
     "Dense",
     "Extent",
     "Hessian",
-    "Leader",
     "Local",
     "Lossless",
     "Network",

@@ -127,8 +127,7 @@ def _defaults(form: str) -> dict[str, Any]:
 
 
 def _value(pair: str, text: str, default: Any) -> Any:
-    # A switch whose default is None is set by the matrix, unless it is said.
-    kind = bool if default is None else type(default)
+    kind = type(default)
     try:
         return {"true": True, "false": False}[text] if kind is bool else kind(text)
     except (KeyError, ValueError) as error:

@@ -18,24 +18,7 @@ from torch import Tensor
 from einsort_vla.codec.hessian import Hessian
 
 ROWS = 256  # turned at once, for the memory of the steps between
-# In units of a row's root mean square; share of a row's energy. Between what trained policies have
-# (0.01 at most in the reference policy) and what ruins a row (0.1 to 0.4 in SmolLM2).
-REACH, OUTLIERS = 3.5, 0.02
 SEED = 0  # of the signs, the same for every matrix, so that no seed is stored
-
-
-def has_outliers(weight: Tensor) -> bool:
-    """Whether what lies beyond the codes' reach is much of any row, (out_features, in_features).
-
-    A clipped weight on an input that is always large, as Transformers have them (Sun et al. 2024,
-    arXiv:2402.17762), costs the whole row: error feedback then saves the output with its scale.
-    """
-    for rows in weight.float().split(ROWS):
-        rms = rows.square().mean(1, keepdim=True).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-        beyond = ((rows / rms).abs() - REACH).clamp_min(0).square().mean(1)
-        if (beyond > OUTLIERS).any():
-            return True
-    return False
 
 
 def rotate(matrix: Tensor) -> Tensor:

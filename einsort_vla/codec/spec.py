@@ -144,8 +144,7 @@ class CodecSpec(ABC):
         """The codes a plan may choose from for a matrix, from few bits to many.
 
         Some can only be offered when the weight itself is there. Further parameters, each with a
-        default, are what a user may fix: `--codec "scalar group=128"`; see `Codec`. One that
-        `Codec.with_defaults` sets, such as `rotated`, has the default None.
+        default, are what a user may fix: `--codec "scalar group=128"`; see `Codec`.
         """
 
     @classmethod

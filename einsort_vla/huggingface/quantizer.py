@@ -217,9 +217,7 @@ class EinSortQuantizer(HfQuantizer):
         shapes = {f"{path}.weight": linear_shape(layer) for path, layer in layers.items()}
         codec = Codec.parse(config.codec)
         with torch.device("cpu"):  # Transformers builds models on the meta device
-            choices = {
-                n: options(s, codec, has_outlying_inputs=True) for n, s in shapes.items() if s
-            }
+            choices = {n: options(s, codec) for n, s in shapes.items() if s}
         if any(len(choice) < 2 for choice in choices.values()):
             raise UsageError(
                 f"the codec {str(codec)!r} plans by the weights, which are not read yet. Use "

@@ -39,11 +39,6 @@ class DenseWeights(Protocol):
         """Name to (out_features, in_features) of all compressible ones."""
         ...
 
-    @property
-    def has_outlying_inputs(self) -> bool:
-        """Whether its layers see inputs with outliers, which a rotation spreads."""
-        ...
-
     def get(self, name: str) -> Tensor:
         """One matrix."""
         ...
@@ -83,7 +78,7 @@ def candidates_of(
             found[name] = [planned(Dense.of(weight), shape, 0.0)]
         else:
             try:
-                found[name] = options(shape, codec, weight, dense.has_outlying_inputs)
+                found[name] = options(shape, codec, weight)
             except EinSortError as error:
                 raise type(error)(f"{dense.where(name)}: {error}") from error
         done += math.prod(shape)
@@ -91,28 +86,21 @@ def candidates_of(
     return Candidates(codec, found)
 
 
-def options(
-    shape: Shape, codec: Codec, weight: Tensor | None = None, has_outlying_inputs: bool = False
-) -> list[PlannedTensor]:
+def options(shape: Shape, codec: Codec, weight: Tensor | None = None) -> list[PlannedTensor]:
     """What one matrix can be coded as, with the error expected of each code.
 
     Args:
         shape: (out_features, in_features).
         codec: which codes there are to choose from.
         weight: the matrix itself; without it, codes whose size depends on it are left out.
-        has_outlying_inputs: rotate unless the codec says otherwise. The inputs of language models
-            have outliers in every layer: SmolLM2 at 3.2 bits, calibrated, has 1.11 times the dense
-            perplexity, 1.29 if only matrices with outliers of their own are rotated
-            (docs/codec.md).
 
     Raises:
         NumericsError: the weight holds NaN or infinity, or is quantized already.
     """
-    own = codec.with_defaults(rotated=True) if has_outlying_inputs else codec
     if weight is None:
-        return [planned(spec, shape, error) for spec, error in own.choices(shape)]
+        return [planned(spec, shape, error) for spec, error in codec.choices(shape)]
     extent = Extent.of(checked(weight))
-    found = own.choices(shape, weight)
+    found = codec.choices(shape, weight)
     reason = next(filter(None, (spec.lack(extent) for spec, _ in found)), "")
     fitting = [(spec, error) for spec, error in found if not spec.lack(extent)]
     return [replace(planned(spec, shape, error), reason=reason) for spec, error in fitting]

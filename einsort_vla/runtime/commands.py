@@ -17,6 +17,7 @@ from einsort_vla.runtime.audit import audit as audit_bundle
 from einsort_vla.runtime.bundle import ENGINES, Bundle, open_bundle
 from einsort_vla.runtime.engine import build_engines, read_receipt, were_built_here
 from einsort_vla.runtime.flow import ChunkSession, Session
+from einsort_vla.runtime.manifest import GRAPHS
 from einsort_vla.runtime.onnx import OnnxSession
 
 Say = Callable[[str], None]
@@ -142,7 +143,9 @@ def _stream_bytes(bundle: Bundle) -> int:
     return sum(layers.values())
 
 
-def _bounded(bundle: Bundle, session: Session) -> contextlib.AbstractContextManager[None]:
+def _bounded(
+    bundle: Bundle, session: Session | ChunkSession
+) -> contextlib.AbstractContextManager[None]:
     """No more memory than the size of the bundle explains, nor than is free."""
     if not isinstance(session, OnnxSession):  # drivers reserve addresses of all the machine's
         return contextlib.nullcontext()

@@ -100,7 +100,7 @@ def test_caches_take_turns_and_what_is_not_installed_is_left_out_once():
     settings = Settings(tokens=3, rounds=2)
     out = StringIO()
     rows = compare(tiny_model(), torch.randint(0, 32, (1, 64)), settings, Console(file=out))
-    assert [row["cache"] for row in rows][:2] == ["exact", "leader, rate 0.75"]
+    assert [row["cache"] for row in rows][:2] == ["exact", "curve, rate 0.75"]
     assert len(rows) + out.getvalue().count("left out") == 6
     assert all(row["token_ms"] > 0 and row["prompt"] == 64 for row in rows)
     assert rows[0]["bits"] == 16

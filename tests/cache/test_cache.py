@@ -14,16 +14,15 @@ from hypothesis import strategies as st
 
 from einsort_vla.cache import EinSortCache
 from einsort_vla.cache.choice import cache_codec, choose
-from einsort_vla.codec import Leader, Network
+from einsort_vla.codec import Curve, Network
 from einsort_vla.errors import NumericsError, ShapeError, UsageError
 from tests.caching import error, filled, states
 
 CODECS = [
     "curve",
-    "leader",
     "scalar",
     "network",
-    "leader window=10",
+    "curve window=12",
     "scalar group=32 grid=symmetric",
 ]
 
@@ -55,7 +54,7 @@ def test_what_is_reported_is_what_lies_in_memory(codec, heads, tokens, dim, rate
         assert report.rate >= rate - 1e-12  # of 2304 in 2880 bytes, floats make 0.19999999999999996
 
 
-@pytest.mark.parametrize("codec", ["leader", "scalar"])
+@pytest.mark.parametrize("codec", ["curve", "scalar"])
 def test_errors_fall_with_the_rate(codec):
     keys, values = states(tokens=128, dim=64)
     errors = []
@@ -66,7 +65,7 @@ def test_errors_fall_with_the_rate(codec):
         assert later[0] < earlier[0]
         assert later[1] < earlier[1]
     # Of 4 bits, everything counted: the bound of a Gaussian is 4^-4, a code is some 2.5 dB off.
-    assert errors[1][1] < {"leader": 0.013, "scalar": 0.06}[codec]
+    assert errors[1][1] < {"curve": 0.013, "scalar": 0.06}[codec]
 
 
 def test_the_codes_chosen_never_exceed_the_rate():
@@ -74,7 +73,7 @@ def test_the_codes_chosen_never_exceed_the_rate():
         for rate in (0.3, 0.5, 0.75, 0.8):
             size = (2, tokens, 32)
             try:
-                pair = choose(cache_codec("leader"), rate, size)
+                pair = choose(cache_codec("curve"), rate, size)
             except UsageError:
                 assert tokens < 16
                 continue
@@ -84,7 +83,7 @@ def test_the_codes_chosen_never_exceed_the_rate():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_prefill_sees_exact_states_and_types_are_kept(dtype):
     keys, values = (s.to(dtype) for s in states())
-    cache = EinSortCache("leader", 0.75)
+    cache = EinSortCache("curve", 0.75)
     found = cache.update(keys, values, 0)
     assert torch.equal(found[0], keys)
     assert torch.equal(found[1], values)
@@ -112,7 +111,7 @@ def test_blocks_are_coded_once_there_are_as_many_newer_tokens():
 
 
 def test_every_chunk_of_a_prompt_is_coded():
-    cache, (keys, values) = EinSortCache("leader", 0.75), states(batch=2, tokens=140)
+    cache, (keys, values) = EinSortCache("curve", 0.75), states(batch=2, tokens=140)
     ends = [0, 60, 63, 100, 140]  # three tokens alone are too few, and wait for the next chunk
     for start, end in pairwise(ends):
         new = keys[:, :, start:end], values[:, :, start:end]
@@ -161,7 +160,7 @@ def test_a_channel_of_next_to_nothing_does_not_keep_a_block_from_its_code():
     keys, values = states()
     keys[..., 5] *= 1e-9
     values[:, 0] = 0
-    cache = EinSortCache("leader", 0.5)
+    cache = EinSortCache("curve", 0.5)
     cache.update(keys, values, 0)
     assert cache.report().exact_entries == 0
     assert error(cache.layers[0].keys, keys) < 1e-3
@@ -194,7 +193,7 @@ def test_a_reset_cache_begins_anew():
 
 
 def test_sequences_of_a_batch_are_coded_apart():
-    both, second = filled(batch=2), EinSortCache("leader", 0.75)
+    both, second = filled(batch=2), EinSortCache("curve", 0.75)
     second.update(*[s[1:] for s in states(batch=2)], 0)
     assert torch.equal(both.layers[0].keys[1:], second.layers[0].keys)
 
@@ -229,15 +228,15 @@ def test_a_shared_copy_goes_its_own_way():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("leder",), "Did you mean 'leader'"),
+        (("curv",), "Did you mean 'curve'"),
         (("local",), "codec of a cache"),
-        (("leader", 0.99), "between 0 and 0.95"),
-        (("leader", "0.5"), "between 0 and 0.95, not '0.5'"),
+        (("curve", 0.99), "between 0 and 0.95"),
+        (("curve", "0.5"), "between 0 and 0.95, not '0.5'"),
         ((None,), "a text such as 'curve', not None"),
         (("scalar groups=3",), "Did you mean 'group'"),
         (("network reduction=mean",), "as a spec"),
-        ((Leader(2, 2, 6),), "name the form"),
-        (("leader", 0.5, -1), "a block has 1 or more"),
+        ((Curve(2.0),), "name the form"),
+        (("curve", 0.5, -1), "a block has 1 or more"),
     ],
 )
 def test_bad_caches(arguments, message):

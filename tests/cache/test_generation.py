@@ -45,7 +45,7 @@ def test_rate_zero_is_the_exact_cache(model):
     )
 
 
-@pytest.mark.parametrize("codec", ["leader", "scalar", "network"])
+@pytest.mark.parametrize("codec", ["curve", "scalar", "network"])
 def test_logits_come_near_those_of_the_exact_cache(model, codec):
     tokens = torch.randint(2, 64, (1, 48), generator=torch.Generator().manual_seed(0))
 
@@ -67,7 +67,7 @@ def test_prompts_of_any_length_are_generated_from(model, rate):
     for n in (1, 2, 4, 9, 16, 30):
         tokens = torch.randint(2, 64, (1, n), generator=torch.Generator().manual_seed(n))
         for block in (0, 1, 3):
-            cache = EinSortCache("leader", rate, block)
+            cache = EinSortCache("curve", rate, block)
             found = model.generate(tokens, past_key_values=cache, **kwargs)
             assert cache.get_seq_length() == n + 4
             assert cache.report().bytes_stored == cache.nbytes()
@@ -105,12 +105,12 @@ def test_beam_search_finds_what_a_recomputation_finds(model, block):
     """Every beam's score, recomputed along its tokens with a cache of one sequence of its own."""
     prompt = torch.randint(2, 64, (2, 24), generator=torch.Generator().manual_seed(1))
     found = model.generate(
-        prompt, past_key_values=EinSortCache("leader", 0.6, block), num_beams=3, do_sample=False,
+        prompt, past_key_values=EinSortCache("curve", 0.6, block), num_beams=3, do_sample=False,
         num_return_sequences=2, max_new_tokens=9, return_dict_in_generate=True, output_scores=True,
         length_penalty=0.0,
     )  # fmt: skip
     for tokens, score in zip(found.sequences, found.sequences_scores, strict=True):
-        cache, total = EinSortCache("leader", 0.6, block), 0.0
+        cache, total = EinSortCache("curve", 0.6, block), 0.0
         with torch.inference_mode():
             logits = model(tokens[None, :24], past_key_values=cache).logits[0, -1]
             for token in tokens[24:]:
@@ -126,7 +126,7 @@ def test_left_padding_changes_nothing_but_rounding(model):
     longer = torch.randint(2, 64, (1, 26), generator=torch.Generator().manual_seed(3))
     mask = torch.cat([(padded != 0).long(), torch.ones(1, 26, dtype=torch.long)])
     kwargs = {"max_new_tokens": 8, "do_sample": False}
-    for codec in ("leader", "scalar"):
+    for codec in ("curve", "scalar"):
         alone = model.generate(tokens, past_key_values=EinSortCache(codec, 0.3), **kwargs)
         both = model.generate(
             torch.cat([padded, longer]), attention_mask=mask,

@@ -25,9 +25,9 @@ from einsort_vla.plan import LayerStatistics
 from tests.compressing import compress
 
 WEIGHTS = "model.safetensors"
-CODECS = ["curve", "leader",
-          "leader rotated=true", "scalar", "scalar group=32 grid=asymmetric clip=true",
-          "lossless", "local", "network", "network scope=none sign_split=false"]  # fmt: skip
+CODECS = ["curve", "curve window=12 rotated=false", "scalar",
+          "scalar group=32 grid=asymmetric clip=true", "lossless", "local", "network",
+          "network scope=none sign_split=false"]  # fmt: skip
 
 
 @pytest.fixture

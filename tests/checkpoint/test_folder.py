@@ -94,9 +94,9 @@ def _rewrite(file, change_tensors=None, change_metadata=None):
         (lambda t: t["model.first.weight_unit"].fill_(torch.nan), {}, "holds NaN or infinity"),
         (None, {"format_version": "99"}, "format_version 99; this library reads 9"),
         (None, {"format": "other"}, "not an EinSort checkpoint"),
-        (None, {"tables_sha256": "0"}, "other look-up tables"),
+        (None, {"constants_sha256": "0"}, "other constants"),
         (None, {"plan": "{"}, "damaged"),
-        (None, {"plan": '{"form": "leader"}'}, "unknown field `form`"),
+        (None, {"plan": '{"form": "curve"}'}, "unknown field `form`"),
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_refused_with_the_reason(compressed, tensors, metadata, message):

@@ -19,7 +19,7 @@ from einsort_vla.checkpoint import (
 )
 from einsort_vla.codec import (
     Codec,
-    Leader,
+    Curve,
     Local,
     Lossless,
     Network,
@@ -31,7 +31,7 @@ from einsort_vla.plan import Plan, planned
 
 WEIGHTS, SHAPE = "model.safetensors", (48, 40)
 SPECS = {
-    "leader": Leader(2, 2, 6),
+    "curve": Curve(2.0),
     "scalar": Scalar(3),
     "network": Network(2, slices=4, storage="index"),
     "scaled": Network(2, slices=4, column_scaled=True),
@@ -47,7 +47,7 @@ def original(tmp_path_factory):
     specs = SPECS | {"lossless": Lossless.menu(weight)[0]}
     coded = {f"{name}.weight": encode(weight, spec) for name, spec in specs.items()}
     plan = {f"{name}.weight": planned(spec, SHAPE, 0.1) for name, spec in specs.items()}
-    content = Checkpoint(Plan(Codec("leader"), 0.0, plan), coded, {"bias": torch.ones(3)})
+    content = Checkpoint(Plan(Codec("curve"), 0.0, plan), coded, {"bias": torch.ones(3)})
     write(folder / WEIGHTS, content)
     (folder / "config.json").write_text('{"type": "einsort_smolvla"}')
     return folder
@@ -99,14 +99,14 @@ def in_metadata(**change):
         (in_metadata(text='{"a":' * 10**5), "the plan in its metadata is damaged"),
         (lambda t, m, p: p.update(tensors={}), "of length >= 1"),
         (lambda t, m, p: p.update(rate_requested="half"), "Expected `float`, got `str`"),
-        (in_plan("leader", distortion=None), "leader.weight is damaged: Expected `float`"),
-        (in_plan("leader", shape=[0, 40]), "Expected `int` >= 1"),
-        (in_plan("leader", shape=[40, 48]), "leader.weight_scale is F16 of shape"),
+        (in_plan("curve", distortion=None), "curve.weight is damaged: Expected `float`"),
+        (in_plan("curve", shape=[0, 40]), "Expected `int` >= 1"),
+        (in_plan("curve", shape=[40, 48]), "curve.weight_scale is U8 of shape"),
         (in_plan("network", shape=[2**30, 2**30]), "there can be"),
-        (in_plan("leader", bits=3), "unknown field `bits`"),
+        (in_plan("curve", bits=3), "unknown field `bits`"),
         (in_plan("local", spec={"form": "../os"}), "unknown codec form"),
-        (in_spec("leader", refined=0), "Expected `bool`, got `int`"),
-        (in_spec("leader", device="cuda"), "unknown parameter of leader 'device'"),
+        (in_spec("curve", rotated=0), "Expected `bool`, got `int`"),
+        (in_spec("curve", device="cuda"), "unknown parameter of curve 'device'"),
         (in_spec("scalar", bits=10**9), "scalar takes 2 to 15 bits"),
         (in_spec("network", slices=2**30), "would pad a matrix"),
         (in_spec("network", power=1e-9), "power of a network"),

@@ -264,7 +264,7 @@ def test_kills_at_any_moment(tmp_path, reference_policy, kind, n_kills):
     is_export = kind == "export"  # of made-up weights there is nothing to export
     source = reference_policy if is_export else made_up_policy(tmp_path / "dense")
     new, old, other = (tmp_path / name for name in ("new", "old", "other"))
-    compress(source, old, 0.75, Codec("leader" if is_export else "curve"))
+    compress(source, old, 0.75, Codec("curve"))
     request = ("compress", source, new, "--rate", 0.5)
     if kind == "patch":
         compress(source, other, 0.8)

@@ -268,7 +268,7 @@ def test_verify_compares_with_the_source(run, tiny_policy_folder, tmp_path):
     tensors["model.first.weight"][:, 0] = torch.arange(1, 97)
     save_file(tensors, source / "model.safetensors")
     assert "does not hold the weights that" in run("verify", new, "--against", source).stderr
-    codec = "leader rotated=false"  # by default an outlier has the matrix rotated
+    codec = "curve rotated=false"
     run("compress", source, tmp_path / "odd", "--rate", 0.7, "--codec", codec)
     result = run("verify", tmp_path / "odd", "--against", source)
     assert result.returncode == 0, result.stdout

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from einsort_vla.codec import Codec, Dense, Hessian, Leader, Scalar, decode, encode, spec_from_dict
+from einsort_vla.codec import Codec, Curve, Dense, Hessian, Scalar, decode, encode, spec_from_dict
 from einsort_vla.errors import NumericsError, ShapeError, UsageError
 
 SPEC = Scalar(4)
@@ -43,13 +43,13 @@ def test_what_stays_dense_takes_the_narrowest_type_that_is_exact():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"form": "leder"}, "Did you mean 'leader'"),
+        ({"form": "curv"}, "Did you mean 'curve'"),
         ({"form": "scalar", "bits": 1}, "2 to 15 bits, nf4 takes 4; 1 was"),
         ({"form": "scalar", "bits": 3, "grid": "nf4"}, "nf4 takes 4; 3 was"),
         ({"form": "scalar", "bits": 3, "grid": "log"}, "unknown scalar grid 'log'"),
         ({"form": "scalar", "bits": 3, "group": 1}, "2 or more inputs, .* or 0 for all; not 1"),
         ({"form": "dense", "dtype": "float64"}, "unknown dense dtype 'float64'"),
-        ({"form": "leader", "d": 3, "b": 2, "s": 6}, r"no leader table for d=3.*\(2, 2, 6\)"),
+        ({"form": "curve", "bits": 2.0, "window": 9}, "windows of 10, 12.* bits; not 9"),
     ],
 )
 def test_bad_specs(parameters, message):
@@ -57,7 +57,7 @@ def test_bad_specs(parameters, message):
         spec_from_dict(parameters)
 
 
-@pytest.mark.parametrize("spec", [Scalar(3), Leader(d=2, b=2, s=6)], ids=str)
+@pytest.mark.parametrize("spec", [Scalar(3), Curve(2.0)], ids=str)
 @pytest.mark.parametrize(
     ("hessian", "error", "message"),
     [
@@ -73,7 +73,7 @@ def test_bad_hessians(spec, hessian, error, message):
 
 
 def test_unknown_menu_names_the_forms():
-    with pytest.raises(UsageError, match=r"unknown codec 'gguf'\. Valid: curve, leader, .*scalar"):
+    with pytest.raises(UsageError, match=r"unknown codec 'gguf'\. Valid: curve, local, .*scalar"):
         Codec.parse("gguf")
 
 
@@ -82,8 +82,8 @@ def test_unknown_menu_names_the_forms():
     [
         ("", "unknown codec ''"),
         ("dense", "unknown codec 'dense'"),
-        ("leader windw=12", "unknown option of --codec leader 'windw'. Did you mean 'window'"),
-        ("leader window=9", r"windows of \[8, 10\] bits, not 9"),
+        ("curve windw=12", "unknown option of --codec curve 'windw'. Did you mean 'window'"),
+        ("curve window=9", "windows of 10, 12, 13, 14, 16 bits; not 9"),
         ("scalar clip=yes", "'clip=yes' must be true or false"),
         ("scalar group=many", "'group=many' must be a whole number"),
         ("scalar grid=log", "unknown scalar grid 'log'"),
@@ -101,24 +101,24 @@ def test_options_hold_for_all_codes_of_a_menu():
         return Codec.parse(text).menu()
 
     assert {spec.group for spec in menu("scalar group=64")[:-1]} == {64}
-    assert {spec.window[1] + spec.window[2] for spec in menu("leader window=10")[:10]} == {10}
-    assert all(spec.rotated for spec in menu("leader rotated=true")[:-1])
+    assert {spec.window for spec in menu("curve window=10")[:10]} == {10}
+    assert not any(spec.rotated for spec in menu("curve rotated=false")[:-1])
 
 
 def test_a_codec_is_a_value():
     """Equal where it offers the same codes, with one text, whatever was typed."""
-    same = [Codec.parse(text) for text in ("leader", "leader window=8", " leader  refined=false")]
-    assert set(same) == {Codec("leader")}
-    assert {str(codec) for codec in same} == {"leader"}
+    same = [Codec.parse(text) for text in ("curve", "curve window=13", " curve  rotated=true")]
+    assert set(same) == {Codec("curve")}
+    assert {str(codec) for codec in same} == {"curve"}
     long = Codec.parse("scalar grid=nf4 group=128 clip=true")
     assert str(long) == "scalar group=128 grid=nf4 clip=true"
     assert Codec.parse(str(long)) == long != Codec.parse("scalar group=64")
 
 
 def test_defaults_of_a_user_do_not_undo_what_was_said():
-    kept = Codec.parse("leader rotated=false").with_defaults(rotated=True, group=3)
-    assert kept == Codec.parse("leader rotated=false")
+    kept = Codec.parse("curve window=14").with_defaults(window=10, group=3)
+    assert kept == Codec.parse("curve window=14")
     assert Codec.parse("scalar group=0").with_defaults(group=64) == Codec("scalar")
-    assert Codec.parse("leader window=10").with_defaults(rotated=True) == Codec.parse(
-        "leader rotated=true window=10"
+    assert Codec.parse("curve rotated=false").with_defaults(window=10) == Codec.parse(
+        "curve window=10 rotated=false"
     )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.fft import dct
 from scipy.linalg import hadamard
 
-from einsort_vla.codec import Codec, Curve, Hessian, Leader, decode, encode
+from einsort_vla.codec import Curve, Hessian, decode, encode
 from einsort_vla.codec.rotation import rotate, unrotate
 
 
@@ -38,22 +38,9 @@ def test_outliers_cost_less_after_it():
     weight[:, ::12] *= 8  # some inputs have large weights, as after a norm
     errors = []
     for rotated in (False, True):
-        missing = weight - decode(encode(weight, Leader(2, 2, 6, rotated=rotated)))
+        missing = weight - decode(encode(weight, Curve(2.0, rotated=rotated)))
         errors.append(float(missing.square().sum() / weight.square().sum()))
     assert errors[1] < 0.75 * errors[0]
-
-
-def test_a_matrix_is_rotated_where_a_row_has_an_outlier():
-    weight = torch.randn(128, 96, generator=torch.Generator().manual_seed(0))
-
-    def rotations(codec):
-        specs = [spec for spec, _ in Codec.parse(codec).choices((128, 96), weight)]
-        return {spec.rotated for spec in specs if isinstance(spec, Leader)}
-
-    assert rotations("leader") == {False}
-    weight[5, 7] = 12.0
-    assert rotations("leader") == {True}
-    assert rotations("leader rotated=false") == {False}
 
 
 def test_a_clipped_weight_on_a_large_input_does_not_ruin_its_row():

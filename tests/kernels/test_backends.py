@@ -9,16 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from einsort_vla.codec import (
-    CodecSpec,
-    CompressedTensor,
-    Curve,
-    Leader,
-    Local,
-    Scalar,
-    decode,
-    encode,
-)
+from einsort_vla.codec import CodecSpec, CompressedTensor, Curve, Local, Scalar, decode, encode
 from einsort_vla.errors import MissingDependency, UsageError
 from einsort_vla.kernels import (
     BackendChoice,
@@ -45,7 +36,7 @@ def no_reason_given_yet():
 
 def layers(text):
     weight = torch.randn(24, 16, generator=torch.Generator().manual_seed(0))
-    specs = (Leader(2, 2, 6), Leader(2, 3, 5), Scalar(bits=4))
+    specs = (Curve(2.0), Curve(2.5), Scalar(bits=4))
     choice = BackendChoice.parse(text)
     return nn.Sequential(*(CompressedLinear(encode(weight, s), None, choice) for s in specs))
 
@@ -60,7 +51,7 @@ def test_what_a_backend_has_no_code_for_is_decoded_counted_and_told_once(asked, 
     model, n = layers(asked), 0 if asked == "factored" else 2
     assert count_backends(model) == {**({asked.replace("auto", "cpu"): n} if n else {}),
                                      "decoded": 3 - n}  # fmt: skip
-    reason = "factored has code for local only" if not n else "cpu has code for curve, leader only"
+    reason = "factored has code for local only" if not n else "cpu has code for curve only"
     fallback = Fallback("scalar", asked, "decoded", reason)
     assert count_fallbacks(model)[fallback] == 1
     assert sum(count_fallbacks(model).values()) == 3 - n
@@ -77,11 +68,11 @@ def test_auto_falls_back_and_says_why_once(monkeypatch, caplog):
     model = layers("auto")
     assert count_backends(model) == {"decoded": 3}
     assert count_fallbacks(model)[
-        Fallback("leader", "auto", "decoded", f"cpu: {NO_COMPILER}")
+        Fallback("curve", "auto", "decoded", f"cpu: {NO_COMPILER}")
     ] == 2  # fmt: skip
     x, layer = torch.randn(3, 16), model[0]
     torch.testing.assert_close(layer(x), x @ decode(layer.compressed).t())
-    reasons = [r.message for r in caplog.records if "--backend auto: leader" in r.message]
+    reasons = [r.message for r in caplog.records if "--backend auto: curve" in r.message]
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * len(caplog.records)
     assert len(reasons) == 1
     assert NO_COMPILER in reasons[0]
@@ -97,7 +88,7 @@ def test_a_backend_that_is_named_is_never_replaced(monkeypatch):
 
 def test_every_backend_has_its_name_or_a_reason():
     weight = torch.randn(8, 8)
-    coded = {"curve": encode(weight, Curve(2)), "local": encode(weight, Local(operators=2))}
+    coded = {"curve": encode(weight, Curve(2.0)), "local": encode(weight, Local(operators=2))}
     for name in BACKENDS:
         choice = BackendChoice.parse(name)
         assert str(choice) == name

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from benchmarks import bench_kernels
 from benchmarks.bench_kernels import Settings, main
-from einsort_vla.codec import Leader, encode
+from einsort_vla.codec import Curve, encode
 from einsort_vla.errors import NumericsError, UsageError
 from einsort_vla.kernels import BackendChoice
 
@@ -34,7 +34,7 @@ def test_a_result_that_is_no_number_is_wrong():
 
 def test_copies_are_as_many_as_their_bytes_need(monkeypatch):
     monkeypatch.setattr(bench_kernels, "CACHE_BYTES", {"cpu": 2**16})
-    compressed = encode(torch.randn(64, 64), Leader(2, 2, 6))
+    compressed = encode(torch.randn(64, 64), Curve(2.0))
     n = {
         name: len(bench_kernels._copies(BackendChoice(name), compressed, Settings(), 4 * 64 * 64))
         for name in ("decoded", "reference")

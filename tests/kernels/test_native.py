@@ -1,9 +1,11 @@
 """The native library against the definition in float64, for every code, shape and processor."""
 
+import gc
 import platform
 import shutil
 import struct
 import subprocess
+import weakref
 from contextlib import contextmanager
 
 import pytest
@@ -206,6 +208,22 @@ def test_the_ops_are_whole_and_compile():
     layer = nn.Sequential(CompressedLinear(compressed, None, CPU), nn.GELU())
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_nothing_is_kept_of_the_inputs():
+    """Not even in a cycle: activations of a large model would pile up between collections."""
+    compressed, generator = random_parts(Curve(2.0), (40, 24))
+    backend = make_backend(CPU, compressed)
+    gc.disable()
+    try:
+        with torch.inference_mode():
+            x = torch.randn(9, 24, generator=generator)
+            y = backend.linear(x, None)
+            left = weakref.ref(x), weakref.ref(y)
+            del x, y
+            assert [reference() for reference in left] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_rotation_is_that_of_the_codec():

@@ -270,7 +270,7 @@ def test_another_state_is_taken_up(dense):
     ("settings", "message"),
     [
         ({"rate": 1.5}, "outside"),
-        ({"codec": "leder"}, "Did you mean 'leader'"),
+        ({"codec": "curv"}, "Did you mean 'curve'"),
         ({"backend": "fast"}, "nknown backend"),
         ({"bits": 4}, "no setting 'bits'"),
     ],

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from einsort_vla.checkpoint import Checkpoint
-from einsort_vla.codec import Codec, Leader, Lossless, decode, encode
+from einsort_vla.codec import Codec, Curve, Lossless, decode, encode
 from einsort_vla.errors import CheckpointError, ShapeError, UsageError
 from einsort_vla.kernels import BackendChoice
 from einsort_vla.layers import CompressedLinear, load_, without_weights
 from einsort_vla.plan import Plan
 
-SPEC = Leader(d=2, b=2, s=6)
+SPEC = Curve(2.0)
 
 
 def model():
@@ -25,7 +25,7 @@ def checkpoint(dense_model, spec=SPEC):
     state = dense_model.state_dict()
     coded = {name: encode(state[name], spec) for name in ("0.weight", "2.weight")}
     return Checkpoint(
-        Plan(Codec("leader"), 0.5, {}), coded, {n: t for n, t in state.items() if n not in coded}
+        Plan(Codec("curve"), 0.5, {}), coded, {n: t for n, t in state.items() if n not in coded}
     )
 
 
@@ -40,10 +40,13 @@ def test_backends_equal_the_decoded_product(backend, dtype, n):
     y = CompressedLinear(compressed, bias, BackendChoice(backend))(x)
     decoded = decode(compressed).double()
     expected = x.double() @ decoded.t() + bias.double()
-    # Weights and the sum are rounded once each, to half a step; the sum itself is float32.
+    # Weights and the sum are rounded once each, to half a step; the sum itself is float32. The
+    # compiled backend rounds inputs to 16 bits, by half a step of the largest of their row.
     size = x.double().abs() @ decoded.abs().t() + bias.double().abs()
+    step = x.double().abs().amax(1, keepdim=True) / 32767
+    bound = torch.finfo(dtype).eps * size + step / 2 * decoded.abs().sum(1) + 1e-5
     assert y.dtype == dtype
-    assert ((y.double() - expected).abs() <= torch.finfo(dtype).eps * size + 1e-5).all()
+    assert ((y.double() - expected).abs() <= bound).all()
 
 
 def test_a_model_built_without_weights_is_filled():

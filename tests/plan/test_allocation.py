@@ -26,13 +26,13 @@ def plan_shapes(shapes, rate, form):
     return allocate(candidates(shapes, form), rate)
 
 
-def candidates(shapes, form="leader"):
+def candidates(shapes, form="curve"):
     codec = Codec(form)
     return Candidates(codec, {name: options(shape, codec) for name, shape in shapes.items()})
 
 
 @settings(max_examples=60, deadline=None)
-@given(shapes=shapes, rate=rates, form=st.sampled_from(["leader", "scalar"]))
+@given(shapes=shapes, rate=rates, form=st.sampled_from(["curve", "scalar"]))
 def test_the_rate_is_met_and_all_bits_are_counted(shapes, rate, form):
     plan = plan_shapes(shapes, rate, form)
     assert plan.rate >= rate
@@ -44,19 +44,20 @@ def test_the_rate_is_met_and_all_bits_are_counted(shapes, rate, form):
 @settings(max_examples=40, deadline=None)
 @given(shapes=shapes, rates=st.tuples(rates, rates))
 def test_a_lower_rate_gives_no_matrix_a_worse_code(shapes, rates):
-    fine, coarse = (plan_shapes(shapes, rate, "leader") for rate in sorted(rates))
+    fine, coarse = (plan_shapes(shapes, rate, "curve") for rate in sorted(rates))
     for name in shapes:
         assert fine.tensors[name].distortion <= coarse.tensors[name].distortion
 
 
 def test_the_budget_is_nearly_used_up_on_a_policy_sized_model():
     shapes = {f"layer{i}": (256 + 64 * (i % 3), 256) for i in range(80)}
-    for rate in (0.1, 0.3, 0.5, 0.7, 0.8, 0.9):
-        assert plan_shapes(shapes, rate, "leader").rate - rate < 0.003
+    # Above 8 bits there is nothing but bfloat16, so that one matrix is a large step.
+    for rate, most in ((0.1, 0.008), (0.3, 0.008), (0.5, 0.003), (0.7, 0.003), (0.9, 0.003)):
+        assert plan_shapes(shapes, rate, "curve").rate - rate < most
 
 
 def test_rate_zero_keeps_everything():
-    plan = plan_shapes({"a": (64, 64)}, 0, "leader")
+    plan = plan_shapes({"a": (64, 64)}, 0, "curve")
     assert plan.rate == 0
     assert plan.tensors["a"].spec.form == "dense"
 
@@ -68,28 +69,28 @@ def of_weights(codec, **weights):
 
 def test_float32_is_kept_at_its_own_bits():
     weight = torch.randn(40, 40, generator=torch.Generator().manual_seed(0))
-    plan = allocate(of_weights("leader", a=weight, b=weight.bfloat16().float()), 0)
+    plan = allocate(of_weights("curve", a=weight, b=weight.bfloat16().float()), 0)
     assert [t.spec.dtype for t in plan.tensors.values()] == ["float32", "bfloat16"]
     assert plan.rate == 1 - (32 + 16) / 2 / 16
     assert plan.distortion == 0
-    coded = allocate(of_weights("leader", a=weight, b=weight), 0.001)
-    assert {t.spec.form for t in coded.tensors.values()} == {"leader"}
+    coded = allocate(of_weights("curve", a=weight, b=weight), 0.001)
+    assert {t.spec.form for t in coded.tensors.values()} == {"curve"}
 
 
 def test_a_matrix_that_no_code_can_hold_stays_dense_with_the_reason():
     weight = torch.randn(40, 40, generator=torch.Generator().manual_seed(0))
     small = weight.clone()
     small[7] *= 1e-12
-    plan = allocate(of_weights("leader", **dict.fromkeys("abcd", weight), small=small), 0.3)
+    plan = allocate(of_weights("curve", **dict.fromkeys("abcd", weight), small=small), 0.3)
     assert plan.tensors["small"].spec == Dense("float32")
-    assert "too small for float16 scales" in plan.tensors["small"].reason
-    assert plan.tensors["a"].bits / 1600 < 16 * 0.7 - 4
+    assert "too small beside 1.3 of another" in plan.tensors["small"].reason
+    assert plan.tensors["a"].bits / 1600 < 16 * 0.7 - 3  # they make good for it
     with pytest.raises(
         UsageError, match=r"1 of 2 matrices stay dense, such as small, at 32 bits a weight: a row"
     ):
-        allocate(of_weights("leader", a=weight, small=small), 0.5)
+        allocate(of_weights("curve", a=weight, small=small), 0.5)
     with pytest.raises(NumericsError, match="1 NaN"):
-        of_weights("leader", a=torch.tensor([[1.0, torch.nan]]))
+        of_weights("curve", a=torch.tensor([[1.0, torch.nan]]))
 
 
 @settings(max_examples=80)
@@ -97,7 +98,7 @@ def test_a_matrix_that_no_code_can_hold_stays_dense_with_the_reason():
     shape=st.tuples(st.integers(1, 9), st.integers(1, 40)),
     is_tall=st.booleans(),
     codec=st.sampled_from(
-        ["leader", "leader window=10", "scalar group=4", "scalar grid=nf4", "lossless", "local",
+        ["curve", "curve window=12", "scalar group=4", "scalar grid=nf4", "lossless", "local",
          "network", "network decomposition=tucker"]
     ),
     rate=st.integers(0, 95).map(lambda n: n / 100),
@@ -118,14 +119,14 @@ def test_heads_of_few_outputs_or_inputs_are_planned(shape, is_tall, codec, rate,
 @pytest.mark.parametrize("rate", [-0.1, 0.96, 5, math.nan, math.inf])
 def test_impossible_rates(rate):
     with pytest.raises(UsageError, match=r"outside \[0, 0.95\]"):
-        plan_shapes({"a": (64, 64)}, rate, "leader")
+        plan_shapes({"a": (64, 64)}, rate, "curve")
 
 
 def test_a_rate_beyond_the_form_names_what_it_reaches():
     with pytest.raises(UsageError, match=r"scalar reaches rate 0.8\d+ at most"):
         plan_shapes({"a": (256, 512)}, 0.9, "scalar")
     with pytest.raises(UsageError, match="no compressible matrix"):
-        plan_shapes({}, 0.5, "leader")
+        plan_shapes({}, 0.5, "curve")
 
 
 def bfloat16_options(form, n=20):
@@ -138,7 +139,7 @@ def bfloat16_options(form, n=20):
     return Candidates(codec, found)
 
 
-@pytest.mark.parametrize("form", ["leader", "lossless"])
+@pytest.mark.parametrize("form", ["curve", "lossless"])
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.3])
 def test_rates_that_need_no_error_have_none(form, rate):
     plan = allocate(bfloat16_options(form), rate)
@@ -151,7 +152,7 @@ def test_rates_that_need_no_error_have_none(form, rate):
 def test_lossless_alone_reaches_a_third_and_says_so():
     with pytest.raises(UsageError, match=r"lossless reaches rate 0.3\d+ at most"):
         allocate(bfloat16_options("lossless"), 0.5)
-    assert allocate(bfloat16_options("leader"), 0.5).distortion > 0
+    assert allocate(bfloat16_options("curve"), 0.5).distortion > 0
 
 
 def test_tiny_matrices_are_coded_finely_at_next_to_no_cost():

@@ -9,7 +9,7 @@ from einsort_vla.plan import allocate, candidates_of
 
 @pytest.fixture(scope="module")
 def candidates(reference_policy):
-    return candidates_of(DenseFolder(reference_policy), Codec("leader"))
+    return candidates_of(DenseFolder(reference_policy), Codec("curve"))
 
 
 @pytest.mark.parametrize("calibrated", [False, True])

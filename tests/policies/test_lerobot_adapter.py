@@ -84,7 +84,7 @@ def test_compression_is_counted_over_all_linear_layers_in_use(reference_policy, 
     assert len(replaced) == len(linear)
 
 
-@pytest.mark.parametrize(("rate", "tolerance"), [(0.5, 0.05), (0.75, 0.5)])
+@pytest.mark.parametrize(("rate", "tolerance"), [(0.5, 0.05), (0.75, 0.3)])
 def test_compressed_actions_stay_close(
     reference_policy, tmp_path, policy, observation, rate, tolerance
 ):
@@ -93,8 +93,9 @@ def test_compressed_actions_stay_close(
     for one in (policy, compressed):
         one.reset(0)
     dense_chunk = policy.predict_action_chunk(observation)
-    difference = np.abs(compressed.predict_action_chunk(observation) - dense_chunk).max()
-    assert 0 < difference < tolerance
+    missing = compressed.predict_action_chunk(observation) - dense_chunk
+    # Not the largest one: a gripper that is about to turn may do so at another step.
+    assert 0 < np.sqrt(np.square(missing).mean()) < tolerance
 
 
 def test_a_missing_camera_is_named(policy, observation):

@@ -26,7 +26,7 @@ from tests.fuzz.signing import sign_manifest
 SHAPES = {"first": (24, 16), "second": (17, 24), "third": (16, 16), "fourth": (12, 8),
           "fifth": (20, 16)}  # fmt: skip
 SPECS: dict[str, dict[str, Any]] = {  # of each form one matrix
-    "first": {"form": "leader", "d": 2, "b": 3, "s": 5, "rotated": True, "refined": True},
+    "first": {"form": "curve", "bits": 7.0, "window": 7, "rotated": False},
     "second": {"form": "scalar", "bits": 4, "group": 8, "grid": "asymmetric", "clip": False},
     "third": {"form": "network", "rank": 8, "slices": 4},
     "fourth": {"form": "dense"},
@@ -70,7 +70,7 @@ def make_plan(folder: Path) -> Plan:
         f"model.{name}.weight": {"spec": spec, "shape": list(SHAPES[name]), "distortion": 0.01}
         for name, spec in SPECS.items()
     }
-    codec = {"codec": "leader", "rate_requested": 0.0, "tensors": tensors}
+    codec = {"codec": "curve", "rate_requested": 0.0, "tensors": tensors}
     return Plan.from_dict(codec)
 
 

@@ -1,5 +1,6 @@
-"""Multiplication from the coded streams of `curve` on a CPU."""
+"""The backend `cpu`: multiplies from the coded streams in memory, by the native library."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -7,16 +8,28 @@ import torch
 from torch import Tensor
 
 from einsort_vla.codec import CompressedTensor, Curve
-from einsort_vla.errors import UsageError
+from einsort_vla.errors import MissingDependency, UsageError
 from einsort_vla.kernels.native import ops
+from einsort_vla.kernels.native.library import library
+from einsort_vla.kernels.registry import BackendSpec
 
 
 @dataclass(frozen=True)
 class CpuOptions:
-    """Of `--backend cpu`, for matrices in the `curve` form."""
+    """Of `--backend cpu`."""
 
     activations: Literal["int16", "int8"] = "int16"
     """What inputs are rounded to, with a scale for each row: `int16` keeps what float32 has."""
+
+
+@functools.cache
+def why_unavailable() -> str | None:
+    """What stands against this backend on this machine, with the fix; None if nothing does."""
+    try:
+        library()
+    except MissingDependency as error:
+        return str(error)
+    return None
 
 
 def decode(compressed: CompressedTensor) -> Tensor:
@@ -33,7 +46,7 @@ def _arguments(compressed: CompressedTensor) -> tuple[Any, ...]:
     return words, scale, unit, columns, spec.eighths, spec.window, spec.rotated
 
 
-class NativeBackend:
+class CpuBackend:
     """Decodes within the product: one row in registers, else a few rows of weights at a time."""
 
     name = "cpu"
@@ -59,3 +72,13 @@ class NativeBackend:
         else:  # without what the dispatcher takes, half of a small product's time
             y = ops.multiply(self._matrix, inputs, wide, self._bits)
         return y.view(*x.shape[:-1], rows).to(x.dtype)
+
+
+BACKEND = BackendSpec(
+    CpuBackend.name,
+    {Curve.form: CpuBackend},
+    why_unavailable=why_unavailable,
+    options=CpuOptions,
+    is_automatic=True,
+    decoders={Curve.form: decode},
+)
