@@ -15,13 +15,13 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 SENSITIVE = (
-    "tests/codec", "tests/kernels/test_backends.py", "tests/kernels/test_cpu.py",
+    "tests/codec", "tests/kernels/test_backends.py", "tests/export/test_onnxruntime.py",
     "tests/kernels/test_hadamard.py", "tests/kernels/test_native.py", "tests/layers",
     "tests/cache/test_cache.py", "tests/export/test_functions.py",
     "tests/checkpoint/test_golden.py",
 )  # fmt: skip
 SLOW = "tests/codec/test_memory.py", "tests/codec/test_theory.py"  # measure memory, and theorems
-# Of torch, MKL, oneDNN and OpenBLAS; compiled kernels and numba take the level's own name.
+# Of torch, MKL, oneDNN and OpenBLAS; compiled kernels take the level's own name.
 LEVELS = {
     "x86-64-v2": ("default", "SSE4_2", "SSE41", "Nehalem"),
     "x86-64-v3": ("avx2", "AVX2", "AVX2", "Haswell"),
