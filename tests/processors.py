@@ -47,7 +47,6 @@ def settings() -> dict[str, dict[str, str]]:
         runs[f"{level}, {n_threads} thread(s)"] = {
             **dict(zip(VARIABLES, values, strict=True)),
             "EINSORT_MARCH": level,
-            "NUMBA_CPU_NAME": level,
             "OMP_NUM_THREADS": n_threads,
         }
     return runs
