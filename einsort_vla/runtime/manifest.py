@@ -169,8 +169,8 @@ def read_manifest(folder: Path, sizes: Mapping[str, int]) -> Manifest:
         )
     manifest = read_record(path, Manifest, EXPORT_AGAIN)
     wrong = chain(
-        _of_shapes(manifest), _of_target(manifest), _of_files(manifest, sizes),
-        _of_layers(manifest, sizes),
+        _of_shapes(manifest), _of_inputs(manifest), _of_target(manifest),
+        _of_files(manifest, sizes), _of_layers(manifest, sizes),
     )  # fmt: skip
     if first := next(wrong, None):
         raise CheckpointError(f"{path} does not fit the bundle: {first}. {EXPORT_AGAIN}")
@@ -194,6 +194,17 @@ def _of_shapes(manifest: Manifest) -> Iterator[str]:
         yield f"{', '.join(flow)} must have one shape of three axes"
     elif manifest.policy.action_size > (first[-1] or 0):
         yield "the policy has more actions than its graphs"
+
+
+def _of_inputs(manifest: Manifest) -> Iterator[str]:
+    """Each part takes what a chunk begins with, what parts before it give, and what a step does."""
+    given = {value.name for value in manifest.chunk.inputs}
+    for name, more in ((VISION, ()), (PREFIX, ()), (DENOISE_STEP, ("noisy_actions", "time"))):
+        part = manifest.parts[name]
+        given |= set(more)
+        if unknown := {value.name for value in part.inputs} - given:
+            yield f"{name} takes {min(unknown)[:80]!a}, which nothing gives"
+        given |= {value.name for value in part.outputs}
 
 
 def _of_target(manifest: Manifest) -> Iterator[str]:

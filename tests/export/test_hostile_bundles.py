@@ -119,6 +119,7 @@ def test_manifests_that_ask_for_the_impossible(bundle):
         (("batch", "more"), 1, "the field 'more' in batch is unknown"),
         (("policy", "n_steps"), 0, r"policy\.n_steps is 0, it must be 1 to 1000"),
         (("policy", "action_size"), 9, "does not fit the bundle: the policy has more actions"),
+        (("parts", "prefix", "inputs", 0, "name"), "x", "prefix takes 'x', which nothing gives"),
         (("policy", "cameras"), "camera", r"policy\.cameras is 'camera', not a list"),
         ((*layer, "shape"), [4096, 4096], "claims 16777216 weights in 1024 of"),
         ((*layer, "bytes"), 2**35, "claims 2048 weights in 34359738368 of"),
