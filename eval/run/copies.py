@@ -12,6 +12,7 @@ from einsort_vla.checkpoint import (
     DenseFolder,
     compress_folder,
     plan_candidates,
+    plan_folder,
     plan_size,
     read_folder,
     weight_files,
@@ -209,20 +210,16 @@ def make_copies(
     Raises:
         CheckpointError: what an earlier start has made is of another code.
     """
+    to_make = [(copy.name, copy.path(folder), copy.plan, calibration) for copy in copies]
     if runtime == "onnx":
-        with console.status("Exporting the dense model to ONNX"):
-            exact = candidates_of(dense, Codec(DEFAULT_FORM))
-            plan = plan_candidates(dense, exact, 0.0)
-            folder.mkdir(parents=True, exist_ok=True)
-            _compress_once(plan, dense, folder / DENSE, None)
-            _export_once(folder / DENSE, _bundle(folder / DENSE))
-    for k, copy in enumerate(copies):
-        path = copy.path(folder)
+        exact = plan_folder(dense, 0.0, Codec(DEFAULT_FORM))
+        to_make.insert(0, (DENSE, folder / DENSE, exact, None))
+    for k, (name, path, plan, statistics) in enumerate(to_make):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with console.status(f"Compressing to {copy.name} ({k + 1} of {len(copies)})"):
-            _compress_once(copy.plan, dense, path, calibration)
+        with console.status(f"Compressing to {name} ({k + 1} of {len(to_make)})"):
+            _compress_once(plan, dense, path, statistics)
         if runtime == "onnx":
-            with console.status(f"Exporting {copy.name} to ONNX"):
+            with console.status(f"Exporting {name} to ONNX"):
                 _export_once(path, _bundle(path))
 
 
