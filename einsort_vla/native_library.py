@@ -17,6 +17,8 @@ from einsort_vla.native_flags import FOLDER, HEADERS, OWN, SHIPPED, SOURCES
 from einsort_vla.private import cache_folder
 
 HERE = Path(__file__).parent / FOLDER
+FILES = tuple(HERE / name for name in (*SOURCES, *HEADERS))
+"""What it is compiled of."""
 
 
 @functools.cache
@@ -35,11 +37,11 @@ def native_library() -> Path:
 
 @contextlib.contextmanager
 def _files() -> Iterator[tuple[Path, ...]]:
-    """What it is compiled of; unpacked meanwhile, if this package is in a zipped program."""
-    names = (*SOURCES, *HEADERS)
+    """`FILES`; unpacked meanwhile, if this package is in a zipped program."""
     if HERE.is_dir():
-        yield tuple(HERE / name for name in names)
+        yield FILES
         return
+    names = [file.name for file in FILES]
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             content = pkgutil.get_data("einsort_vla", f"{FOLDER}/{name}")

@@ -39,8 +39,7 @@ from einsort_vla.lerobot import (
     load_policy,
     replace_sampling_,
 )
-from einsort_vla.native_flags import HEADERS, SOURCES
-from einsort_vla.native_library import HERE
+from einsort_vla.native_library import FILES
 from einsort_vla.runtime.bundle import PLUGINS, open_bundle, plugin_name, write_sums
 from einsort_vla.runtime.manifest import FORMAT, FORMAT_VERSION, GRAPHS, MANIFEST, SAMPLES
 
@@ -177,8 +176,7 @@ def write_device_program(path: Path) -> None:
     """
     root = Path(einsort_vla.__file__).parent
     alone = [root / f"{name}.py" for name in _WITH_RUNTIME]
-    native = [HERE / name for name in (*SOURCES, *HEADERS)]
-    members = [*alone, *native, *sorted((root / "runtime").glob("*.py"))]
+    members = [*alone, *FILES, *sorted((root / "runtime").glob("*.py"))]
     with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as program:
         for member in members:
             name = f"einsort_vla/{member.relative_to(root).as_posix()}"

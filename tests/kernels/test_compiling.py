@@ -9,10 +9,10 @@ from einsort_vla.compiling import build_native
 from einsort_vla.errors import MissingDependency, UsageError
 from einsort_vla.kernels import BackendChoice, cpu, decode_fast, dispatch, make_backend
 from einsort_vla.kernels.native import library
-from einsort_vla.native_flags import HEADERS, OWN, SOURCES
+from einsort_vla.native_flags import OWN
+from einsort_vla.native_library import FILES
 
 CPU = BackendChoice("cpu")
-FILES = [native_library.HERE / name for name in (*SOURCES, *HEADERS)]
 
 
 def build(folder):
