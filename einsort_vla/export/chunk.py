@@ -7,9 +7,16 @@ import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from einsort_vla.export.linear import OPERATOR
-from einsort_vla.runtime.flow import DENOISE_STEP, PREFIX, VISION
-
-ACTIONS, NOISE, VELOCITY = "actions", "noise", "velocity"
+from einsort_vla.runtime.manifest import (
+    ACTIONS,
+    DENOISE_STEP,
+    NOISE,
+    NOISY_ACTIONS,
+    PREFIX,
+    TIME,
+    VELOCITY,
+    VISION,
+)
 
 
 def unrolled(parts: Mapping[str, onnx.ModelProto], n_steps: int) -> onnx.ModelProto:
@@ -23,7 +30,7 @@ def unrolled(parts: Mapping[str, onnx.ModelProto], n_steps: int) -> onnx.ModelPr
     """
     vision, prefix, step = (parts[name].graph for name in (VISION, PREFIX, DENOISE_STEP))
     embeddings = vision.output[0].name
-    own = {"noisy_actions", "time", *(value.name for value in prefix.output)}
+    own = {NOISY_ACTIONS, TIME, *(value.name for value in prefix.output)}
     others = [value for value in step.input if value.name not in own]  # a state, most often
     shown = {
         value.name: value
@@ -45,7 +52,7 @@ def unrolled(parts: Mapping[str, onnx.ModelProto], n_steps: int) -> onnx.ModelPr
         )
         nodes.append(helper.make_node("Expand", [f"time_{k}", batch], [f"times_{k}"]))
         velocity = f"{VELOCITY}_{k}"
-        given = known | names | {"noisy_actions": actions, "time": f"times_{k}", VELOCITY: velocity}
+        given = known | names | {NOISY_ACTIONS: actions, TIME: f"times_{k}", VELOCITY: velocity}
         nodes += _copy(step, DENOISE_STEP, given, k)
         nodes.append(helper.make_node("Mul", [velocity, "time_step"], [f"moves_{k}"]))
         nodes.append(helper.make_node("Add", [actions, f"moves_{k}"], [moved]))
@@ -55,7 +62,7 @@ def unrolled(parts: Mapping[str, onnx.ModelProto], n_steps: int) -> onnx.ModelPr
         for graph, scope in ((vision, VISION), (prefix, PREFIX), (step, DENOISE_STEP))
         for weight in _weights(graph, scope)
     ]
-    noisy = next(value for value in step.input if value.name == "noisy_actions")
+    noisy = next(value for value in step.input if value.name == NOISY_ACTIONS)
     inputs = [*shown.values(), _renamed(noisy, NOISE)]
     graph = helper.make_graph(
         nodes, "chunk", inputs, [_renamed(noisy, ACTIONS)], [*constants, *weights]

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from einsort_vla.errors import CheckpointError
-from einsort_vla.runtime.flow import MOVED_ACTIONS, NOISE, NOISY_ACTIONS, TIME
+from einsort_vla.runtime.flow import MOVED_ACTIONS
 from einsort_vla.runtime.manifest import (
     ACTIONS,
     DENOISE_STEP,
     EXPORT_AGAIN,
+    NOISE,
+    NOISY_ACTIONS,
     PARTS,
+    TIME,
     VELOCITY,
     Manifest,
     Part,

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from einsort_vla.runtime.flow import MOVED_ACTIONS, NOISY_ACTIONS
-from einsort_vla.runtime.manifest import VELOCITY
+from einsort_vla.runtime.flow import MOVED_ACTIONS
+from einsort_vla.runtime.manifest import NOISY_ACTIONS, VELOCITY
 
 PLUGIN = ("MatmulCurve", "1", "einsort")
 # TensorRT-RTX refuses plugins before 1.7.

@@ -8,8 +8,17 @@ from typing import Any
 from einsort_vla.errors import CheckpointError, EngineError
 from einsort_vla.runtime import gpu
 from einsort_vla.runtime.buffers import Plan, engine_outputs, n_bytes, shape_of
-from einsort_vla.runtime.flow import MOVED_ACTIONS, NOISE, NOISY_ACTIONS, TIME
-from einsort_vla.runtime.manifest import ACTIONS, DENOISE_STEP, PREFIX, VISION, Manifest
+from einsort_vla.runtime.flow import MOVED_ACTIONS
+from einsort_vla.runtime.manifest import (
+    ACTIONS,
+    DENOISE_STEP,
+    NOISE,
+    NOISY_ACTIONS,
+    PREFIX,
+    TIME,
+    VISION,
+    Manifest,
+)
 
 log = logging.getLogger(__name__)
 

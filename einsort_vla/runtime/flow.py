@@ -6,11 +6,18 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from einsort_vla.errors import CheckpointError, ShapeError
-from einsort_vla.runtime.manifest import DENOISE_STEP, PREFIX, VELOCITY, VISION, Value
+from einsort_vla.runtime.manifest import (
+    DENOISE_STEP,
+    NOISE,
+    NOISY_ACTIONS,
+    PREFIX,
+    TIME,
+    VELOCITY,
+    VISION,
+    Value,
+)
 
 Arrays = Mapping[str, np.ndarray]
-# What the steps of the flow take, beside what the prefix gives; a chunk begins with the noise.
-NOISE, NOISY_ACTIONS, TIME = "noise", "noisy_actions", "time"
 MOVED_ACTIONS = "moved_actions"  # of an engine's step: the noisy actions of the next one
 
 

@@ -15,6 +15,8 @@ MANIFEST, SAMPLES = "manifest.json", "samples.npz"
 GRAPHS, WEIGHT_FILE, CHUNK = "graphs", "weights.bin", "chunk"
 PARTS = VISION, PREFIX, DENOISE_STEP = "vision", "prefix", "denoise_step"
 VELOCITY, ACTIONS = "velocity", "actions"  # outputs of a step, and of a whole chunk
+# What the steps of the flow take, beside what the prefix gives; a chunk begins with the noise.
+NOISE, NOISY_ACTIONS, TIME = "noise", "noisy_actions", "time"
 MAX_BATCH, MAX_STEPS = 64, 1000
 # Of a coded weight, at least. A layer that claims more weights than its bytes explain is a way to
 # have memory taken.
@@ -185,8 +187,8 @@ def _of_shapes(manifest: Manifest) -> Iterator[str]:
     flow = {
         name: next((value.shape for value in values if value.name == name), ())
         for name, values in (
-            ("noise", manifest.chunk.inputs), (ACTIONS, manifest.chunk.outputs),
-            ("noisy_actions", step.inputs), (VELOCITY, step.outputs),
+            (NOISE, manifest.chunk.inputs), (ACTIONS, manifest.chunk.outputs),
+            (NOISY_ACTIONS, step.inputs), (VELOCITY, step.outputs),
         )
     }  # fmt: skip
     first, *others = flow.values()
@@ -199,7 +201,7 @@ def _of_shapes(manifest: Manifest) -> Iterator[str]:
 def _of_inputs(manifest: Manifest) -> Iterator[str]:
     """Each part takes what a chunk begins with, what parts before it give, and what a step does."""
     given = {value.name for value in manifest.chunk.inputs}
-    for name, more in ((VISION, ()), (PREFIX, ()), (DENOISE_STEP, ("noisy_actions", "time"))):
+    for name, more in ((VISION, ()), (PREFIX, ()), (DENOISE_STEP, (NOISY_ACTIONS, TIME))):
         part = manifest.parts[name]
         given |= set(more)
         if unknown := {value.name for value in part.inputs} - given:

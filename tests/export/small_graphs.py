@@ -7,10 +7,11 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, parser
 
-from einsort_vla.runtime.flow import MOVED_ACTIONS, NOISY_ACTIONS
+from einsort_vla.runtime.flow import MOVED_ACTIONS
 from einsort_vla.runtime.manifest import (
     ACTIONS,
     DENOISE_STEP,
+    NOISY_ACTIONS,
     PREFIX,
     VELOCITY,
     VISION,
